@@ -1,0 +1,58 @@
+# The words a newcomer can guess. `make demo` and `make test` set themselves up.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install protos lock lint format test demo up migrate clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## Create .venv with everything pinned
+
+# torch comes by its own line: which build is right (CPU, CUDA) is the machine's choice.
+$(STAMP): pyproject.toml requirements/lock.txt
+	@echo "Setting up $(VENV) (about two minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/lock.txt
+	@$(BIN)/python -m pip install --quiet torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c "import torch, lorikeet, services.cli"
+	@touch $@
+
+protos: $(STAMP) ## Regenerate the code of every .proto, after a check for breaking changes
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/image.binpb
+	$(BIN)/python scripts/generate_protos.py
+	$(BIN)/buf build -o protos/image.binpb
+
+lock: $(STAMP) ## Resolve requirements/lock.txt anew
+	$(BIN)/uv pip compile pyproject.toml requirements/also.txt --extra demo --extra dev \
+	  --override requirements/overrides.txt --universal --generate-hashes \
+	  --python-version 3.11 --no-header --quiet --upgrade -o requirements/lock.txt
+
+lint: $(STAMP) ## Style, types, import rules and the contract
+	$(BIN)/ruff format --check services scripts tests examples migrations
+	$(BIN)/ruff check services scripts tests examples migrations
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/image.binpb
+
+format: $(STAMP) ## Format and fix what can be fixed
+	$(BIN)/ruff format services scripts tests examples migrations
+	$(BIN)/ruff check --fix services scripts tests examples migrations
+
+test: lint ## Set up, lint, and run every test
+	$(BIN)/pytest
+
+demo: $(STAMP) ## Start the suite, ask one question of three models in one batch, stop
+	@$(BIN)/lorikeet demo
+
+up: $(STAMP) ## Start the suite and leave it running until Ctrl-C
+	@$(BIN)/lorikeet up
+
+clean: ## Remove the virtual environment and the suite's local data
+	rm -rf $(VENV) .lorikeet

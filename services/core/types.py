@@ -1,0 +1,71 @@
+"""The words that every service uses."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NewType
+
+TenantId = NewType("TenantId", str)
+KeyId = NewType("KeyId", str)
+AdapterName = NewType("AdapterName", str)
+Digest = NewType("Digest", str)  # of an adapter version: 64 hexadecimal digits
+Fingerprint = NewType("Fingerprint", str)  # of a base model: 64 hexadecimal digits
+RequestId = NewType("RequestId", str)
+WorkerId = NewType("WorkerId", str)
+
+LONGEST_STOP = 256
+MOST_STOPS = 16
+MOST_TOP_LOGPROBS = 20
+
+
+class FinishReason(Enum):
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen and when a generation ends; see generation.proto."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and the natural logarithm of the model's probability for it."""
+
+    token: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class PositionLogprobs:
+    """The chosen token and the most likely ones, most likely first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFacts:
+    """The largest step that a request was part of."""
+
+    peak_sequences: int = 0
+    peak_adapters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPiece:
+    """Tokens that a sequence gained, and how it ended if it did."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[PositionLogprobs, ...] = ()
+    finish_reason: FinishReason | None = None
+    batch: BatchFacts = BatchFacts()

@@ -1,0 +1,36 @@
+"""Channels to the suite's services."""
+
+import grpc
+
+from services.core.types import RequestId, TenantId
+from services.runtime.auth import TENANT_METADATA
+
+Metadata = tuple[tuple[str, str], ...]
+
+MOST_MESSAGE_BYTES = 64 * 1024 * 1024  # a base model's tokenizer is one message
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+def bearer(
+    token: str, *, tenant: TenantId | None = None, request_id: RequestId | None = None
+) -> Metadata:
+    """Metadata that says who calls, on whose behalf, and under which name in the logs."""
+    metadata: Metadata = (("authorization", f"Bearer {token}"),)
+    if tenant is not None:
+        metadata += ((TENANT_METADATA, tenant),)
+    if request_id is not None:
+        metadata += (("x-request-id", request_id),)
+    return metadata

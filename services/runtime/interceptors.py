@@ -1,0 +1,129 @@
+"""Around every gRPC call: identity, authorisation, errors to statuses, one log line."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+
+from services.core.errors import ServingError
+from services.core.types import RequestId
+from services.runtime import call
+from services.runtime.auth import Gate
+from services.runtime.status import to_status
+
+log = structlog.get_logger()
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:  # an unknown method: gRPC answers UNIMPLEMENTED
+            return handler
+        around = _Around(self._gate, handler_call_details.method)
+        return around.streaming(handler) if handler.response_streaming else around.unary(handler)
+
+
+class _Around:
+    """Wraps one method."""
+
+    def __init__(self, gate: Gate, method: str) -> None:
+        self._gate = gate
+        self._method = method
+
+    def unary(self, handler: Handler) -> Handler:
+        inner: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+        async def behaviour(request: Any, context: Context) -> Any:
+            started = time.monotonic()
+            try:
+                await self._enter(context)
+                response = await inner(request, context)
+            except Exception as error:
+                await self._fail(context, error, started)
+            except asyncio.CancelledError:
+                self._log("CANCELLED", started)
+                raise
+            else:
+                self._log("OK", started)
+                return response
+
+        make = (
+            grpc.stream_unary_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+    def streaming(self, handler: Handler) -> Handler:
+        inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+        async def behaviour(request: Any, context: Context) -> AsyncIterator[Any]:
+            started = time.monotonic()
+            try:
+                await self._enter(context)
+                async for response in inner(request, context):
+                    yield response
+            except Exception as error:
+                await self._fail(context, error, started)
+            except (asyncio.CancelledError, GeneratorExit):
+                self._log("CANCELLED", started)
+                raise
+            else:
+                self._log("OK", started)
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_stream_rpc_method_handler
+        )
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+    async def _enter(self, context: Context) -> None:
+        metadata = {
+            key: value
+            for key, value in context.invocation_metadata() or ()
+            if isinstance(value, str)
+        }
+        request_id = RequestId(metadata.get("x-request-id", "")[:64] or uuid.uuid4().hex)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        caller = await self._gate.admit(self._method, metadata)
+        if caller is not None:
+            call.enter(call.Call(request_id, caller))
+
+    async def _fail(self, context: Context, error: Exception, started: float) -> None:
+        """Abort the call with the error's status. The one place that catches everything."""
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        if not isinstance(error, ServingError):
+            log.exception("call_crashed", method=self._method, exc_info=error)
+            error = ServingError("something broke on our side; the request id is in the logs")
+        status = rpc_status.to_status(to_status(error))
+        self._log(status.code.name, started, reason=error.reason, message=error.message)
+        await context.abort_with_status(status)
+
+    def _log(self, outcome: str, started: float, **facts: str) -> None:
+        if self._method.startswith("/grpc."):
+            return
+        milliseconds = round((time.monotonic() - started) * 1000, 1)
+        log.info(
+            "call_finished",
+            method=self._method,
+            outcome=outcome,
+            milliseconds=milliseconds,
+            **facts,
+        )

@@ -1,0 +1,94 @@
+"""One way to build, serve and drain a gRPC server."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.runtime.auth import Gate
+from services.runtime.client import MOST_MESSAGE_BYTES
+from services.runtime.interceptors import CallInterceptor
+
+log = structlog.get_logger()
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Server:
+    """A gRPC server with health, reflection and a graceful end."""
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        gate: Gate,
+        services: Sequence[str],
+        handlers: Sequence[grpc.GenericRpcHandler] = (),
+    ) -> None:
+        self.grpc = grpc.aio.server(interceptors=(CallInterceptor(gate),), options=SERVER_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._address = address
+        self._services = services
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self.grpc)
+        self.grpc.add_generic_rpc_handlers(tuple(handlers))
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the address is taken."""
+        try:
+            self.grpc.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._address}: {error}") from error
+        await self.grpc.start()
+        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        log.info("server_started", address=self._address)
+
+    async def drain(self, seconds: float) -> None:
+        """Say NOT_SERVING, refuse new calls, let running ones end within `seconds`."""
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.grpc.stop(seconds)
+        log.info("server_drained")
+
+    async def _report(self, status: int) -> None:
+        for name in ("", *self._services):
+            await self._health.set(name, status)
+
+
+def stop_signal() -> asyncio.Event:
+    """Set when the process is asked to end."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, event.set)
+    return event
+
+
+async def run_until_stopped(server: Server, *, drain_seconds: float) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    stopped = stop_signal()
+    await server.start()
+    await stopped.wait()
+    await server.drain(drain_seconds)
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a process to its end; an error at start is one line and exit code 1."""
+
+    async def guarded() -> None:
+        await main()
+
+    try:
+        asyncio.run(guarded())
+    except OSError as error:
+        log.error("start_failed", error=str(error))
+        raise SystemExit(1) from error

@@ -1,0 +1,101 @@
+"""Domain errors as google.rpc.Status, and back (AIP-193)."""
+
+from typing import cast
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from services.core import errors
+from services.core.errors import FieldViolation, ServingError
+
+DOMAIN = "lorikeet"
+
+STATUS: dict[type[ServingError], grpc.StatusCode] = {
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidAdapter: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.OffsetMismatch: grpc.StatusCode.OUT_OF_RANGE,
+    errors.CorruptData: grpc.StatusCode.DATA_LOSS,
+    errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+_BY_CODE: dict[grpc.StatusCode, type[ServingError]] = {
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
+    grpc.StatusCode.DATA_LOSS: errors.CorruptData,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+}
+
+
+def to_status(error: ServingError) -> status_pb2.Status:
+    """The whole error as one Status: an ErrorInfo always, and what else applies."""
+    code = STATUS.get(type(error), grpc.StatusCode.INTERNAL)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    details: list[Message] = [info]
+    match error:
+        case errors.InvalidRequest():
+            details.append(
+                error_details_pb2.BadRequest(
+                    field_violations=[
+                        error_details_pb2.BadRequest.FieldViolation(
+                            field=violation.field, description=violation.description
+                        )
+                        for violation in error.violations
+                    ]
+                )
+            )
+        case errors.OffsetMismatch():
+            info.metadata["committed_bytes"] = str(error.committed_bytes)
+        case errors.ResourceExhausted():
+            violation = error_details_pb2.QuotaFailure.Violation(description=error.message)
+            details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+        case errors.Unavailable():
+            delay = duration_pb2.Duration()
+            delay.FromMilliseconds(int(error.retry_seconds * 1000))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(
+        code=code.value[0], message=error.message, details=[_pack(detail) for detail in details]
+    )
+
+
+def from_rpc_error(failure: grpc.aio.AioRpcError) -> ServingError:
+    """What a peer of the suite said, as the domain error that it raised there."""
+    status = rpc_status.from_call(cast(grpc.Call, failure))
+    bad_request = error_details_pb2.BadRequest()
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status else ():
+        detail.Unpack(bad_request) or detail.Unpack(info)
+    text = failure.details() or failure.code().name
+    match failure.code():
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            violations = [
+                FieldViolation(violation.field, violation.description)
+                for violation in bad_request.field_violations
+            ] or [FieldViolation("request", text)]
+            kind = errors.InvalidAdapter if info.reason == "INVALID_ADAPTER" else None
+            return (kind or errors.InvalidRequest)(violations)
+        case grpc.StatusCode.OUT_OF_RANGE if "committed_bytes" in info.metadata:
+            return errors.OffsetMismatch(int(info.metadata["committed_bytes"]), -1)
+        case code:
+            return _BY_CODE.get(code, ServingError)(text)
+
+
+def _pack(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
