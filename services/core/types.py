@@ -68,4 +68,4 @@ class TokenPiece:
     tokens: tuple[int, ...] = ()
     logprobs: tuple[PositionLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
-    batch: BatchFacts = BatchFacts()
+    batch: BatchFacts | None = None

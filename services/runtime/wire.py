@@ -1,7 +1,6 @@
 """Messages that several services share, to and from the domain's types."""
 
 from lorikeet.types.v1 import generation_pb2 as pb
-
 from services.core.types import (
     BatchFacts,
     FinishReason,

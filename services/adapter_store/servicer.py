@@ -1,0 +1,202 @@
+"""The adapter store on the wire."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
+from lorikeet.types.v1 import adapter_pb2
+from services.adapter_store.catalog import Catalog
+from services.adapter_store.records import AdapterVersion, BaseModel, Chunk, Module, Upload
+from services.core.types import Digest, Fingerprint
+from services.runtime import call
+from services.runtime.auth import Scope
+from services.runtime.interceptors import Context
+
+SERVICE = "lorikeet.adapter_store.v1.AdapterStoreService"
+_FOR_TENANTS = (
+    "StartUpload",
+    "WriteChunks",
+    "GetUpload",
+    "FinishUpload",
+    "ResolveAdapter",
+    "ListAdapters",
+    "GetAdapter",
+    "ListBaseModels",
+)
+_FOR_THE_SUITE = ("Download", "RegisterBaseModel", "GetBaseModel")
+SCOPES = {f"/{SERVICE}/{method}": Scope.TENANT for method in _FOR_TENANTS} | {
+    f"/{SERVICE}/{method}": Scope.OPERATOR for method in _FOR_THE_SUITE
+}
+
+
+class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def StartUpload(
+        self, request: pb.StartUploadRequest, context: Context
+    ) -> pb.StartUploadResponse:
+        upload = await self._catalog.start_upload(
+            tenant=call.current().caller.acting_for(request.tenant),
+            adapter=request.adapter,
+            config_json=request.config_json,
+            size_bytes=request.size_bytes,
+            sha256=request.sha256,
+            base_model=request.base_model,
+        )
+        return pb.StartUploadResponse(upload=_upload(upload))
+
+    async def WriteChunks(
+        self, request_iterator: AsyncIterator[pb.WriteChunksRequest], context: Context
+    ) -> pb.WriteChunksResponse:
+        chunks = (
+            Chunk(chunk.upload_id, chunk.offset, chunk.data, chunk.crc32)
+            async for chunk in request_iterator
+        )
+        upload = await self._catalog.write_chunks(chunks, call.current().caller.tenant)
+        return pb.WriteChunksResponse(upload=_upload(upload))
+
+    async def GetUpload(
+        self, request: pb.GetUploadRequest, context: Context
+    ) -> pb.GetUploadResponse:
+        upload = await self._catalog.get_upload(request.upload_id, call.current().caller.tenant)
+        return pb.GetUploadResponse(upload=_upload(upload))
+
+    async def FinishUpload(
+        self, request: pb.FinishUploadRequest, context: Context
+    ) -> pb.FinishUploadResponse:
+        tenant = call.current().caller.tenant
+        version = await self._catalog.finish_upload(request.upload_id, tenant)
+        return pb.FinishUploadResponse(version=_version(version))
+
+    async def ResolveAdapter(
+        self, request: pb.ResolveAdapterRequest, context: Context
+    ) -> pb.ResolveAdapterResponse:
+        tenant = call.current().caller.acting_for(request.tenant)
+        version = await self._catalog.resolve(tenant, request.reference)
+        return pb.ResolveAdapterResponse(version=_version(version))
+
+    async def ListAdapters(
+        self, request: pb.ListAdaptersRequest, context: Context
+    ) -> pb.ListAdaptersResponse:
+        tenant = call.current().caller.acting_for(request.tenant)
+        versions, following = await self._catalog.list_adapters(
+            tenant, request.page_size, request.page_token
+        )
+        return pb.ListAdaptersResponse(
+            versions=[_version(version) for version in versions], next_page_token=following
+        )
+
+    async def GetAdapter(
+        self, request: pb.GetAdapterRequest, context: Context
+    ) -> pb.GetAdapterResponse:
+        tenant = call.current().caller.acting_for(request.tenant)
+        versions, config_json = await self._catalog.get_adapter(tenant, request.adapter)
+        return pb.GetAdapterResponse(
+            versions=[_version(version) for version in versions], config_json=config_json
+        )
+
+    async def Download(
+        self, request: pb.DownloadRequest, context: Context
+    ) -> AsyncIterator[pb.DownloadResponse]:
+        async for data in self._catalog.download(Digest(request.digest)):
+            yield pb.DownloadResponse(data=data)
+
+    async def RegisterBaseModel(
+        self, request: pb.RegisterBaseModelRequest, context: Context
+    ) -> pb.RegisterBaseModelResponse:
+        known = await self._catalog.register_base_model(_base_model_from_wire(request.base_model))
+        return pb.RegisterBaseModelResponse(base_model=_base_model(known, with_tokenizer=False))
+
+    async def ListBaseModels(
+        self, request: pb.ListBaseModelsRequest, context: Context
+    ) -> pb.ListBaseModelsResponse:
+        models = await self._catalog.list_base_models()
+        return pb.ListBaseModelsResponse(
+            base_models=[_base_model(model, with_tokenizer=False) for model in models]
+        )
+
+    async def GetBaseModel(
+        self, request: pb.GetBaseModelRequest, context: Context
+    ) -> pb.GetBaseModelResponse:
+        model = await self._catalog.get_base_model(request.name)
+        return pb.GetBaseModelResponse(base_model=_base_model(model, with_tokenizer=True))
+
+
+def _upload(upload: Upload) -> pb.Upload:
+    return pb.Upload(
+        id=upload.id,
+        committed_bytes=upload.committed_bytes,
+        size_bytes=upload.size_bytes,
+        chunk_bytes=upload.chunk_bytes,
+    )
+
+
+def _version(version: AdapterVersion) -> adapter_pb2.AdapterVersion:
+    return adapter_pb2.AdapterVersion(
+        tenant=version.tenant,
+        adapter=version.adapter,
+        number=version.number,
+        digest=version.digest,
+        base_model=version.base_model,
+        base_fingerprint=version.base_fingerprint,
+        size_bytes=version.size_bytes,
+        max_rank=version.max_rank,
+        module_count=version.module_count,
+        parameter_count=version.parameter_count,
+        create_time=_time(version.created),
+    )
+
+
+def _base_model(model: BaseModel, *, with_tokenizer: bool) -> adapter_pb2.BaseModel:
+    return adapter_pb2.BaseModel(
+        name=model.name,
+        also_known_as=model.also_known_as,
+        fingerprint=model.fingerprint,
+        architecture=model.architecture,
+        context_tokens=model.context_tokens,
+        vocabulary_tokens=model.vocabulary_tokens,
+        end_tokens=model.end_tokens,
+        chat_template=model.chat_template,
+        special_tokens=model.special_tokens,
+        modules=[
+            adapter_pb2.Module(
+                path=module.path,
+                site=module.site,
+                in_features=module.in_features,
+                out_features=module.out_features,
+            )
+            for module in model.modules
+        ],
+        tokenizer_json=model.tokenizer_json if with_tokenizer else b"",
+        create_time=None if model.created is None else _time(model.created),
+    )
+
+
+def _base_model_from_wire(wire: adapter_pb2.BaseModel) -> BaseModel:
+    return BaseModel(
+        name=wire.name,
+        also_known_as=tuple(wire.also_known_as),
+        fingerprint=Fingerprint(wire.fingerprint),
+        architecture=wire.architecture,
+        context_tokens=wire.context_tokens,
+        vocabulary_tokens=wire.vocabulary_tokens,
+        end_tokens=tuple(wire.end_tokens),
+        chat_template=wire.chat_template,
+        special_tokens=dict(wire.special_tokens),
+        modules=tuple(
+            Module(module.path, module.site, module.in_features, module.out_features)
+            for module in wire.modules
+        ),
+        tokenizer_json=wire.tokenizer_json,
+        created=None,
+    )
+
+
+def _time(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

@@ -1,0 +1,77 @@
+"""Bytes of unfinished uploads: files that only grow, as long as what was acknowledged."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import zlib
+from pathlib import Path
+
+from services.adapter_store.records import Chunk, Upload
+from services.core.errors import CorruptData, InvalidRequest, OffsetMismatch, ResourceExhausted
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Staging:
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._writers: dict[str, asyncio.Lock] = {}
+
+    def committed(self, upload_id: str) -> int:
+        path = self._path(upload_id)
+        return path.stat().st_size if path.exists() else 0
+
+    def writer(self, upload_id: str) -> asyncio.Lock:
+        """Held while an upload is written or finished: one at a time."""
+        return self._writers.setdefault(upload_id, asyncio.Lock())
+
+    def append(self, upload: Upload, chunk: Chunk) -> int:
+        """The new committed size. Leaves the file as it was if anything is wrong."""
+        committed = self.committed(upload.id)
+        if chunk.offset != committed:
+            raise OffsetMismatch(committed, chunk.offset)
+        if len(chunk.data) > upload.chunk_bytes:
+            raise InvalidRequest.of("data", f"at most {upload.chunk_bytes} bytes a chunk")
+        if committed + len(chunk.data) > upload.size_bytes:
+            raise InvalidRequest.of("data", f"more than the declared {upload.size_bytes} bytes")
+        if zlib.crc32(chunk.data) != chunk.crc32:
+            raise CorruptData(f"the chunk at {chunk.offset} was damaged on its way")
+        path = self._path(upload.id)
+        try:
+            with path.open("ab") as file:
+                file.write(chunk.data)
+        except OSError as error:
+            if path.exists():
+                os.truncate(path, committed)
+            if error.errno in _FULL:
+                raise ResourceExhausted(
+                    "the store's disk is full; the upload can be resumed"
+                ) from error
+            raise
+        return committed + len(chunk.data)
+
+    def sync(self, upload_id: str) -> None:
+        """What was appended survives a crash."""
+        with self._path(upload_id).open("rb") as file:
+            os.fsync(file.fileno())
+
+    def read(self, upload: Upload) -> bytes:
+        """Everything, verified. Raises InvalidRequest if it is not all there."""
+        committed = self.committed(upload.id)
+        if committed != upload.size_bytes:
+            raise InvalidRequest.of(
+                "upload_id", f"{committed} of {upload.size_bytes} bytes have arrived"
+            )
+        data = self._path(upload.id).read_bytes()
+        if hashlib.sha256(data).hexdigest() != upload.sha256:
+            raise CorruptData("the bytes are not what their SHA-256 says; start the upload again")
+        return data
+
+    def discard(self, upload_id: str) -> None:
+        self._path(upload_id).unlink(missing_ok=True)
+        self._writers.pop(upload_id, None)
+
+    def _path(self, upload_id: str) -> Path:
+        return self._folder / f"{upload_id}.part"

@@ -1,0 +1,26 @@
+"""The `lorikeet` command."""
+
+import typer
+
+from services.cli import adapters, tenants, workers
+from services.cli.chat import chat
+from services.cli.demo import demo, up
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Serve many LoRA adapters to many tenants. LORIKEET_SERVER, LORIKEET_KEY and "
+    "LORIKEET_OPERATOR_TOKEN say where and as whom; after `lorikeet up` in this folder they are "
+    "known. Exit codes: 1 refused, 2 wrong usage, 3 unreachable, 4 not allowed.",
+)
+app.command()(up)
+app.command()(demo)
+app.command()(chat)
+app.add_typer(tenants.tenants, name="tenants")
+app.add_typer(tenants.keys, name="keys")
+app.add_typer(adapters.app, name="adapters")
+app.add_typer(workers.app, name="workers")
+
+
+def main() -> None:
+    app()

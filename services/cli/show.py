@@ -1,0 +1,83 @@
+"""Results as a table or as JSON; errors as one sentence and an exit code."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from typing import Annotated, Any
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+console = Console()
+problems = Console(stderr=True)
+
+EXIT_REFUSED = 1
+EXIT_UNREACHABLE = 3
+EXIT_NOT_ALLOWED = 4
+
+_EXIT_CODES = {
+    grpc.StatusCode.UNAVAILABLE: EXIT_UNREACHABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: EXIT_UNREACHABLE,
+    grpc.StatusCode.UNAUTHENTICATED: EXIT_NOT_ALLOWED,
+    grpc.StatusCode.PERMISSION_DENIED: EXIT_NOT_ALLOWED,
+}
+
+
+class Output(Enum):
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.")]
+
+
+def show(messages: Sequence[Message], output: Output, *columns: str) -> None:
+    """One row a message; `columns` are dotted field paths."""
+    rows = [MessageToDict(message, preserving_proto_field_name=True) for message in messages]
+    if output is Output.JSON:
+        print_json(rows)
+        return
+    table = Table(*(column.split(".")[-1] for column in columns), box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(row, column) for column in columns))
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _cell(row: dict[str, Any], path: str) -> str:
+    value: Any = row
+    for part in path.split("."):
+        value = value.get(part, {}) if isinstance(value, dict) else {}
+    if value in ({}, None):
+        return "-"
+    return str(len(value)) if isinstance(value, list) else str(value)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """An error from a service, said once; the exit code tells what kind it was."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        text = error.details() or code.name
+        if code is grpc.StatusCode.UNAVAILABLE and "connect" in text.lower():
+            text = "the server cannot be reached; is it running?"
+        _say(text)
+        raise SystemExit(_EXIT_CODES.get(code, EXIT_REFUSED)) from error
+    except OSError as error:
+        _say(str(error))
+        raise SystemExit(EXIT_REFUSED) from error
+
+
+def _say(text: str) -> None:
+    problems.print(f"[red]error:[/red] {escape(text)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,86 @@
+"""Runs the gateway: gRPC and the OpenAI API in one process."""
+
+import asyncio
+
+from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
+from services.gateway import servicer, tenant_servicer
+from services.gateway.base_models import BaseModels
+from services.gateway.chat import ChatTemplates
+from services.gateway.clients import SchedulerClient, StoreClient, WorkerClient
+from services.gateway.gateway import Gateway
+from services.gateway.http import HttpLimits, build_app
+from services.gateway.http_server import HttpServer
+from services.gateway.prompts import Prompts
+from services.gateway.proxy import SCHEDULER, SCHEDULER_SCOPES, STORE, STORE_SCOPES, Proxy
+from services.gateway.repository import SqlTenantRepository
+from services.gateway.settings import GatewaySettings
+from services.gateway.tenants import Tenants
+from services.runtime import telemetry
+from services.runtime.auth import Gate
+from services.runtime.client import open_channel
+from services.runtime.db import close_sessions, open_sessions
+from services.runtime.migrate import require_current
+from services.runtime.server import Server, run, stop_signal
+from services.runtime.settings import load
+
+
+async def main() -> None:
+    settings = load(GatewaySettings)
+    telemetry.setup("gateway", log_format=settings.log_format, level=settings.log_level)
+    await require_current(settings.database_url)
+    token = settings.service_token.get_secret_value()
+    store_channel = open_channel(settings.store_address)
+    scheduler_channel = open_channel(settings.scheduler_address)
+    store, workers, templates = (
+        StoreClient(store_channel, token),
+        WorkerClient(token),
+        ChatTemplates(),
+    )
+    sessions = open_sessions(settings.database_url)
+    tenants = Tenants(
+        SqlTenantRepository(sessions),
+        pepper=settings.key_pepper.get_secret_value(),
+        operator_token=settings.operator_token.get_secret_value(),
+    )
+    gateway = Gateway(
+        base_models=BaseModels(store),
+        store=store,
+        scheduler=SchedulerClient(scheduler_channel, token),
+        workers=workers,
+        prompts=Prompts(templates),
+    )
+    routes = dict.fromkeys(STORE_SCOPES, store_channel)
+    routes |= dict.fromkeys(SCHEDULER_SCOPES, scheduler_channel)
+    scopes = servicer.SCOPES | tenant_servicer.SCOPES | STORE_SCOPES | SCHEDULER_SCOPES
+    server = Server(
+        address=settings.address,
+        gate=Gate(tenants, scopes),
+        services=[servicer.SERVICE, tenant_servicer.SERVICE, STORE, SCHEDULER],
+        handlers=[Proxy(routes, token)],
+    )
+    longest = settings.longest_request_seconds
+    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
+        servicer.GatewayServicer(gateway, longest_seconds=longest), server.grpc
+    )
+    tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
+        tenant_servicer.TenantServicer(tenants), server.grpc
+    )
+    limits = HttpLimits(longest_seconds=longest, most_body_bytes=settings.most_body_bytes)
+    http = HttpServer(
+        build_app(gateway, tenants, limits),
+        address=settings.http_address,
+        drain_seconds=settings.drain_seconds,
+    )
+    stopped = stop_signal()
+    await server.start()
+    async with http:
+        await stopped.wait()
+        await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
+    await asyncio.gather(
+        templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
+    )
+    await close_sessions(sessions)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,179 @@
+"""The suite's other services, as the gateway calls them."""
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+import grpc
+
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as store_pb
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rpc
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as worker_pb
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as worker_rpc
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
+from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
+from lorikeet.types.v1 import adapter_pb2
+from services.core.types import Digest, Fingerprint, TenantId, TokenPiece, WorkerId
+from services.gateway.base_models import BaseModelCard
+from services.gateway.gateway import Adapter, Job, Placement
+from services.runtime import wire
+from services.runtime.client import bearer, open_channel
+from services.runtime.status import from_rpc_error
+
+CONTROL_SECONDS = 10.0  # a look-up or a placement that takes longer has failed
+
+T = TypeVar("T")
+
+
+class StoreClient:
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._stub = store_rpc.AdapterStoreServiceStub(channel)
+        self._token = token
+
+    async def base_models(self) -> list[BaseModelCard]:
+        response = await _answer(
+            self._stub.ListBaseModels(
+                store_pb.ListBaseModelsRequest(),
+                metadata=bearer(self._token),
+                timeout=CONTROL_SECONDS,
+            )
+        )
+        return [_card(model) for model in response.base_models]
+
+    async def tokenizer_json(self, name: str) -> bytes:
+        response = await _answer(
+            self._stub.GetBaseModel(
+                store_pb.GetBaseModelRequest(name=name),
+                metadata=bearer(self._token),
+                timeout=CONTROL_SECONDS,
+            )
+        )
+        return response.base_model.tokenizer_json
+
+    async def resolve(self, tenant: TenantId, reference: str) -> Adapter:
+        response = await _answer(
+            self._stub.ResolveAdapter(
+                store_pb.ResolveAdapterRequest(reference=reference),
+                metadata=bearer(self._token, tenant=tenant),
+                timeout=CONTROL_SECONDS,
+            )
+        )
+        return _adapter(response.version)
+
+    async def adapters(self, tenant: TenantId) -> list[Adapter]:
+        found: list[Adapter] = []
+        page_token = ""
+        while True:
+            response = await _answer(
+                self._stub.ListAdapters(
+                    store_pb.ListAdaptersRequest(page_size=1000, page_token=page_token),
+                    metadata=bearer(self._token, tenant=tenant),
+                    timeout=CONTROL_SECONDS,
+                )
+            )
+            found += [_adapter(version) for version in response.versions]
+            page_token = response.next_page_token
+            if not page_token:
+                return found
+
+
+class SchedulerClient:
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        self._stub = scheduler_rpc.SchedulerServiceStub(channel)
+        self._token = token
+
+    async def place(self, job: Job, excluded: frozenset[WorkerId]) -> Placement:
+        response = await _answer(
+            self._stub.Place(
+                scheduler_pb.PlaceRequest(
+                    base_model=job.base_model,
+                    base_fingerprint=job.base_fingerprint,
+                    adapter_digest=job.adapter or "",
+                    total_tokens=len(job.prompt) + job.sampling.max_tokens,
+                    excluded_workers=sorted(excluded),
+                ),
+                metadata=bearer(self._token, request_id=job.request_id),
+                timeout=CONTROL_SECONDS,
+            )
+        )
+        return Placement(WorkerId(response.worker_id), response.address)
+
+
+class WorkerClient:
+    """One channel per worker address, kept."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def generate(
+        self, placement: Placement, job: Job, seconds: float
+    ) -> AsyncIterator[TokenPiece]:
+        """Closing the iterator cancels the sequence."""
+        channel = self._channels.get(placement.address)
+        if channel is None:
+            channel = self._channels[placement.address] = open_channel(placement.address)
+        call = worker_rpc.GpuWorkerServiceStub(channel).Generate(
+            _worker_request(job),
+            metadata=bearer(self._token, request_id=job.request_id),
+            timeout=seconds,
+        )
+        try:
+            async for response in call:
+                yield _piece(response)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from error
+
+
+def _worker_request(job: Job) -> worker_pb.GenerateRequest:
+    return worker_pb.GenerateRequest(
+        request_id=job.request_id,
+        base_fingerprint=job.base_fingerprint,
+        adapter_digest=job.adapter or "",
+        prompt=job.prompt,
+        sampling=wire.sampling_to_wire(job.sampling),
+    )
+
+
+def _piece(response: worker_pb.GenerateResponse) -> TokenPiece:
+    return TokenPiece(
+        tokens=tuple(response.tokens),
+        logprobs=tuple(wire.logprobs_from_wire(position) for position in response.logprobs),
+        finish_reason=wire.finish_from_wire(response.finish_reason),
+        batch=wire.batch_from_wire(response.batch) if response.HasField("batch") else None,
+    )
+
+
+def _card(model: adapter_pb2.BaseModel) -> BaseModelCard:
+    return BaseModelCard(
+        name=model.name,
+        fingerprint=Fingerprint(model.fingerprint),
+        context_tokens=model.context_tokens,
+        vocabulary_tokens=model.vocabulary_tokens,
+        chat_template=model.chat_template,
+        special_tokens=dict(model.special_tokens),
+        created_seconds=model.create_time.seconds,
+    )
+
+
+def _adapter(version: adapter_pb2.AdapterVersion) -> Adapter:
+    return Adapter(
+        name=version.adapter,
+        number=version.number,
+        digest=Digest(version.digest),
+        base_model=version.base_model,
+        base_fingerprint=Fingerprint(version.base_fingerprint),
+        created_seconds=version.create_time.seconds,
+    )

@@ -1,0 +1,80 @@
+"""Domain errors as HTTP statuses and OpenAI error bodies."""
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from services.core import errors
+from services.core.errors import ServingError
+
+# Error: status, type, code.
+HTTP: dict[type[ServingError], tuple[int, str, str | None]] = {
+    errors.InvalidRequest: (400, "invalid_request_error", None),
+    errors.InvalidAdapter: (400, "invalid_request_error", None),
+    errors.Unauthenticated: (401, "authentication_error", "invalid_api_key"),
+    errors.PermissionDenied: (403, "permission_error", "permission_denied"),
+    errors.NotFound: (404, "not_found_error", "not_found"),
+    errors.ModelNotFound: (404, "not_found_error", "model_not_found"),
+    errors.AlreadyExists: (409, "conflict_error", "already_exists"),
+    errors.FailedPrecondition: (409, "conflict_error", "failed_precondition"),
+    errors.OffsetMismatch: (416, "invalid_request_error", "offset_mismatch"),
+    errors.CorruptData: (422, "invalid_request_error", "corrupt_data"),
+    errors.ResourceExhausted: (429, "rate_limit_error", "resource_exhausted"),
+    errors.Unavailable: (503, "server_error", "unavailable"),
+    errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
+}
+
+
+def error_body(error: ServingError) -> dict[str, Any]:
+    _, kind, code = HTTP.get(type(error), (500, "server_error", None))
+    param = None
+    if isinstance(error, errors.InvalidRequest):
+        param = error.violations[0].field
+    elif isinstance(error, errors.ModelNotFound):
+        param = "model"
+    return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: ServingError) -> JSONResponse:
+    status, _, _ = HTTP.get(type(error), (500, "server_error", None))
+    headers = {}
+    if isinstance(error, errors.Unavailable):
+        headers["retry-after"] = str(max(1, round(error.retry_seconds)))
+    if isinstance(error, errors.Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error_body(error), status, headers)
+
+
+async def on_serving_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServingError)
+    return error_response(error)
+
+
+async def on_bad_body(request: Request, error: Exception) -> JSONResponse:
+    """A body that is no JSON, or that has fields of the wrong type."""
+    assert isinstance(error, RequestValidationError)
+    violations = [
+        errors.FieldViolation(_path(problem["loc"]), problem["msg"]) for problem in error.errors()
+    ]
+    return error_response(errors.InvalidRequest(violations))
+
+
+async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Unknown paths, wrong methods, bodies that cannot be read."""
+    assert isinstance(error, HTTPException)
+    body = {"message": str(error.detail), "type": "invalid_request_error"}
+    return JSONResponse(
+        {"error": body | {"param": None, "code": None}}, error.status_code, error.headers
+    )
+
+
+async def on_crash(request: Request, error: Exception) -> JSONResponse:
+    return error_response(ServingError("something broke on our side"))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    parts = [part for part in location if part != "body"]
+    return ".".join(str(part) for part in parts) or "body"

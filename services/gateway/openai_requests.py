@@ -1,0 +1,155 @@
+"""OpenAI's request bodies: what is understood, what is refused by name, what is ignored."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.core.errors import FieldViolation, InvalidRequest
+from services.gateway.chat import ChatMessage
+from services.gateway.sampling import Asked
+
+MOST_CHOICES = 16
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class _Body(BaseModel):
+    """Fields of both endpoints. Unknown fields are ignored, as OpenAI's clients expect."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(description="A base model, an adapter, or adapter@version.")
+    max_tokens: int | None = None
+    temperature: float | None = Field(None, description="0 to 2; 0 is greedy.")
+    top_p: float | None = Field(None, description="More than 0, at most 1.")
+    top_k: int = Field(0, description="An extension: only the k most likely tokens.")
+    n: int = Field(1, description=f"Choices to make, 1 to {MOST_CHOICES}.")
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = Field(False, description="An extension: go on past end-of-text tokens.")
+
+    def refuse_unsupported(self) -> None:
+        """Raises InvalidRequest for fields that would change the answer and are not honoured."""
+        extra = self.model_extra or {}
+        wrong = [
+            FieldViolation(name, "is not supported")
+            for name, harmless in _CHANGES_THE_ANSWER.items()
+            if extra.get(name) not in (None, *harmless)
+        ]
+        if not 1 <= self.n <= MOST_CHOICES:
+            wrong.append(FieldViolation("n", f"must be 1 to {MOST_CHOICES}"))
+        if self.stream_options is not None and not self.stream:
+            wrong.append(FieldViolation("stream_options", "only goes with stream: true"))
+        if wrong:
+            raise InvalidRequest(wrong)
+
+    @property
+    def includes_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def _asked(self, *, max_tokens: int | None, logprobs: bool, top_logprobs: int) -> Asked:
+        return Asked(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            seed=self.seed,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            ignore_eos=self.ignore_eos,
+            logprobs=logprobs,
+            top_logprobs=top_logprobs,
+        )
+
+
+class TextPart(BaseModel):
+    type: str
+    text: str = ""
+
+
+class Message(BaseModel):
+    role: str
+    content: str | list[TextPart] | None = None
+
+    def to_chat(self, index: int) -> ChatMessage:
+        if self.content is None:
+            raise InvalidRequest.of(f"messages[{index}].content", "is missing")
+        if isinstance(self.content, str):
+            return ChatMessage(_ROLE_NAMES.get(self.role, self.role), self.content)
+        if any(part.type != "text" for part in self.content):
+            raise InvalidRequest.of(f"messages[{index}].content", "only text parts are supported")
+        text = "".join(part.text for part in self.content)
+        return ChatMessage(_ROLE_NAMES.get(self.role, self.role), text)
+
+
+class ChatCompletionRequest(_Body):
+    messages: list[Message]
+    max_completion_tokens: int | None = Field(None, description="The newer name of max_tokens.")
+    logprobs: bool = False
+    top_logprobs: int | None = None
+
+    def prompt(self) -> tuple[ChatMessage, ...]:
+        if not self.messages:
+            raise InvalidRequest.of("messages", "must not be empty")
+        return tuple(message.to_chat(index) for index, message in enumerate(self.messages))
+
+    def asked(self) -> Asked:
+        newer = self.max_completion_tokens
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest.of("top_logprobs", "only goes with logprobs: true")
+        return self._asked(
+            max_tokens=self.max_tokens if newer is None else newer,
+            logprobs=self.logprobs,
+            top_logprobs=self.top_logprobs or 0,
+        )
+
+
+class CompletionRequest(_Body):
+    prompt: str | list[int] | list[str]
+    logprobs: int | None = Field(None, description="How many of the most likely tokens to show.")
+
+    def one_prompt(self) -> str | tuple[int, ...]:
+        if isinstance(self.prompt, str):
+            return self.prompt
+        if len(self.prompt) == 1 and isinstance(self.prompt[0], str):
+            return self.prompt[0]
+        if any(isinstance(part, str) for part in self.prompt):
+            raise InvalidRequest.of("prompt", "one prompt a request is supported")
+        return tuple(part for part in self.prompt if isinstance(part, int))
+
+    def asked(self) -> Asked:
+        return self._asked(
+            max_tokens=16 if self.max_tokens is None else self.max_tokens,  # OpenAI's default
+            logprobs=self.logprobs is not None,
+            top_logprobs=self.logprobs or 0,
+        )
+
+
+_ROLE_NAMES = {"developer": "system"}
+
+# Field: the values that ask for nothing.
+_CHANGES_THE_ANSWER: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0, 0.0),
+    "function_call": ("none",),
+    "functions": ([],),
+    "guided_json": (),
+    "logit_bias": ({},),
+    "min_p": (0, 0.0),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "prediction": (),
+    "presence_penalty": (0, 0.0),
+    "repetition_penalty": (1, 1.0),
+    "response_format": ({"type": "text"},),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+}

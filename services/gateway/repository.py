@@ -1,0 +1,89 @@
+"""Tenants and keys in SQL."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from services.core.errors import AlreadyExists, NotFound
+from services.core.types import KeyId, TenantId
+from services.gateway.models import KeyRow, TenantRow
+from services.gateway.tenants import Key, Tenant
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SqlTenantRepository:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._sessions = sessions
+
+    async def add_tenant(self, tenant: Tenant) -> None:
+        try:
+            async with self._sessions.begin() as session:
+                session.add(TenantRow(name=tenant.name, created_us=_us(tenant.created)))
+        except IntegrityError as error:
+            raise AlreadyExists(f"tenant {tenant.name!r} exists") from error
+
+    async def tenants(self, *, after: str, limit: int) -> list[Tenant]:
+        query = (
+            select(TenantRow).where(TenantRow.name > after).order_by(TenantRow.name).limit(limit)
+        )
+        async with self._sessions() as session:
+            return [
+                Tenant(TenantId(row.name), _time(row.created_us))
+                for row in await session.scalars(query)
+            ]
+
+    async def add_key(self, key: Key) -> None:
+        row = KeyRow(
+            id=key.id,
+            tenant=key.tenant,
+            label=key.label,
+            secret_hmac=key.secret_hmac,
+            created_us=_us(key.created),
+        )
+        try:
+            async with self._sessions.begin() as session:
+                session.add(row)
+        except IntegrityError as error:
+            raise NotFound(f"there is no tenant {key.tenant!r}") from error
+
+    async def key(self, key: KeyId) -> Key | None:
+        async with self._sessions() as session:
+            row = await session.get(KeyRow, key)
+            return _key(row) if row else None
+
+    async def keys(self, tenant: TenantId, *, after: str, limit: int) -> list[Key]:
+        query = (
+            select(KeyRow)
+            .where(KeyRow.tenant == tenant, KeyRow.id > after)
+            .order_by(KeyRow.id)
+            .limit(limit)
+        )
+        async with self._sessions() as session:
+            return [_key(row) for row in await session.scalars(query)]
+
+    async def revoke(self, key: KeyId, at: datetime) -> None:
+        unrevoked = update(KeyRow).where(KeyRow.id == key, KeyRow.revoked_us.is_(None))
+        async with self._sessions.begin() as session:
+            await session.execute(unrevoked.values(revoked_us=_us(at)))
+
+
+def _key(row: KeyRow) -> Key:
+    return Key(
+        id=KeyId(row.id),
+        tenant=TenantId(row.tenant),
+        label=row.label,
+        secret_hmac=row.secret_hmac,
+        created=_time(row.created_us),
+        revoked=None if row.revoked_us is None else _time(row.revoked_us),
+    )
+
+
+def _us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _time(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,128 @@
+"""The gateway's gRPC face for tenants."""
+
+from collections.abc import AsyncIterator
+
+from lorikeet.gateway.v1 import gateway_service_pb2 as pb
+from lorikeet.gateway.v1 import gateway_service_pb2_grpc as rpc
+from lorikeet.types.v1 import generation_pb2
+from services.core.errors import InvalidRequest
+from services.core.types import BatchFacts, PositionLogprobs, TokenLogprob
+from services.gateway.chat import ChatMessage
+from services.gateway.gateway import Completion, Gateway, TextPiece
+from services.gateway.sampling import Asked
+from services.gateway.text import token_text
+from services.runtime import call, wire
+from services.runtime.auth import Scope
+from services.runtime.interceptors import Context
+
+SERVICE = "lorikeet.gateway.v1.GatewayService"
+SCOPES = {f"/{SERVICE}/{method}": Scope.TENANT for method in ("Generate", "ListModels")}
+
+
+class GatewayServicer(rpc.GatewayServiceServicer):
+    def __init__(self, gateway: Gateway, *, longest_seconds: float) -> None:
+        self._gateway = gateway
+        self._longest_seconds = longest_seconds
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        current = call.current()
+        completion = await self._gateway.prepare(
+            tenant=current.caller.acting_for(""),
+            request_id=current.request_id,
+            model=request.model,
+            prompt=_prompt(request),
+            asked=_asked(request.sampling),
+        )
+        seconds = min(context.time_remaining() or self._longest_seconds, self._longest_seconds)
+        first = True
+        async for piece in self._gateway.stream(completion, seconds=seconds):
+            yield _to_wire(piece, completion, first=first)
+            first = False
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        tenant = call.current().caller.acting_for("")
+        bases, adapters = await self._gateway.models(tenant)
+        contexts = {base.name: base.context_tokens for base in bases}
+        models = [
+            pb.Model(
+                id=base.name,
+                owned_by="lorikeet",
+                created_seconds=base.created_seconds,
+                context_tokens=base.context_tokens,
+            )
+            for base in bases
+        ]
+        models += [
+            pb.Model(
+                id=adapter.name,
+                parent=adapter.base_model,
+                owned_by=tenant,
+                created_seconds=adapter.created_seconds,
+                context_tokens=contexts.get(adapter.base_model, 0),
+            )
+            for adapter in adapters
+        ]
+        return pb.ListModelsResponse(models=models)
+
+
+def _prompt(request: pb.GenerateRequest) -> str | tuple[int, ...] | tuple[ChatMessage, ...]:
+    match request.WhichOneof("input"):
+        case "prompt":
+            return request.prompt
+        case "tokens":
+            return tuple(request.tokens.ids)
+        case "chat" if request.chat.messages:
+            return tuple(ChatMessage(m.role, m.content) for m in request.chat.messages)
+        case "chat":
+            raise InvalidRequest.of("chat.messages", "must not be empty")
+        case _:
+            raise InvalidRequest.of("input", "give a prompt, tokens or a chat")
+
+
+def _asked(sampling: generation_pb2.SamplingParams) -> Asked:
+    return Asked(
+        max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
+        temperature=sampling.temperature if sampling.HasField("temperature") else None,
+        top_p=sampling.top_p if sampling.HasField("top_p") else None,
+        top_k=sampling.top_k,
+        seed=sampling.seed if sampling.HasField("seed") else None,
+        stop=tuple(sampling.stop),
+        ignore_eos=sampling.ignore_eos,
+        logprobs=sampling.logprobs,
+        top_logprobs=sampling.top_logprobs,
+    )
+
+
+def _to_wire(piece: TextPiece, completion: Completion, *, first: bool) -> pb.GenerateResponse:
+    response = pb.GenerateResponse(
+        text=piece.text,
+        tokens=piece.tokens,
+        logprobs=[_position(position, completion) for position in piece.logprobs],
+        finish_reason=wire.finish_to_wire(piece.finish_reason),
+        adapter_digest=(completion.job.adapter or "") if first else "",
+    )
+    if piece.finish_reason is not None:
+        response.usage.prompt_tokens = len(completion.job.prompt)
+        response.usage.completion_tokens = piece.completion_tokens
+        response.batch.CopyFrom(wire.batch_to_wire(piece.batch or BatchFacts()))
+    return response
+
+
+def _position(
+    position: PositionLogprobs, completion: Completion
+) -> generation_pb2.PositionLogprobs:
+    return generation_pb2.PositionLogprobs(
+        chosen=_token(position.chosen, completion),
+        top=[_token(token, completion) for token in position.top],
+    )
+
+
+def _token(token: TokenLogprob, completion: Completion) -> generation_pb2.TokenLogprob:
+    text, raw = token_text(completion.base.tokenizer, token.token)
+    return generation_pb2.TokenLogprob(
+        token=token.token, logprob=token.logprob, text=text, bytes=raw
+    )

@@ -1,0 +1,82 @@
+"""Runs a GPU worker."""
+
+import asyncio
+import os
+
+import structlog
+import torch
+
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
+from services.core.types import WorkerId
+from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
+from services.gpu_worker.model.build import build_engine
+from services.gpu_worker.model.loading import load_model
+from services.gpu_worker.servicer import SCOPES, SERVICE, GpuWorkerServicer
+from services.gpu_worker.settings import GpuWorkerSettings
+from services.gpu_worker.worker import Worker
+from services.runtime import telemetry
+from services.runtime.auth import Gate, ServiceToken
+from services.runtime.client import open_channel
+from services.runtime.server import Server, run, stop_signal
+from services.runtime.settings import load
+
+log = structlog.get_logger()
+
+MEBIBYTE = 1024 * 1024
+
+
+async def main() -> None:
+    settings = load(GpuWorkerSettings)
+    telemetry.setup("gpu_worker", log_format=settings.log_format, level=settings.log_level)
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    model = await asyncio.to_thread(
+        load_model, settings.model_path, name=settings.model_name or None
+    )
+    log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
+    token = settings.service_token.get_secret_value()
+    store_channel = open_channel(settings.store_address)
+    scheduler_channel = open_channel(settings.scheduler_address)
+    store = StoreClient(store_channel, token, model.card)
+    engine = build_engine(
+        model,
+        kv_bytes=settings.kv_mebibytes * MEBIBYTE,
+        adapter_bytes=settings.adapter_mebibytes * MEBIBYTE,
+        limits=settings.limits,
+    )
+    worker = Worker(engine, store)
+    address = settings.advertise_address or settings.address
+    scheduler = SchedulerClient(
+        scheduler_channel,
+        token,
+        identity_of(
+            model.card,
+            worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
+            address=address,
+            device="cpu",
+        ),
+        lambda: worker.state,
+    )
+    server = Server(
+        address=settings.address, gate=Gate(ServiceToken(token), SCOPES), services=[SERVICE]
+    )
+    rpc.add_GpuWorkerServiceServicer_to_server(
+        GpuWorkerServicer(worker, model.card.fingerprint), server.grpc
+    )
+    stopped = stop_signal()
+    await store.register()
+    await server.start()
+    tasks = [asyncio.create_task(worker.run()), asyncio.create_task(scheduler.stay_attached())]
+    ended = asyncio.create_task(stopped.wait())
+    await asyncio.wait((ended, *tasks), return_when=asyncio.FIRST_COMPLETED)
+    worker.drain()
+    await server.drain(settings.drain_seconds)
+    for task in (ended, *tasks):
+        if task.done() and not task.cancelled() and task.exception():
+            raise SystemExit(f"the worker broke: {task.exception()!r}")
+        task.cancel()
+    await asyncio.gather(ended, *tasks, return_exceptions=True)
+    await asyncio.gather(store_channel.close(), scheduler_channel.close())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,139 @@
+"""The suite's other services, as a worker calls them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import structlog
+
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as store_pb
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rpc
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
+from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
+from lorikeet.types.v1 import adapter_pb2
+from services.core.types import Digest, WorkerId
+from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
+from services.gpu_worker.model.card import ModelCard
+from services.gpu_worker.worker import WorkerState
+from services.runtime.client import bearer
+from services.runtime.status import from_rpc_error
+
+log = structlog.get_logger()
+
+DOWNLOAD_SECONDS = 300.0
+REGISTER_SECONDS = 60.0
+REATTACH_SECONDS = 0.5
+
+
+class StoreClient:
+    def __init__(self, channel: grpc.aio.Channel, token: str, card: ModelCard) -> None:
+        self._stub = store_rpc.AdapterStoreServiceStub(channel)
+        self._metadata = bearer(token)
+        self._card = card
+
+    async def register(self) -> None:
+        """Make this worker's base model known; waits for a store that is still starting."""
+        try:
+            await self._stub.RegisterBaseModel(
+                store_pb.RegisterBaseModelRequest(base_model=_to_wire(self._card)),
+                metadata=self._metadata,
+                timeout=REGISTER_SECONDS,
+                wait_for_ready=True,
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def fetch(self, digest: Digest) -> AdapterWeights:
+        """Download, verify and parse an adapter version."""
+        data = bytearray()
+        try:
+            async for part in self._stub.Download(
+                store_pb.DownloadRequest(digest=digest),
+                metadata=self._metadata,
+                timeout=DOWNLOAD_SECONDS,
+            ):
+                data += part.data
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return await asyncio.to_thread(parse_adapter, bytes(data), digest=digest, card=self._card)
+
+
+class SchedulerClient:
+    """Keeps the worker in the fleet."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        token: str,
+        identity: scheduler_pb.WorkerIdentity,
+        state: Callable[[], WorkerState],
+    ) -> None:
+        self._stub = scheduler_rpc.SchedulerServiceStub(channel)
+        self._metadata = bearer(token)
+        self._identity = identity
+        self._state = state
+        self._lease_seconds = 3.0
+
+    async def stay_attached(self) -> None:
+        """Report until cancelled; attach again whenever the scheduler was away."""
+        while True:
+            try:
+                async for response in self._stub.Attach(self._reports(), metadata=self._metadata):
+                    self._lease_seconds = response.lease_milliseconds / 1000
+            except grpc.aio.AioRpcError as error:
+                log.warning("scheduler_away", why=error.details())
+            await asyncio.sleep(REATTACH_SECONDS)
+
+    async def _reports(self) -> AsyncIterator[scheduler_pb.AttachRequest]:
+        yield scheduler_pb.AttachRequest(identity=self._identity, report=_report(self._state()))
+        while True:
+            await asyncio.sleep(self._lease_seconds / 6)
+            yield scheduler_pb.AttachRequest(report=_report(self._state()))
+
+
+def identity_of(
+    card: ModelCard, *, worker_id: WorkerId, address: str, device: str
+) -> scheduler_pb.WorkerIdentity:
+    return scheduler_pb.WorkerIdentity(
+        id=worker_id,
+        address=address,
+        base_model=card.name,
+        base_fingerprint=card.fingerprint,
+        device=device,
+    )
+
+
+def _report(state: WorkerState) -> scheduler_pb.WorkerReport:
+    return scheduler_pb.WorkerReport(
+        running_sequences=state.running,
+        waiting_sequences=state.waiting,
+        total_pages=state.total_pages,
+        free_pages=state.free_pages,
+        resident_adapters=state.resident,
+        steps=state.steps,
+        draining=state.draining,
+    )
+
+
+def _to_wire(card: ModelCard) -> adapter_pb2.BaseModel:
+    return adapter_pb2.BaseModel(
+        name=card.name,
+        also_known_as=card.also_known_as,
+        fingerprint=card.fingerprint,
+        architecture=card.architecture,
+        context_tokens=card.context_tokens,
+        vocabulary_tokens=card.vocabulary_tokens,
+        end_tokens=card.end_tokens,
+        chat_template=card.chat_template,
+        special_tokens=card.special_tokens,
+        modules=[
+            adapter_pb2.Module(
+                path=module.path,
+                site=module.site,
+                in_features=module.in_features,
+                out_features=module.out_features,
+            )
+            for module in card.modules
+        ],
+        tokenizer_json=card.tokenizer_json,
+    )

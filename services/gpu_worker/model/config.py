@@ -1,0 +1,138 @@
+"""The shape of a Llama-like network, read from a Hugging Face config.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.core.errors import FailedPrecondition
+from services.gpu_worker.model.card import ModuleShape
+
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """kind is "linear" or "llama3"; the last three matter to llama3 only."""
+
+    kind: str
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_context: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    architecture: str
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context: int
+    norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    sliding_window: int | None
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    tied_embeddings: bool
+
+    @property
+    def q_width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        return self.kv_heads * self.head_dim
+
+    def modules(self) -> tuple[ModuleShape, ...]:
+        """Every linear layer inside the decoder layers."""
+        shapes = {
+            "self_attn.q_proj": ("q", self.hidden, self.q_width),
+            "self_attn.k_proj": ("k", self.hidden, self.kv_width),
+            "self_attn.v_proj": ("v", self.hidden, self.kv_width),
+            "self_attn.o_proj": ("o", self.q_width, self.hidden),
+            "mlp.gate_proj": ("gate", self.hidden, self.intermediate),
+            "mlp.up_proj": ("up", self.hidden, self.intermediate),
+            "mlp.down_proj": ("down", self.intermediate, self.hidden),
+        }
+        return tuple(
+            ModuleShape(f"model.layers.{layer}.{path}", f"{layer}.{short}", wide, tall)
+            for layer in range(self.layers)
+            for path, (short, wide, tall) in shapes.items()
+        )
+
+
+def read_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """Raises FailedPrecondition that names what is missing or not supported."""
+    architecture = (raw.get("architectures") or ["nothing"])[0]
+    if architecture not in ARCHITECTURES:
+        raise FailedPrecondition(
+            f"architecture {architecture} is not supported; {', '.join(ARCHITECTURES)} are"
+        )
+    if raw.get("hidden_act", "silu") != "silu":
+        raise FailedPrecondition(f"hidden_act {raw['hidden_act']} is not supported")
+    try:
+        return _read(raw, architecture)
+    except KeyError as error:
+        raise FailedPrecondition(f"config.json has no {error.args[0]}") from error
+
+
+def _read(raw: Mapping[str, Any], architecture: str) -> ModelConfig:
+    heads = raw["num_attention_heads"]
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    qwen = architecture == "Qwen2ForCausalLM"
+    bias = bool(raw.get("attention_bias", False))
+    return ModelConfig(
+        architecture=architecture,
+        hidden=raw["hidden_size"],
+        intermediate=raw["intermediate_size"],
+        layers=raw["num_hidden_layers"],
+        heads=heads,
+        kv_heads=raw.get("num_key_value_heads") or heads,
+        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
+        vocabulary=raw["vocab_size"],
+        context=raw["max_position_embeddings"],
+        norm_eps=raw.get("rms_norm_eps", 1e-6),
+        rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or 10000.0),
+        rope_scaling=_rope_scaling(rope, raw["max_position_embeddings"]),
+        sliding_window=_sliding_window(raw, architecture),
+        qkv_bias=qwen or bias,
+        output_bias=bias and not qwen,
+        mlp_bias=bool(raw.get("mlp_bias", False)),
+        tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
+    )
+
+
+def _rope_scaling(rope: Mapping[str, Any], context: int) -> RopeScaling | None:
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    match kind:
+        case "default":
+            return None
+        case "linear":
+            return RopeScaling("linear", float(rope["factor"]))
+        case "llama3":
+            return RopeScaling(
+                kind="llama3",
+                factor=float(rope["factor"]),
+                low_freq_factor=float(rope["low_freq_factor"]),
+                high_freq_factor=float(rope["high_freq_factor"]),
+                original_context=int(rope.get("original_max_position_embeddings") or context),
+            )
+        case other:
+            raise FailedPrecondition(f"rope scaling {other!r} is not supported")
+
+
+def _sliding_window(raw: Mapping[str, Any], architecture: str) -> int | None:
+    window: int | None = raw.get("sliding_window")
+    if architecture == "LlamaForCausalLM" or window is None:
+        return None
+    if architecture == "Qwen2ForCausalLM":
+        if raw.get("use_sliding_window"):
+            raise FailedPrecondition("use_sliding_window is not supported for Qwen2")
+        return None
+    return window

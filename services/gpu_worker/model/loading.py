@@ -1,0 +1,183 @@
+"""A model on disk, made ready: a Hugging Face folder or a GGUF file."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from services.core.errors import FailedPrecondition
+from services.core.types import Fingerprint
+from services.gpu_worker.model.card import ModelCard
+from services.gpu_worker.model.config import ModelConfig, read_config
+from services.gpu_worker.model.gguf import read_gguf
+from services.gpu_worker.model.llama import Llama, build_llama
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    card: ModelCard
+    network: Llama
+
+
+def load_model(path: Path, *, name: str | None = None) -> LoadedModel:
+    """Raises FailedPrecondition that says what is missing, corrupt or not supported."""
+    if path.is_dir() and not (path / "config.json").exists():
+        found = sorted(path.glob("*.gguf"))
+        if len(found) != 1:
+            raise FailedPrecondition(f"{path} holds neither a config.json nor one .gguf file")
+        path = found[0]
+    if path.is_dir():
+        return _load_folder(path, name)
+    if path.suffix == ".gguf" and path.is_file():
+        return _load_gguf(path, name)
+    raise FailedPrecondition(f"{path} is neither a model folder nor a .gguf file")
+
+
+def _load_folder(folder: Path, name: str | None) -> LoadedModel:
+    raw = _json(folder / "config.json")
+    config = read_config(raw)
+    shards = _shards(folder)
+    weights: dict[str, Tensor] = {}
+    for shard in shards:
+        try:
+            weights |= load_file(shard)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise FailedPrecondition(f"{shard.name} cannot be read: {error}") from error
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists():
+        raise FailedPrecondition(f"{folder} has no tokenizer.json")
+    said = str(raw.get("_name_or_path") or "")
+    files = [folder / "config.json", tokenizer, *shards]
+    generation = _json(folder / "generation_config.json", optional=True)
+    tokens = _json(folder / "tokenizer_config.json", optional=True)
+    card = _card(
+        config,
+        name=name or _slug(said or folder.resolve().name),
+        said=said,
+        fingerprint=_fingerprint(files),
+        end_tokens=[raw.get("eos_token_id"), generation.get("eos_token_id")],
+        chat_template=_chat_template(folder, tokens),
+        special_tokens={key: _token_text(tokens.get(key)) for key in SPECIAL_TOKENS},
+        tokenizer_json=tokenizer.read_bytes(),
+    )
+    return LoadedModel(card, build_llama(config, weights))
+
+
+def _load_gguf(path: Path, name: str | None) -> LoadedModel:
+    found = read_gguf(path)
+    config = read_config(found.config)
+    stem = _slug(_QUANTISATION.sub("", path.stem))
+    card = _card(
+        config,
+        name=name or stem,
+        said=_HUB_NAMES.get(stem, found.name),
+        fingerprint=_fingerprint([path]),
+        end_tokens=[list(found.end_tokens)],
+        chat_template=found.chat_template,
+        special_tokens=found.special_tokens,
+        tokenizer_json=found.tokenizer_json,
+    )
+    return LoadedModel(card, build_llama(config, found.weights, found.rope_divisors))
+
+
+def _card(
+    config: ModelConfig,
+    *,
+    name: str,
+    said: str,
+    fingerprint: Fingerprint,
+    end_tokens: Iterable[int | list[int] | None],
+    chat_template: str,
+    special_tokens: Mapping[str, str],
+    tokenizer_json: bytes,
+) -> ModelCard:
+    ends: set[int] = set()
+    for entry in end_tokens:
+        ends.update([entry] if isinstance(entry, int) else entry or [])
+    try:
+        Tokenizer.from_str(tokenizer_json.decode())
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise FailedPrecondition(f"the tokenizer cannot be read: {error}") from error
+    return ModelCard(
+        name=name,
+        also_known_as=tuple(sorted({said} - {"", name})),
+        fingerprint=fingerprint,
+        architecture=config.architecture,
+        context_tokens=config.context,
+        vocabulary_tokens=config.vocabulary,
+        end_tokens=tuple(sorted(ends)),
+        chat_template=chat_template,
+        special_tokens={key: text for key, text in special_tokens.items() if text},
+        modules=config.modules(),
+        tokenizer_json=tokenizer_json,
+    )
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(_json(index).get("weight_map", {}).values()))
+        shards = [folder / Path(shard).name for shard in names]
+    else:
+        shards = [folder / "model.safetensors"]
+    missing = [shard.name for shard in shards if not shard.exists()]
+    if missing:
+        raise FailedPrecondition(f"{folder} has no {', '.join(missing)}")
+    return shards
+
+
+def _chat_template(folder: Path, tokens: Mapping[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return file.read_text()
+    template = tokens.get("chat_template") or ""
+    if isinstance(template, list):  # several by name
+        named = {entry["name"]: entry["template"] for entry in template}
+        return str(named.get("default", ""))
+    return str(template)
+
+
+def _token_text(token: str | dict[str, Any] | None) -> str:
+    return str(token.get("content", "")) if isinstance(token, dict) else token or ""
+
+
+def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if optional and not path.exists():
+        return {}
+    try:
+        read: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FailedPrecondition(f"{path} cannot be read: {error}") from error
+    return read
+
+
+def _fingerprint(files: Iterable[Path]) -> Fingerprint:
+    whole = hashlib.sha256()
+    for path in sorted(files, key=lambda file: file.name):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.name} {digest}\n".encode())
+    return Fingerprint(whole.hexdigest())
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.rsplit("/", maxsplit=1)[-1].lower()).strip("-")
+
+
+_QUANTISATION = re.compile(r"[.-](I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
+
+# A GGUF file does not say what its model is called on the hub, as adapters do.
+_HUB_NAMES = {
+    f"smollm2-{size}-instruct": f"HuggingFaceTB/SmolLM2-{size.upper()}-Instruct"
+    for size in ("135m", "360m")
+}

@@ -1,0 +1,54 @@
+"""The GPU worker on the wire."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
+from services.core.errors import FailedPrecondition, InvalidRequest
+from services.core.types import BatchFacts, Digest, Fingerprint, RequestId, TokenPiece
+from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.worker import Worker
+from services.runtime import wire
+from services.runtime.auth import Scope
+from services.runtime.interceptors import Context
+
+SERVICE = "lorikeet.gpu_worker.v1.GpuWorkerService"
+SCOPES = {f"/{SERVICE}/Generate": Scope.OPERATOR}
+
+
+class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
+    def __init__(self, worker: Worker, fingerprint: Fingerprint) -> None:
+        self._worker = worker
+        self._fingerprint = fingerprint
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        if request.base_fingerprint != self._fingerprint:
+            raise FailedPrecondition("the request is for another base model")
+        async with aclosing(self._worker.generate(_from_wire(request))) as pieces:
+            async for piece in pieces:
+                yield _to_wire(piece)
+
+
+def _from_wire(request: pb.GenerateRequest) -> EngineRequest:
+    if not (request.request_id and request.prompt and request.sampling.max_tokens):
+        raise InvalidRequest.of("request", "needs request_id, prompt and sampling.max_tokens")
+    return EngineRequest(
+        id=RequestId(request.request_id),
+        prompt=tuple(request.prompt),
+        sampling=wire.sampling_from_wire(request.sampling),
+        adapter=Digest(request.adapter_digest) if request.adapter_digest else None,
+    )
+
+
+def _to_wire(piece: TokenPiece) -> pb.GenerateResponse:
+    return pb.GenerateResponse(
+        tokens=piece.tokens,
+        logprobs=[wire.logprobs_to_wire(position) for position in piece.logprobs],
+        finish_reason=wire.finish_to_wire(piece.finish_reason),
+        batch=None
+        if piece.finish_reason is None
+        else wire.batch_to_wire(piece.batch or BatchFacts()),
+    )

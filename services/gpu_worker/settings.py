@@ -1,0 +1,27 @@
+"""GPU_WORKER_* settings."""
+
+from pathlib import Path
+
+from services.gpu_worker.engine.batcher import Limits
+from services.runtime.settings import ServiceSettings
+
+
+class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
+    address: str = "127.0.0.1:7414"
+    advertise_address: str = ""
+    """host:port where gateways reach this worker; the listening address if empty."""
+    worker_id: str = ""
+    """Unique in the fleet; made from the advertised address if empty."""
+    store_address: str = "127.0.0.1:7412"
+    scheduler_address: str = "127.0.0.1:7413"
+    model_path: Path
+    """A Hugging Face folder or a GGUF file."""
+    model_name: str = ""
+    """The name that requests use; what the model calls itself if empty."""
+    kv_mebibytes: int = 1024
+    """Memory for the KV cache."""
+    adapter_mebibytes: int = 512
+    """Memory for adapters on the device."""
+    threads: int = 0
+    """CPU threads; 0 means one per core."""
+    limits: Limits = Limits()

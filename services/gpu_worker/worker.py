@@ -1,0 +1,189 @@
+"""The one loop that turns the engine: inbox, adapters that arrived, a step, its results."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from services.core.errors import ServingError, Unavailable
+from services.core.types import Digest, RequestId, TokenPiece
+from services.gpu_worker.engine.engine import Engine, StepReport, Weights
+from services.gpu_worker.engine.sequence import EngineRequest
+
+log = structlog.get_logger()
+
+Outcome = TokenPiece | ServingError
+
+
+class AdapterSource(Protocol):
+    async def fetch(self, digest: Digest) -> Weights:
+        """Verified weights, ready to load. Raises ServingError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """How the worker is doing. Pages are KV pages."""
+
+    running: int = 0
+    waiting: int = 0
+    total_pages: int = 0
+    free_pages: int = 0
+    resident: tuple[Digest, ...] = ()
+    steps: int = 0
+    draining: bool = False
+
+
+@dataclass(slots=True)
+class _Inbox:
+    arrived: list[EngineRequest] = field(default_factory=list)
+    cancelled: list[RequestId] = field(default_factory=list)
+    staged: dict[Digest, Weights] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What came of one turn of the engine."""
+
+    report: StepReport
+    refused: list[tuple[RequestId, ServingError]]
+    unloadable: list[tuple[Digest, ServingError]]
+    no_room: dict[Digest, Weights]
+    wanted: frozenset[Digest]
+    resident: tuple[Digest, ...]
+
+
+class Worker:
+    """Callers and the loop share an event loop; the engine has a thread of its own."""
+
+    def __init__(self, engine: Engine, adapters: AdapterSource) -> None:
+        self._engine = engine
+        self._adapters = adapters
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._inbox = _Inbox()
+        self._wake = asyncio.Event()
+        self._streams: dict[RequestId, asyncio.Queue[Outcome]] = {}
+        self._needs: dict[RequestId, Digest] = {}
+        self._staging: dict[Digest, asyncio.Task[None]] = {}
+        self.state = WorkerState()
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenPiece, None]:
+        """Pieces until the last. Closing it frees the sequence's pages within one step."""
+        if request.id in self._streams:
+            raise Unavailable("a request with this id is running here")
+        stream: asyncio.Queue[Outcome] = asyncio.Queue()
+        self._streams[request.id] = stream
+        if request.adapter is not None:
+            self._needs[request.id] = request.adapter
+        self._inbox.arrived.append(request)
+        self._wake.set()
+        finished = False
+        try:
+            while not finished:
+                outcome = await stream.get()
+                finished = isinstance(outcome, ServingError) or outcome.finish_reason is not None
+                if isinstance(outcome, ServingError):
+                    raise outcome
+                yield outcome
+        finally:
+            self._forget(request.id)
+            if not finished:
+                self._inbox.cancelled.append(request.id)
+                self._wake.set()
+
+    async def run(self) -> None:
+        """Turns the engine until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                turn = await self._turn()
+                self._publish(turn)
+                self._stage(turn.wanted)
+                if turn.report.is_idle:
+                    await self._wake.wait()
+        finally:
+            for task in self._staging.values():
+                task.cancel()
+            self._thread.shutdown(wait=True)
+
+    def drain(self) -> None:
+        """Tell the fleet that nothing new is wanted; what runs goes on."""
+        self.state = WorkerState(
+            **{name: getattr(self.state, name) for name in WorkerState.__slots__}
+            | {"draining": True}
+        )
+
+    async def _turn(self) -> _Turn:
+        inbox, self._inbox = self._inbox, _Inbox()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, _take_turn, self._engine, inbox)
+
+    def _publish(self, turn: _Turn) -> None:
+        report = turn.report
+        outcomes: list[tuple[RequestId, Outcome]] = [*report.pieces, *turn.refused]
+        for request, outcome in outcomes:
+            if request in self._streams:
+                self._streams[request].put_nowait(outcome)
+        for digest, error in turn.unloadable:
+            self._fail_those_who_need(digest, error)
+        for digest, weights in turn.no_room.items():
+            self._inbox.staged.setdefault(digest, weights)
+        self.state = WorkerState(
+            running=report.running,
+            waiting=report.waiting,
+            total_pages=report.total_pages,
+            free_pages=report.free_pages,
+            resident=turn.resident,
+            steps=self.state.steps + (not report.is_idle),
+            draining=self.state.draining,
+        )
+
+    def _stage(self, wanted: frozenset[Digest]) -> None:
+        for digest in wanted - self._staging.keys() - self._inbox.staged.keys():
+            self._staging[digest] = asyncio.create_task(self._fetch(digest))
+
+    async def _fetch(self, digest: Digest) -> None:
+        try:
+            self._inbox.staged[digest] = await self._adapters.fetch(digest)
+        except ServingError as error:
+            log.warning("adapter_failed", digest=digest, error=str(error))
+            self._fail_those_who_need(digest, error)
+        finally:
+            del self._staging[digest]
+            self._wake.set()
+
+    def _fail_those_who_need(self, digest: Digest, error: ServingError) -> None:
+        for request, needed in list(self._needs.items()):
+            if needed == digest:
+                self._streams[request].put_nowait(error)
+                self._inbox.cancelled.append(request)
+                self._forget(request)
+
+    def _forget(self, request: RequestId) -> None:
+        self._streams.pop(request, None)
+        self._needs.pop(request, None)
+
+
+def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:
+    """Everything that touches the engine, in the engine's thread."""
+    refused: list[tuple[RequestId, ServingError]] = []
+    unloadable: list[tuple[Digest, ServingError]] = []
+    no_room: dict[Digest, Weights] = {}
+    for request in inbox.arrived:
+        try:
+            engine.submit(request)
+        except ServingError as error:
+            refused.append((request.id, error))
+    for request_id in inbox.cancelled:
+        engine.cancel(request_id)
+    for digest, weights in inbox.staged.items():
+        try:
+            if not engine.load(digest, weights):
+                no_room[digest] = weights
+        except ServingError as error:
+            unloadable.append((digest, error))
+    report = engine.step()
+    return _Turn(report, refused, unloadable, no_room, frozenset(engine.wanted()), engine.resident)

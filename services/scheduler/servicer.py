@@ -1,0 +1,106 @@
+"""The scheduler on the wire."""
+
+from collections.abc import AsyncIterator
+
+import structlog
+
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
+from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
+from services.core.errors import InvalidRequest
+from services.core.types import Digest, Fingerprint, WorkerId
+from services.runtime.auth import Scope
+from services.runtime.interceptors import Context
+from services.scheduler.fleet import Fleet, Identity, Report, Seat, Worker, wish_for
+
+log = structlog.get_logger()
+
+SERVICE = "lorikeet.scheduler.v1.SchedulerService"
+SCOPES = {f"/{SERVICE}/{method}": Scope.OPERATOR for method in ("Attach", "Place", "ListWorkers")}
+
+
+class SchedulerServicer(rpc.SchedulerServiceServicer):
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
+    ) -> AsyncIterator[pb.AttachResponse]:
+        seat: Seat | None = None
+        lease = pb.AttachResponse(lease_milliseconds=int(self._fleet.lease_seconds * 1000))
+        try:
+            async for request in request_iterator:
+                if seat is None:
+                    seat = self._join(request)
+                else:
+                    seat.report(_report(request.report))
+                yield lease
+        finally:
+            if seat is not None:
+                seat.leave()
+                log.info("worker_left", worker=seat.worker)
+
+    async def Place(self, request: pb.PlaceRequest, context: Context) -> pb.PlaceResponse:
+        chosen = self._fleet.place(
+            wish_for(
+                request.base_model,
+                request.base_fingerprint,
+                request.adapter_digest,
+                request.excluded_workers,
+            )
+        )
+        return pb.PlaceResponse(worker_id=chosen.id, address=chosen.address)
+
+    async def ListWorkers(
+        self, request: pb.ListWorkersRequest, context: Context
+    ) -> pb.ListWorkersResponse:
+        return pb.ListWorkersResponse(workers=[_to_wire(w) for w in self._fleet.workers()])
+
+    def _join(self, request: pb.AttachRequest) -> Seat:
+        wire = request.identity
+        if not (wire.id and wire.address and wire.base_model):
+            raise InvalidRequest.of("identity", "the first message names the worker")
+        identity = Identity(
+            id=WorkerId(wire.id),
+            address=wire.address,
+            base_model=wire.base_model,
+            base_fingerprint=Fingerprint(wire.base_fingerprint),
+            device=wire.device,
+        )
+        seat = self._fleet.join(identity, _report(request.report))
+        log.info("worker_joined", worker=identity.id, address=identity.address)
+        return seat
+
+
+def _report(wire: pb.WorkerReport) -> Report:
+    return Report(
+        running=wire.running_sequences,
+        waiting=wire.waiting_sequences,
+        total_pages=wire.total_pages,
+        free_pages=wire.free_pages,
+        resident=tuple(Digest(digest) for digest in wire.resident_adapters),
+        steps=wire.steps,
+        draining=wire.draining,
+    )
+
+
+def _to_wire(worker: Worker) -> pb.Worker:
+    identity, report = worker.identity, worker.report
+    return pb.Worker(
+        identity=pb.WorkerIdentity(
+            id=identity.id,
+            address=identity.address,
+            base_model=identity.base_model,
+            base_fingerprint=identity.base_fingerprint,
+            device=identity.device,
+        ),
+        report=pb.WorkerReport(
+            running_sequences=report.running,
+            waiting_sequences=report.waiting,
+            total_pages=report.total_pages,
+            free_pages=report.free_pages,
+            resident_adapters=report.resident,
+            steps=report.steps,
+            draining=report.draining,
+        ),
+        report_age_milliseconds=int(worker.age_seconds * 1000),
+    )
