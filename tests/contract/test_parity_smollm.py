@@ -1,0 +1,95 @@
+"""Ours against transformers and peft, on the real model: same tokens, logits within 1e-4."""
+
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+from services.core.types import Digest, RequestId
+from services.gpu_worker.engine.batcher import Limits
+from services.gpu_worker.model.loading import LoadedModel, load_model
+from tests.engines import TestBench, greedy
+from tests.references import adapt, adapter_configs, canonical_of, logits_of, smollm_folder
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+TOKENS = 64
+PROMPTS = [
+    "The capital of France is",
+    "def fibonacci(n):",
+    "<|im_start|>user\nWhat is gravity?<|im_end|>\n<|im_start|>assistant\n",
+    "Once upon a time, in a village by the sea,",
+    "2 + 2 =",
+    "The quick brown fox",
+    "Dear Sir or Madam,",
+    "SELECT name FROM users WHERE",
+    "Les enfants jouent dans",
+    "To make bread you need",
+    "In 1969, Neil Armstrong",
+    "Roses are red, violets are",
+    "The opposite of hot is",
+    "A list of planets: Mercury, Venus,",
+    "<|im_start|>user\nTell me a joke.<|im_end|>\n<|im_start|>assistant\n",
+    "import numpy as np\n\nx = np.",
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return load_model(smollm_folder())
+
+
+@pytest.fixture(scope="module")
+def reference() -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(
+        str(smollm_folder()), gguf_file=GGUF, dtype=torch.float32
+    ).eval()
+
+
+@pytest.mark.timeout(600)
+def test_a_mixed_batch_gives_every_request_its_own_models_answer(
+    model: LoadedModel, reference: torch.nn.Module
+) -> None:
+    tokenizer = Tokenizer.from_str(model.card.tokenizer_json.decode())
+    prompts = [tokenizer.encode(p, add_special_tokens=False).ids for p in PROMPTS]
+    bench = TestBench(model, Limits(max_sequences=128))
+    files: dict[str, bytes] = {}
+    digests: dict[str, Digest | None] = {"base": None}
+    for seed, (name, config) in enumerate(adapter_configs().items()):
+        adapted: Any = adapt(reference, config, seed=seed)
+        files[name] = canonical_of(adapted, model.card.fingerprint)
+        digests[name] = bench.load(files[name])
+        adapted.unload()
+    requests = [
+        greedy(f"{name}/{index}", prompt, digest, TOKENS)
+        for name, digest in digests.items()
+        for index, prompt in enumerate(prompts)
+    ]
+    answers = bench.generate(requests)
+
+    worst = 0.0
+    for seed, name in enumerate(digests):
+        adapted = (
+            reference
+            if name == "base"
+            else adapt(reference, adapter_configs()[name], seed=seed - 1)
+        )
+        for index, prompt in enumerate(prompts):
+            request = requests[list(digests).index(name) * len(prompts) + index]
+            answer = answers[request.id]
+            expected = logits_of(adapted, [*prompt, *answer[:-1]])[len(prompt) - 1 :]
+            assert expected.argmax(-1).tolist() == answer, request.id
+            worst = max(worst, float((expected - bench.logits(request.id)).abs().max()))
+        if name != "base":
+            adapted.unload()
+    print(f"largest difference of a logit: {worst:.2e}")
+    assert worst <= 1e-4
+    distinct = {tuple(answers[request.id]) for request in requests}
+    assert len(distinct) > 0.8 * len(requests)  # the adapters do change the answers
+
+    alone = TestBench(model)
+    for name in ("all-8", "pattern-8"):
+        digest = alone.load(files[name])
+        single = alone.generate([greedy("alone", prompts[0], digest, TOKENS)])
+        assert single[RequestId("alone")] == answers[RequestId(f"{name}/0")]

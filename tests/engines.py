@@ -1,0 +1,89 @@
+"""Real engines that remember the logits that every token was chosen from."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from services.core.types import Digest, RequestId, SamplingParams
+from services.gpu_worker.engine.batcher import Batcher, Limits, StepPlan
+from services.gpu_worker.engine.engine import Engine, Sampled
+from services.gpu_worker.engine.pages import PagePool
+from services.gpu_worker.engine.residency import Residency
+from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.model.adapters import parse_adapter
+from services.gpu_worker.model.loading import LoadedModel
+from services.gpu_worker.model.runner import TorchRunner
+
+
+class RecordingRunner(TorchRunner):
+    """Keeps what the sampler saw."""
+
+    logits: dict[RequestId, list[Tensor]]
+
+    def run(self, plan: StepPlan) -> list[Sampled | None]:
+        self._ids = [part.sequence.request.id for part in plan.slices if part.samples]
+        return super().run(plan)
+
+    def forward(self, plan: StepPlan) -> Tensor:
+        logits = super().forward(plan)
+        for request, row in zip(self._ids, logits, strict=True):
+            self.logits.setdefault(request, []).append(row.clone())
+        return logits
+
+
+class TestBench:
+    """An engine with its parts in reach."""
+
+    __test__ = False
+
+    def __init__(self, model: LoadedModel, limits: Limits = Limits(), pages: int = 1200) -> None:
+        self.model = model
+        self.pages = PagePool(pages)
+        self.residency = Residency(1 << 30)
+        self.runner = RecordingRunner(model.network, pages=pages, page_tokens=limits.page_tokens)
+        self.runner.logits = {}
+        self.engine = Engine(
+            batcher=Batcher(
+                limits=limits,
+                pages=self.pages,
+                residency=self.residency,
+                context_tokens=model.card.context_tokens,
+            ),
+            runner=self.runner,
+            pages=self.pages,
+            residency=self.residency,
+            end_tokens=model.card.end_tokens,
+        )
+
+    def load(self, data: bytes) -> Digest:
+        digest = Digest(hashlib.sha256(data).hexdigest())
+        weights = parse_adapter(data, digest=digest, card=self.model.card)
+        assert self.engine.load(digest, weights)
+        return digest
+
+    def generate(self, requests: Sequence[EngineRequest]) -> dict[RequestId, list[int]]:
+        """Run all requests to their end, in one batch as far as limits allow."""
+        out: dict[RequestId, list[int]] = {request.id: [] for request in requests}
+        for request in requests:
+            self.engine.submit(request)
+        while not (report := self.engine.step()).is_idle:
+            for request_id, piece in report.pieces:
+                out[request_id] += piece.tokens
+        return out
+
+    def logits(self, request: RequestId) -> Tensor:
+        """[generated, vocabulary]"""
+        return torch.stack(self.runner.logits[request])
+
+
+def greedy(
+    name: str, prompt: Sequence[int], adapter: Digest | None, tokens: int = 64
+) -> EngineRequest:
+    sampling = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+    return EngineRequest(RequestId(name), tuple(prompt), sampling, adapter)
+
+
+def by_name(requests: Sequence[EngineRequest]) -> Mapping[RequestId, EngineRequest]:
+    return {request.id: request for request in requests}

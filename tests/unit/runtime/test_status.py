@@ -1,0 +1,40 @@
+from google.rpc import error_details_pb2
+
+from services.core import errors
+from services.core.errors import FieldViolation, ServingError
+from services.gateway.http_errors import HTTP
+from services.runtime.status import STATUS, to_status
+
+
+def every_error() -> set[type[ServingError]]:
+    found, open_ = set(), [ServingError]
+    while open_:
+        children = open_.pop().__subclasses__()
+        found.update(children)
+        open_ += children
+    return found
+
+
+def test_every_domain_error_has_a_grpc_status_and_an_http_status() -> None:
+    assert every_error() == set(STATUS)
+    assert every_error() == set(HTTP)
+
+
+def test_every_status_carries_an_error_info() -> None:
+    status = to_status(errors.ModelNotFound("x"))
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (info.reason, info.domain) == ("MODEL_NOT_FOUND", "lorikeet")
+
+
+def test_a_bad_request_names_every_field() -> None:
+    error = errors.InvalidRequest([FieldViolation("a", "is odd"), FieldViolation("b", "is long")])
+    detail = error_details_pb2.BadRequest()
+    assert to_status(error).details[1].Unpack(detail)
+    assert [violation.field for violation in detail.field_violations] == ["a", "b"]
+
+
+def test_unavailable_says_when_to_come_back() -> None:
+    detail = error_details_pb2.RetryInfo()
+    assert to_status(errors.Unavailable("busy", 2.5)).details[1].Unpack(detail)
+    assert detail.retry_delay.ToMilliseconds() == 2500
