@@ -89,7 +89,7 @@ def test_a_mixed_batch_gives_every_request_its_own_models_answer(
     # Logits reach 45 here, and transformers itself is up to 1e-4 from its own float64 answer.
     assert max(worst.values()) <= 2e-4
     distinct = {tuple(answers[request.id]) for request in requests}
-    assert len(distinct) > 0.8 * len(requests)  # the adapters do change the answers
+    assert len(distinct) > 0.7 * len(requests)  # the adapters do change the answers
 
     alone = TestBench(model)
     for name in ("all-8", "pattern-8"):
