@@ -159,7 +159,7 @@ class Catalog:
         name, _, which = reference.partition("@")
         found = await self._resolve(tenant, name, which)
         if found is None or (reference.endswith("@")):
-            raise ModelNotFound(reference)
+            raise ModelNotFound.named(reference)
         return found
 
     async def list_adapters(
@@ -173,7 +173,7 @@ class Catalog:
         """Newest first, and the newest one's configuration. Raises ModelNotFound."""
         versions = await self._repository.versions(tenant, name)
         if not versions:
-            raise ModelNotFound(name)
+            raise ModelNotFound.named(name)
         return versions, await self._repository.newest_config(tenant, name)
 
     async def download(self, digest: Digest) -> AsyncIterator[bytes]:

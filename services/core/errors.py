@@ -69,8 +69,9 @@ class NotFound(ServingError):
 class ModelNotFound(NotFound):
     reason = "MODEL_NOT_FOUND"
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"the model {model!r} does not exist or you do not have access to it")
+    @classmethod
+    def named(cls, model: str) -> "ModelNotFound":
+        return cls(f"the model {model!r} does not exist or you do not have access to it")
 
 
 class AlreadyExists(ServingError):

@@ -188,7 +188,7 @@ class Gateway:
         adapter = await self._store.resolve(tenant, model)
         base = await self._base_models.find(adapter.base_model)
         if base is None or base.card.fingerprint != adapter.base_fingerprint:
-            raise ModelNotFound(model)
+            raise ModelNotFound.named(model)
         return base, adapter.digest
 
     async def _text(

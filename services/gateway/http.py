@@ -95,7 +95,7 @@ def build_app(gateway: Gateway, authenticator: Authenticator, limits: HttpLimits
         for card in await _cards(gateway, tenant):
             if card["id"] == model:
                 return card
-        raise ModelNotFound(model)
+        raise ModelNotFound.named(model)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -203,12 +203,16 @@ class _Completions:
 
 
 def _choices(completion: Completion, count: int) -> list[Completion]:
-    """The same request `count` times, each with its own seed."""
+    """The same request `count` times, each with its own name and seed."""
     job = completion.job
     return [
         replace(
             completion,
-            job=replace(job, sampling=replace(job.sampling, seed=(job.sampling.seed + i) % 2**64)),
+            job=replace(
+                job,
+                request_id=RequestId(f"{job.request_id}-{i}" if i else job.request_id),
+                sampling=replace(job.sampling, seed=(job.sampling.seed + i) % 2**64),
+            ),
         )
         for i in range(count)
     ]

@@ -91,6 +91,8 @@ def from_rpc_error(failure: grpc.aio.AioRpcError) -> ServingError:
             return (kind or errors.InvalidRequest)(violations)
         case grpc.StatusCode.OUT_OF_RANGE if "committed_bytes" in info.metadata:
             return errors.OffsetMismatch(int(info.metadata["committed_bytes"]), -1)
+        case grpc.StatusCode.NOT_FOUND if info.reason == errors.ModelNotFound.reason:
+            return errors.ModelNotFound(text)
         case code:
             return _BY_CODE.get(code, ServingError)(text)
 

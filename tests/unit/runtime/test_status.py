@@ -21,7 +21,7 @@ def test_every_domain_error_has_a_grpc_status_and_an_http_status() -> None:
 
 
 def test_every_status_carries_an_error_info() -> None:
-    status = to_status(errors.ModelNotFound("x"))
+    status = to_status(errors.ModelNotFound("no"))
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert (info.reason, info.domain) == ("MODEL_NOT_FOUND", "lorikeet")

@@ -1,0 +1,118 @@
+"""One real suite for all integration tests: processes, SQLite, blobs, SmolLM2, two tenants."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
+from lorikeet.gateway.v1 import tenant_service_pb2 as tenants_pb
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
+from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
+from lorikeet.types.v1 import adapter_pb2
+from services.cli.connection import CHANNEL_OPTIONS, Metadata
+from services.cli.suite import Suite, embedded_model, free_addresses
+from services.cli.upload import upload_folder
+from services.gpu_worker.model.card import ModuleShape
+from services.gpu_worker.model.config import ModelConfig
+from tests.peft_folders import peft_config, peft_tensors, write_peft
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "adapters"
+BASE = "smollm2-135m-instruct"
+
+SMOLLM = ModelConfig(
+    architecture="LlamaForCausalLM",
+    hidden=576,
+    intermediate=1536,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    vocabulary=49152,
+    context=8192,
+    norm_eps=1e-5,
+    rope_theta=100000.0,
+    rope_scaling=None,
+    sliding_window=None,
+    qkv_bias=False,
+    output_bias=False,
+    mlp_bias=False,
+    tied_embeddings=True,
+)
+
+
+def bearer(key: str) -> Metadata:
+    return (("authorization", f"Bearer {key}"),)
+
+
+@dataclass(slots=True)
+class Running:
+    """A suite that runs, and two tenants of it."""
+
+    suite: Suite
+    operator: str
+    channel: grpc.Channel
+    keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def http(self) -> str:
+        return f"http://{self.suite.addresses.http}/v1"
+
+    @property
+    def gateway(self) -> Any:
+        return gateway_service_pb2_grpc.GatewayServiceStub(self.channel)
+
+    def add_tenant(self, name: str) -> str:
+        stub = tenant_service_pb2_grpc.TenantServiceStub(self.channel)
+        who = bearer(self.operator)
+        stub.CreateTenant(tenants_pb.CreateTenantRequest(name=name), metadata=who)
+        request = tenants_pb.CreateKeyRequest(tenant=name)
+        self.keys[name] = stub.CreateKey(request, metadata=who).secret
+        return self.keys[name]
+
+    def upload(self, tenant: str, adapter: str, folder: Path) -> adapter_pb2.AdapterVersion:
+        return upload_folder(self.channel, bearer(self.keys[tenant]), folder, adapter=adapter)
+
+    def upload_random(self, tenant: str, adapter: str, folder: Path, *, seed: int) -> None:
+        names = ["q_proj", "v_proj"]
+        tensors = peft_tensors(smollm_modules(), names=names, rank=4, seed=seed)
+        self.upload(tenant, adapter, write_peft(folder / adapter, peft_config(), tensors))
+
+    def workers(self) -> list[scheduler_pb.Worker]:
+        stub = scheduler_rpc.SchedulerServiceStub(self.channel)
+        request = scheduler_pb.ListWorkersRequest()
+        return list(stub.ListWorkers(request, metadata=bearer(self.operator)).workers)
+
+
+def smollm_modules() -> tuple[ModuleShape, ...]:
+    return SMOLLM.modules()
+
+
+def start(home: Path) -> Running:
+    (home / "logs").mkdir(parents=True)
+    suite = Suite(home, free_addresses(), embedded_model())
+    try:
+        profile = suite.start(lambda step: None)
+    except BaseException:
+        suite.stop()
+        raise
+    channel = grpc.insecure_channel(profile.server, options=CHANNEL_OPTIONS)
+    return Running(suite, profile.operator_token, channel)
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = start(tmp_path_factory.mktemp("suite") / "home")
+    try:
+        running.add_tenant("acme")
+        running.add_tenant("umbrella")
+        running.upload("acme", "pirate", EXAMPLES / "pirate")
+        running.upload("acme", "json", EXAMPLES / "json")
+        running.upload("umbrella", "secret", EXAMPLES / "json")
+        yield running
+    finally:
+        running.channel.close()
+        running.suite.stop()
