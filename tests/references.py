@@ -47,7 +47,7 @@ def adapter_configs() -> dict[str, LoraConfig]:
     }
 
 
-def randomise(model: PeftModel, *, seed: int, std: float = 0.03) -> None:
+def randomise(model: PeftModel, *, seed: int, std: float = 0.02) -> None:
     """B starts at zero, which would hide an adapter that is skipped."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

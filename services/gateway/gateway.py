@@ -1,6 +1,7 @@
 """From a tenant's request to the text that it gets: resolve, tokenise, place, follow, say it."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -138,7 +139,8 @@ class Gateway:
             asked, prompt_tokens=len(tokens), context_tokens=base.card.context_tokens
         )
         job = Job(
-            request_id=request_id,
+            # Callers choose request ids; two that choose the same must not meet at a worker.
+            request_id=RequestId(f"{request_id}.{secrets.token_hex(4)}"),
             base_model=base.card.name,
             base_fingerprint=base.card.fingerprint,
             adapter=adapter,

@@ -1,6 +1,7 @@
 """The gateway's gRPC face for tenants."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from lorikeet.gateway.v1 import gateway_service_pb2 as pb
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc as rpc
@@ -37,9 +38,10 @@ class GatewayServicer(rpc.GatewayServiceServicer):
         )
         seconds = min(context.time_remaining() or self._longest_seconds, self._longest_seconds)
         first = True
-        async for piece in self._gateway.stream(completion, seconds=seconds):
-            yield _to_wire(piece, completion, first=first)
-            first = False
+        async with aclosing(self._gateway.stream(completion, seconds=seconds)) as pieces:
+            async for piece in pieces:
+                yield _to_wire(piece, completion, first=first)
+                first = False
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context

@@ -3,14 +3,16 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from services.core.errors import ServingError
+from services.core.errors import InvalidRequest, ServingError
 from services.core.types import RequestId
 from services.runtime import call
 from services.runtime.auth import Gate
@@ -55,7 +57,7 @@ class _Around:
             started = time.monotonic()
             try:
                 await self._enter(context)
-                response = await inner(request, context)
+                response = await inner(_decoded(request), context)
             except Exception as error:
                 await self._fail(context, error, started)
             except asyncio.CancelledError:
@@ -70,7 +72,9 @@ class _Around:
             if handler.request_streaming
             else grpc.unary_unary_rpc_method_handler
         )
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        return make(
+            behaviour, _tolerant(handler.request_deserializer), handler.response_serializer
+        )
 
     def streaming(self, handler: Handler) -> Handler:
         inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
@@ -79,8 +83,9 @@ class _Around:
             started = time.monotonic()
             try:
                 await self._enter(context)
-                async for response in inner(request, context):
-                    yield response
+                async with aclosing(inner(_decoded(request), context)) as responses:
+                    async for response in responses:
+                        yield response
             except Exception as error:
                 await self._fail(context, error, started)
             except (asyncio.CancelledError, GeneratorExit):
@@ -94,7 +99,9 @@ class _Around:
             if handler.request_streaming
             else grpc.unary_stream_rpc_method_handler
         )
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        return make(
+            behaviour, _tolerant(handler.request_deserializer), handler.response_serializer
+        )
 
     async def _enter(self, context: Context) -> None:
         metadata = {
@@ -130,3 +137,29 @@ class _Around:
             milliseconds=milliseconds,
             **facts,
         )
+
+
+def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """gRPC calls a message that cannot be decoded an internal error; it is the caller's."""
+
+    def decoded(data: bytes) -> Any:
+        try:
+            return data if decode is None else decode(data)
+        except DecodeError as error:
+            return error
+
+    return decoded
+
+
+def _decoded(request: Any) -> Any:
+    """The message, or the messages of a stream. Raises InvalidRequest for one that is none."""
+    if isinstance(request, AsyncIterator):
+        return _each_decoded(request)
+    if isinstance(request, DecodeError):
+        raise InvalidRequest.of("request", "is not a good message (text must be UTF-8)")
+    return request
+
+
+async def _each_decoded(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async for request in requests:
+        yield _decoded(request)

@@ -80,32 +80,50 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         return _read(raw, architecture)
     except KeyError as error:
         raise FailedPrecondition(f"config.json has no {error.args[0]}") from error
+    except (TypeError, ValueError) as error:
+        raise FailedPrecondition(f"config.json has a wrong value: {error}") from error
 
 
 def _read(raw: Mapping[str, Any], architecture: str) -> ModelConfig:
-    heads = raw["num_attention_heads"]
+    def whole(name: str, default: int | None = None) -> int:
+        value = raw[name] if default is None else raw.get(name) or default
+        if not isinstance(value, int) or value < 1:
+            raise FailedPrecondition(f"config.json has {name} {value!r}, no whole number")
+        return value
+
+    heads, hidden, context = (
+        whole("num_attention_heads"),
+        whole("hidden_size"),
+        whole("max_position_embeddings"),
+    )
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     qwen = architecture == "Qwen2ForCausalLM"
     bias = bool(raw.get("attention_bias", False))
-    return ModelConfig(
+    config = ModelConfig(
         architecture=architecture,
-        hidden=raw["hidden_size"],
-        intermediate=raw["intermediate_size"],
-        layers=raw["num_hidden_layers"],
+        hidden=hidden,
+        intermediate=whole("intermediate_size"),
+        layers=whole("num_hidden_layers"),
         heads=heads,
-        kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        vocabulary=raw["vocab_size"],
-        context=raw["max_position_embeddings"],
-        norm_eps=raw.get("rms_norm_eps", 1e-6),
+        kv_heads=whole("num_key_value_heads", heads),
+        head_dim=whole("head_dim", max(1, hidden // heads)),
+        vocabulary=whole("vocab_size"),
+        context=context,
+        norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
         rope_theta=float(rope.get("rope_theta") or raw.get("rope_theta") or 10000.0),
-        rope_scaling=_rope_scaling(rope, raw["max_position_embeddings"]),
+        rope_scaling=_rope_scaling(rope, context),
         sliding_window=_sliding_window(raw, architecture),
         qkv_bias=qwen or bias,
         output_bias=bias and not qwen,
         mlp_bias=bool(raw.get("mlp_bias", False)),
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
     )
+    if config.heads % config.kv_heads or config.head_dim % 2:
+        raise FailedPrecondition(
+            f"{config.heads} heads over {config.kv_heads} of keys, {config.head_dim} wide: "
+            "heads must divide evenly and be even"
+        )
+    return config
 
 
 def _rope_scaling(rope: Mapping[str, Any], context: int) -> RopeScaling | None:
