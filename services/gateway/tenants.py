@@ -96,9 +96,9 @@ class Tenants:
             raise NotFound(f"there is no key {key_id!r}")
         if key.revoked is not None:
             return key
-        revoked = replace(key, revoked=self._now())
-        await self._repository.revoke(key.id, self._now())
-        return revoked
+        now = self._now()
+        await self._repository.revoke(key.id, now)
+        return replace(key, revoked=now)
 
     async def authenticate(self, bearer: str, metadata: Mapping[str, str]) -> Caller:
         if hmac.compare_digest(bearer.encode(), self._operator_token):

@@ -1,0 +1,130 @@
+"""Our reading of adapter_config.json against what peft itself builds from it."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from services.adapter_store.peft import PeftConfig, read_config
+from services.core.errors import InvalidAdapter
+from tests.tiny_models import configs
+
+Chosen = dict[str, tuple[int, float]]
+
+CASES: dict[str, dict[str, Any]] = {
+    "list": {"target_modules": ["q_proj", "v_proj"]},
+    "one name": {"target_modules": ["down_proj"]},
+    "suffix with dots": {"target_modules": ["self_attn.q_proj", "mlp.up_proj"]},
+    "full path": {"target_modules": ["model.layers.1.self_attn.k_proj"]},
+    "regex": {"target_modules": r".*\.layers\.[02]\..*(q|gate)_proj"},
+    "regex that must match whole": {"target_modules": r"model\.layers\.0\.self_attn\.(q|k)_proj"},
+    "all-linear": {"target_modules": "all-linear"},
+    "rslora": {"target_modules": ["q_proj"], "use_rslora": True, "r": 9},
+    "alpha of its own": {"target_modules": ["q_proj"], "lora_alpha": 3},
+    "rank pattern": {
+        "target_modules": ["q_proj", "k_proj", "v_proj"],
+        "rank_pattern": {"k_proj": 2, "layers.1.self_attn.q_proj": 16},
+        "alpha_pattern": {"v_proj": 1},
+    },
+    "rank pattern as a regex": {
+        "target_modules": "all-linear",
+        "rank_pattern": {r"layers\.[01]\..*": 3, "q_proj": 5},
+        "alpha_pattern": {r".*mlp.*": 2, "^model.layers.2.self_attn.q_proj": 7},
+        "use_rslora": True,
+    },
+    "layers": {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [0, 2]},
+    "one layer": {"target_modules": ["q_proj"], "layers_to_transform": 1},
+    "layers under a name": {
+        "target_modules": ["q_proj"],
+        "layers_to_transform": [1],
+        "layers_pattern": "layers",
+    },
+    "layers under several names": {
+        "target_modules": ["q_proj"],
+        "layers_to_transform": [1],
+        "layers_pattern": ["blocks", "layers"],
+    },
+    "exclude list": {"target_modules": "all-linear", "exclude_modules": ["q_proj", "mlp.up_proj"]},
+    "exclude regex": {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r".*\.0\..*"},
+    "fan in fan out": {"target_modules": ["q_proj"], "fan_in_fan_out": True},
+}
+
+
+@pytest.fixture
+def model() -> Any:
+    return AutoModelForCausalLM.from_config(configs()["llama"])
+
+
+def by_peft(config: LoraConfig, model: Any) -> Chosen:
+    adapted: Any = get_peft_model(model, config)
+    return {
+        name.removeprefix("base_model.model."): (module.r["default"], module.scaling["default"])
+        for name, module in adapted.named_modules()
+        if hasattr(module, "lora_A") and "default" in module.lora_A
+    }
+
+
+def by_us(config: PeftConfig, model: Any) -> Chosen:
+    linears = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    ]
+    return {
+        path: (config.rank(path), config.scaling(path)) for path in linears if config.selects(path)
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", list(CASES))
+def test_selection_ranks_and_scalings_are_pefts_own(case: str, model: Any) -> None:
+    config = LoraConfig(**({"r": 8, "lora_alpha": 16, "task_type": "CAUSAL_LM"} | CASES[case]))
+    # What peft writes to adapter_config.json: sets become lists.
+    written = json.dumps(config.to_dict(), default=lambda value: sorted(value))
+    ours = by_us(read_config(written), model)
+    theirs = by_peft(config, model)
+    assert ours.keys() == theirs.keys()
+    assert ours
+    for path, (rank, scaling) in theirs.items():
+        assert ours[path][0] == rank, path
+        assert math.isclose(ours[path][1], scaling), path
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("use_dora", True),
+        ("bias", "all"),
+        ("bias", "lora_only"),
+        ("lora_bias", True),
+        ("modules_to_save", ["lm_head"]),
+        ("trainable_token_indices", [1, 2]),
+        ("target_parameters", ["mlp.experts"]),
+        ("layer_replication", [[0, 2]]),
+        ("megatron_config", {"x": 1}),
+        ("loftq_config", {"loftq_bits": 4}),
+        ("use_qalora", True),
+        ("alora_invocation_tokens", [5]),
+        ("arrow_config", {"top_k": 1}),
+        ("init_lora_weights", "pissa"),
+        ("init_lora_weights", "olora"),
+        ("peft_type", "IA3"),
+        ("task_type", "SEQ_CLS"),
+        ("something_of_tomorrow", True),
+    ],
+)
+def test_what_would_change_the_answer_is_refused_by_name(field: str, value: Any) -> None:
+    raw = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    read_config(json.dumps(raw))
+    with pytest.raises(InvalidAdapter) as caught:
+        read_config(json.dumps(raw | {field: value}))
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_every_field_that_peft_knows_is_decided_about() -> None:
+    """A new peft may add fields: harmless at their defaults, refused when set."""
+    read_config(json.dumps(LoraConfig(target_modules=["q_proj"]).to_dict(), default=sorted))
