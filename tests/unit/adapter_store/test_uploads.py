@@ -83,7 +83,7 @@ async def test_an_upload_becomes_a_version_that_downloads_as_its_digest(catalog:
     upload = await begin(catalog)
     assert (await write(catalog, upload, DATA)).committed_bytes == len(DATA)
     version = await catalog.finish_upload(upload.id, ACME)
-    assert await catalog.finish_upload(upload.id, ACME) == version  # asked again after a lost answer
+    assert await catalog.finish_upload(upload.id, ACME) == version
     data = b"".join([part async for part in catalog.download(version.digest)])
     assert hashlib.sha256(data).hexdigest() == version.digest
     assert await catalog.resolve(ACME, "sql") == version
