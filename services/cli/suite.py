@@ -65,7 +65,7 @@ class Suite:
     home: Path
     addresses: Addresses
     model: Path
-    _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, step: Step) -> Profile:
         """Raises OSError with the end of its log if a process does not come up."""
@@ -73,10 +73,9 @@ class Suite:
         environment = self._environment(tokens)
         step("Migrating the database")
         self._run("migrate", "services.runtime.migrate", environment)
-        for name, address in self._services():
+        for name, _ in self._services():
             step(f"Starting {name}")
-            self._processes[name] = self._spawn(name, f"services.{name}", environment)
-            self._await_health(name, address)
+            self.launch(name)
         step("Waiting for the worker to join")
         self._await_worker(tokens["operator_token"])
         profile = Profile(
@@ -90,24 +89,24 @@ class Suite:
     def watch(self) -> None:
         """Block until interrupted. Raises OSError if a process ends by itself."""
         while True:
-            for name, process in self._processes.items():
+            for name, process in self.processes.items():
                 if process.poll() is not None:
                     raise OSError(self._post_mortem(name))
             time.sleep(0.5)
 
     def stop(self) -> None:
         """Ask every process to drain, gateway first; kill what does not end in time."""
-        for process in reversed(self._processes.values()):
+        for process in reversed(self.processes.values()):
             if process.poll() is None:
                 process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        for process in reversed(self._processes.values()):
+        for process in reversed(self.processes.values()):
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self._processes.clear()
+        self.processes.clear()
 
     def _services(self) -> tuple[tuple[str, str], ...]:
         return (
@@ -157,17 +156,23 @@ class Suite:
                 start_new_session=True,  # Ctrl-C reaches us, and we stop them in order
             )
 
+    def launch(self, name: str) -> None:
+        """Start one service; returns when it is healthy. Raises OSError as `start` does."""
+        environment = self._environment(_tokens(self.home))
+        self.processes[name] = self._spawn(name, f"services.{name}", environment)
+        self._await_health(name, dict(self._services())[name])
+
     def _run(self, name: str, module: str, environment: dict[str, str]) -> None:
-        self._processes[name] = self._spawn(name, module, environment)
-        if self._processes[name].wait(START_SECONDS) != 0:
+        self.processes[name] = self._spawn(name, module, environment)
+        if self.processes[name].wait(START_SECONDS) != 0:
             raise OSError(self._post_mortem(name))
-        del self._processes[name]
+        del self.processes[name]
 
     def _await_health(self, name: str, address: str) -> None:
         with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             for _ in _until(START_SECONDS, f"{name} did not start in time"):
-                if self._processes[name].poll() is not None:
+                if self.processes[name].poll() is not None:
                     raise OSError(self._post_mortem(name))
                 try:
                     status = stub.Check(health_pb2.HealthCheckRequest(), timeout=2).status  # type: ignore[attr-defined]  # untyped stub
@@ -189,7 +194,7 @@ class Suite:
         return self.home / "logs" / f"{name}.log"
 
     def _post_mortem(self, name: str) -> str:
-        code = self._processes[name].poll()
+        code = self.processes[name].poll()
         tail = self._log(name).read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         return "\n".join([f"{name} ended with code {code}; its log ends with:", *tail])
 

@@ -1,5 +1,6 @@
 """One real suite for all integration tests: processes, SQLite, blobs, SmolLM2, two tenants."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
+from lorikeet.gateway.v1 import gateway_service_pb2 as pb
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
 from lorikeet.gateway.v1 import tenant_service_pb2 as tenants_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from lorikeet.types.v1 import adapter_pb2
+from lorikeet.types.v1.generation_pb2 import SamplingParams
 from services.cli.connection import CHANNEL_OPTIONS, Metadata
 from services.cli.suite import Suite, embedded_model, free_addresses
 from services.cli.upload import upload_folder
@@ -80,6 +83,24 @@ class Running:
         names = ["q_proj", "v_proj"]
         tensors = peft_tensors(smollm_modules(), names=names, rank=4, seed=seed)
         self.upload(tenant, adapter, write_peft(folder / adapter, peft_config(), tensors))
+
+    def ask(self, model: str, question: str, **sampling: Any) -> pb.GenerateRequest:
+        asked = SamplingParams(**({"max_tokens": 8, "temperature": 0.0} | sampling))
+        chat = pb.Chat(messages=[pb.ChatMessage(role="user", content=question)])
+        return pb.GenerateRequest(model=model, chat=chat, sampling=asked)
+
+    def generate(self, request: pb.GenerateRequest, tenant: str = "acme", **call: Any) -> Any:
+        return self.gateway.Generate(request, metadata=bearer(self.keys[tenant]), **call)
+
+    def quiet(self, *, seconds: float = 10.0) -> scheduler_pb.WorkerReport:
+        """The worker's report once nothing runs or waits."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            report = self.workers()[0].report
+            if report.running_sequences == report.waiting_sequences == 0:
+                return report
+            time.sleep(0.05)
+        raise AssertionError("the worker did not come to rest")
 
     def workers(self) -> list[scheduler_pb.Worker]:
         stub = scheduler_rpc.SchedulerServiceStub(self.channel)
