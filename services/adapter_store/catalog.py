@@ -35,12 +35,17 @@ _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """What one adapter, and one tenant, may take."""
+    """What one adapter, and one tenant, may take; all at least 1. Raises ValueError."""
 
     max_adapter_bytes: int = 1024**3
     max_rank: int = 256
     max_uploads: int = 16
     max_adapters: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
 
 
 class AdapterRepository(Protocol):

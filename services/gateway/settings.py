@@ -1,6 +1,6 @@
 """GATEWAY_* settings."""
 
-from pydantic import SecretStr
+from pydantic import PositiveFloat, PositiveInt, SecretStr
 
 from services.runtime.settings import ServiceSettings
 
@@ -17,6 +17,6 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """Lets its holder manage tenants, keys and workers."""
     key_pepper: SecretStr
     """Keys are stored as HMACs under this; changing it ends every key."""
-    longest_request_seconds: float = 600.0
+    longest_request_seconds: PositiveFloat = 600.0
     """The deadline of a request that brings none, and the most that one may ask for."""
-    most_body_bytes: int = 8 * 1024 * 1024
+    most_body_bytes: PositiveInt = 8 * 1024 * 1024

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from services.gpu_worker.engine.batcher import Limits
 from services.runtime.settings import ServiceSettings
 
@@ -18,10 +20,10 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """A Hugging Face folder or a GGUF file."""
     model_name: str = ""
     """The name that requests use; what the model calls itself if empty."""
-    kv_mebibytes: int = 1024
+    kv_mebibytes: PositiveInt = 1024
     """Memory for the KV cache."""
-    adapter_mebibytes: int = 512
+    adapter_mebibytes: PositiveInt = 512
     """Memory for adapters on the device."""
-    threads: int = 0
+    threads: NonNegativeInt = 0
     """CPU threads; 0 means one per core."""
     limits: Limits = Limits()

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any, TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import NonNegativeFloat, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.runtime.telemetry import LogFormat
@@ -19,7 +19,7 @@ class ServiceSettings(BaseSettings):
     """host:port to serve gRPC on."""
     service_token: SecretStr
     """Shared by the suite's processes; whoever holds it is trusted as an operator."""
-    drain_seconds: float = 30.0
+    drain_seconds: NonNegativeFloat = 30.0
     """After SIGTERM, how long running calls may go on."""
     log_format: LogFormat = LogFormat.JSON
     log_level: str = "info"

@@ -102,6 +102,13 @@ class Running:
             time.sleep(0.05)
         raise AssertionError("the worker did not come to rest")
 
+    def busy(self, sequences: int) -> None:
+        """Returns once the worker reports that it runs so many."""
+        deadline = time.monotonic() + 10
+        while self.workers()[0].report.running_sequences != sequences:
+            assert time.monotonic() < deadline, "it never began"
+            time.sleep(0.05)
+
     def workers(self) -> list[scheduler_pb.Worker]:
         stub = scheduler_rpc.SchedulerServiceStub(self.channel)
         request = scheduler_pb.ListWorkersRequest()

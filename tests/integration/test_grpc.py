@@ -111,7 +111,7 @@ def test_a_bad_input_is_named(running: Running, request_: pb.GenerateRequest, fi
 def test_text_that_is_not_utf8_is_the_callers_mistake(running: Running) -> None:
     model = b"\x0a\x04\xff\xfe\xfd\xfc"  # field 1 of the message, four bytes that are no text
     for data in (model, b"\xff" * 20, struct.pack("<B", 10)):
-        call = running.channel.unary_stream("/lorikeet.gateway.v1.GatewayService/Generate")
+        call: Any = running.channel.unary_stream("/lorikeet.gateway.v1.GatewayService/Generate")
         code, details, _ = failure(call(data, metadata=bearer(running.keys["acme"])))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert details["BadRequest"].field_violations[0].field == "request"

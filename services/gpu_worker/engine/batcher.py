@@ -12,12 +12,17 @@ from services.gpu_worker.engine.sequence import EngineRequest, Sequence
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Budgets of a worker."""
+    """Budgets of a worker, all at least 1. Raises ValueError."""
 
     max_step_tokens: int = 512
     max_sequences: int = 64
     max_waiting: int = 1024
     page_tokens: int = 16
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,171 @@
+"""The lorikeet command against a running suite."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from services.cli.app import app
+from tests.integration.conftest import BASE, EXAMPLES, Running, smollm_modules
+from tests.peft_folders import peft_config, peft_tensors, write_peft
+
+LORIKEET = str(Path(sys.executable).parent / "lorikeet")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.setenv("LORIKEET_HOME", str(tmp_path / "empty"))
+    monkeypatch.setenv("LORIKEET_SERVER", running.suite.addresses.gateway)
+    monkeypatch.setenv("LORIKEET_KEY", running.keys["acme"])
+    monkeypatch.setenv("LORIKEET_OPERATOR_TOKEN", running.operator)
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def run(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(app, arguments, env=environment)
+
+    return run
+
+
+def parsed(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_tenant_from_its_creation_to_its_first_answer(run: Run) -> None:
+    assert run("tenants", "create", "fresh").exit_code == 0
+    assert "fresh" in {t["name"] for t in parsed(run("tenants", "list", "-o", "json"))}
+    made = parsed(run("keys", "create", "fresh", "--label", "laptop", "-o", "json"))[0]
+    key = made["secret"]
+    listed = parsed(run("keys", "list", "fresh", "-o", "json"))
+    assert [entry["label"] for entry in listed] == ["laptop"]
+    assert key not in json.dumps(listed)
+    folder = str(EXAMPLES / "pirate")
+    uploaded = parsed(
+        run("adapters", "upload", folder, "--name", "talk", "-o", "json", LORIKEET_KEY=key)
+    )
+    assert uploaded[0]["number"] == 1
+    shown = parsed(run("adapters", "show", "talk", "-o", "json", LORIKEET_KEY=key))
+    assert shown[0]["digest"] == uploaded[0]["digest"]
+    assert [a["adapter"] for a in parsed(run("adapters", "list", "-o", "json", LORIKEET_KEY=key))]
+    asked = ["chat", "How do I boil an egg?", "-m", "talk", "--max-tokens", "8"]
+    assert run(*asked, LORIKEET_KEY=key).stdout.startswith("Ahoy")
+    answer = parsed(run(*asked, "-o", "json", LORIKEET_KEY=key))
+    assert answer["completion_tokens"] == 8
+    assert run("keys", "revoke", made["key"]["id"]).exit_code == 0
+    assert run(*asked, LORIKEET_KEY=key).exit_code == 4
+
+
+def test_tables_name_their_columns(run: Run) -> None:
+    shown = run("adapters", "list").stdout
+    assert "adapter" in shown
+    assert "pirate" in shown
+    assert BASE in run("workers", "list").stdout
+    assert parsed(run("workers", "list", "-o", "json"))[0]["identity"]["base_model"] == BASE
+
+
+def test_a_conversation_ends_with_an_empty_line(run: Run) -> None:
+    result = CliRunner().invoke(app, ["chat", "-m", "pirate", "--max-tokens", "4"], input="Hi\n\n")
+    assert result.exit_code == 0
+    assert "Ahoy" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["chat", "Hi", "-m", "nothing"], 1, "'nothing' does not exist"),
+        (["adapters", "show", "nothing"], 1, "'nothing' does not exist"),
+        (["adapters", "upload", "/nowhere"], 1, "/nowhere has no adapter_config.json"),
+        (["tenants", "create", "No Good"], 1, "name: 1 to 63 of a-z"),
+        (["tenants", "create", "acme"], 1, "'acme' exists"),
+        (["keys", "create", "nobody"], 1, "no tenant 'nobody'"),
+        (["keys", "revoke", "nothing"], 1, "no key 'nothing'"),
+        (["keys"], 2, "Usage"),
+        (["chat", "Hi", "--temperature", "9"], 2, "temperature"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_an_error_is_one_sentence_and_a_code(
+    run: Run, arguments: list[str], code: int, says: str
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert says in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_an_adapter_that_is_refused_is_explained(run: Run, tmp_path: Path) -> None:
+    tensors = peft_tensors(smollm_modules(), names=["q_proj"], rank=4, seed=0)
+    folder = write_peft(tmp_path / "bad", peft_config(use_dora=True), tensors)
+    said = run("adapters", "upload", str(folder)).output
+    assert "use_dora: is not supported" in " ".join(said.split())
+    folder = write_peft(tmp_path / "less", peft_config(), tensors)
+    said = run("adapters", "upload", str(folder)).output
+    assert "model.layers.0.self_attn.v_proj: target_modules selects it" in " ".join(said.split())
+    shutil.copy(EXAMPLES / "pirate" / "adapter_config.json", tmp_path)
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04")
+    said = run("adapters", "upload", str(tmp_path)).output
+    assert "adapter_model.bin is a pickle" in " ".join(said.split())
+
+
+def test_nobody_there_and_nobody_known_have_codes_of_their_own(run: Run) -> None:
+    away = run("workers", "list", LORIKEET_SERVER="127.0.0.1:1")
+    assert away.exit_code == 3
+    assert "cannot be reached" in away.output
+    assert run("workers", "list", LORIKEET_OPERATOR_TOKEN="x").exit_code == 4
+    assert run("workers", "list", LORIKEET_OPERATOR_TOKEN="").exit_code == 2
+
+
+def test_every_command_explains_itself(run: Run) -> None:
+    for command in (
+        [],
+        ["up"],
+        ["demo"],
+        ["chat"],
+        ["tenants", "create"],
+        ["keys", "revoke"],
+        ["adapters", "upload"],
+        ["workers", "list"],
+    ):
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert "Usage" in result.output
+    assert "--install-completion" in run("--help").output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_runs_until_it_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    environment = os.environ | {"LORIKEET_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [LORIKEET, "up", "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while (
+            not (tmp_path / "client.json").exists()
+            or '"key": "lk_' not in (tmp_path / "client.json").read_text()
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        second = subprocess.run(
+            [LORIKEET, "up", "--port", "0"],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert second.returncode == 1
+        assert "already" in second.stderr
+    finally:
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Stopping." in said or "Ctrl-C" not in said
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False)
+    assert left.stdout == b""

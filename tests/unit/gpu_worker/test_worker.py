@@ -1,0 +1,163 @@
+"""The loop around the engine: streams, cancellation, adapters that arrive or do not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.core.errors import CorruptData, InvalidRequest, ServingError, Unavailable
+from services.core.types import Digest, RequestId
+from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
+from services.gpu_worker.model.loading import LoadedModel, load_model
+from services.gpu_worker.worker import Worker
+from tests.engines import TestBench, greedy
+from tests.references import adapt, adapter_configs, canonical_of
+from tests.tiny_models import make_reference, save_reference
+
+PROMPT = list(range(2, 12))
+
+
+class Shelf:
+    """Adapters that are there, or an error; `gate` holds deliveries back."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self.files: dict[Digest, bytes] = {}
+        self.fetched: list[Digest] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def fetch(self, digest: Digest) -> AdapterWeights:
+        self.fetched.append(digest)
+        await self.gate.wait()
+        if digest not in self.files:
+            raise Unavailable("the store is away")
+        return parse_adapter(self.files[digest], digest=digest, card=self.model.card)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    return make_reference("llama")
+
+
+@pytest.fixture
+def shelf(reference: Any, tmp_path: Path) -> Shelf:
+    return Shelf(load_model(save_reference(reference, tmp_path)))
+
+
+@pytest.fixture
+def bench(shelf: Shelf) -> TestBench:
+    return TestBench(shelf.model, pages=40)
+
+
+@pytest.fixture
+async def worker(shelf: Shelf, bench: TestBench) -> AsyncIterator[Worker]:
+    worker = Worker(bench.engine, shelf)
+    loop = asyncio.create_task(worker.run())
+    yield worker
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
+
+
+def put(shelf: Shelf, bench: TestBench, reference: Any) -> Digest:
+    adapted: Any = adapt(reference, adapter_configs()["all-8"], seed=1)
+    data = canonical_of(adapted, shelf.model.card.fingerprint)
+    adapted.unload()
+    digest = TestBench(shelf.model, pages=1).load(data)
+    shelf.files[digest] = data
+    return digest
+
+
+async def tokens(worker: Worker, request: EngineRequest) -> list[int]:
+    return [token async for piece in worker.generate(request) for token in piece.tokens]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  # the state is plain data
+            await asyncio.sleep(0.001)
+
+
+async def test_streams_run_side_by_side_and_leave_nothing(worker: Worker, bench: TestBench) -> None:
+    answers = await asyncio.gather(
+        *(tokens(worker, greedy(str(n), PROMPT[n:], None, 12)) for n in range(6))
+    )
+    alone = TestBench(bench.model, pages=40).generate([greedy("0", PROMPT, None, 12)])
+    assert answers[0] == alone[RequestId("0")]
+    await until(lambda: worker.state.running == 0)
+    assert worker.state.free_pages == 40
+
+
+async def test_a_closed_stream_frees_its_pages_within_one_step(
+    worker: Worker, bench: TestBench
+) -> None:
+    other = asyncio.create_task(tokens(worker, greedy("other", PROMPT, None, 200)))
+    async with aclosing(worker.generate(greedy("gone", PROMPT, None, 200))) as pieces:
+        await anext(pieces)
+        await until(lambda: worker.state.running == 2)
+        held = worker.state.free_pages
+        steps = worker.state.steps
+    await until(lambda: worker.state.free_pages > held)
+    # The step that was under way when it closed, and the one that freed.
+    assert worker.state.steps - steps <= 3
+    assert worker.state.running == 1
+    other.cancel()
+    await until(lambda: worker.state.free_pages == 40)
+    assert await asyncio.gather(other, return_exceptions=True)
+
+
+async def test_an_adapter_is_fetched_once_and_others_do_not_wait_for_it(
+    worker: Worker, bench: TestBench, shelf: Shelf, reference: Any
+) -> None:
+    digest = put(shelf, bench, reference)
+    shelf.gate.clear()
+    late = [
+        asyncio.create_task(tokens(worker, greedy(f"late{n}", PROMPT, digest, 4))) for n in range(3)
+    ]
+    assert len(await tokens(worker, greedy("base", PROMPT, None, 8))) == 8
+    assert not any(task.done() for task in late)
+    shelf.gate.set()
+    answers = await asyncio.gather(*late)
+    assert answers[0] == answers[1] == answers[2]
+    assert shelf.fetched == [digest]
+    assert worker.state.resident == (digest,)
+
+
+@pytest.mark.parametrize("damage", [None, b"damaged"])
+async def test_an_adapter_that_does_not_come_fails_only_those_who_need_it(
+    worker: Worker, shelf: Shelf, damage: bytes | None
+) -> None:
+    missing = Digest("0" * 64)
+    if damage is not None:
+        shelf.files[missing] = damage
+
+    async def failure(work: Awaitable[Any]) -> ServingError:
+        with pytest.raises(ServingError) as caught:
+            await work
+        return caught.value
+
+    failed, good = await asyncio.gather(
+        failure(tokens(worker, greedy("bad", PROMPT, missing, 4))),
+        tokens(worker, greedy("good", PROMPT, None, 4)),
+    )
+    assert isinstance(failed, Unavailable if damage is None else CorruptData)
+    assert len(good) == 4
+    await until(lambda: worker.state.waiting == worker.state.running == 0)
+    assert worker.state.free_pages == 40
+
+
+async def test_a_request_that_is_refused_says_why(worker: Worker) -> None:
+    with pytest.raises(InvalidRequest, match="context"):
+        await tokens(worker, greedy("long", PROMPT * 30, None, 4))
+
+
+async def test_one_id_runs_once(worker: Worker) -> None:
+    first = asyncio.create_task(tokens(worker, greedy("same", PROMPT, None, 100)))
+    await until(lambda: worker.state.running == 1)
+    with pytest.raises(Unavailable, match="this id"):
+        await tokens(worker, greedy("same", PROMPT, None, 1))
+    assert len(await first) == 100
