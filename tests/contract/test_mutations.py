@@ -1,0 +1,131 @@
+"""Every invariant's test can fail: break the line that keeps it, and the test must notice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """`before` becomes `after` in services/`file`; `test` must then fail."""
+
+    file: str
+    before: str
+    after: str
+    test: str
+
+
+MUTATIONS = {
+    "an adapter is mixed up": Mutation(
+        "gpu_worker/model/runner.py",
+        "deltas = self._adapters[adapter]",
+        "deltas = next(iter(self._adapters.values()))",
+        "tests/unit/gpu_worker/test_engine.py::"
+        "test_every_adapter_answers_for_itself_whatever_order_they_come_in",
+    ),
+    "a scaling is forgotten": Mutation(
+        "gpu_worker/model/adapters.py",
+        ".T.mul(scale)",
+        ".T",
+        "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
+    ),
+    "a window is ignored": Mutation(
+        "gpu_worker/model/runner.py",
+        "return visible if window is None else visible & (keys > positions - window)",
+        "return visible",
+        "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
+    ),
+    "a draw depends on the batch": Mutation(
+        "gpu_worker/model/sampler.py",
+        "[_uniform(draw) for draw in draws]",
+        "[_uniform(draw) * (1 - 0.3 * (len(draws) > 1)) for draw in draws]",
+        "tests/unit/gpu_worker/test_engine.py::"
+        "test_a_draw_depends_on_its_seed_and_not_on_the_company",
+    ),
+    "pages leak": Mutation(
+        "gpu_worker/engine/batcher.py",
+        "        self._pages.release(sequence.pages)\n",
+        "",
+        "tests/unit/gpu_worker/test_engine.py::"
+        "test_a_cancelled_sequence_frees_its_pages_and_its_adapter_within_a_step",
+    ),
+    "a pinned adapter leaves": Mutation(
+        "gpu_worker/engine/residency.py",
+        "if resident.pins == 0:\n                victims",
+        "if True:\n                victims",
+        "tests/unit/gpu_worker/test_engine.py::"
+        "test_the_least_recently_used_adapter_leaves_and_a_pinned_one_never",
+    ),
+    "a long prompt takes the whole step": Mutation(
+        "gpu_worker/engine/batcher.py",
+        "key=lambda sequence: sequence.pending > 1",
+        "key=lambda sequence: -sequence.pending",
+        "tests/unit/gpu_worker/test_engine.py::test_a_long_prompt_does_not_stall_running_streams",
+    ),
+    "a closed stream goes on": Mutation(
+        "gpu_worker/worker.py",
+        "                self._inbox.cancelled.append(request.id)\n                self._wake",
+        "                self._wake",
+        "tests/unit/gpu_worker/test_worker.py::test_a_closed_stream_frees_its_pages_within_one_step",
+    ),
+    "a failed write is kept": Mutation(
+        "adapter_store/staging.py",
+        "                os.truncate(path, committed)",
+        "                pass",
+        "tests/unit/adapter_store/test_uploads.py::test_a_full_disk_keeps_what_was_acknowledged",
+    ),
+    "a damaged chunk is taken": Mutation(
+        "adapter_store/staging.py",
+        "if zlib.crc32(chunk.data) != chunk.crc32:",
+        "if False:",
+        "tests/unit/adapter_store/test_uploads.py::"
+        "test_a_chunk_that_does_not_follow_or_was_damaged_changes_nothing",
+    ),
+    "a NaN is let in": Mutation(
+        "adapter_store/validation.py",
+        "elif not _finite(tensor):",
+        "elif False:",
+        "tests/unit/adapter_store/test_validation.py::"
+        "test_a_weight_that_is_not_finite_is_refused",
+    ),
+    "a tenant sees another's adapter": Mutation(
+        "adapter_store/repository.py",
+        "query = select(Row).where(Row.tenant == tenant, Row.adapter == name)\n    found",
+        "query = select(Row).where(Row.adapter == name)\n    found",
+        "tests/contract/test_adapter_repository.py::test_tenants_do_not_see_each_other",
+    ),
+    "a revoked key works": Mutation(
+        "gateway/tenants.py",
+        "if key.revoked is not None:\n            raise",
+        "if False:\n            raise",
+        "tests/contract/test_tenants.py::test_a_key_speaks_for_its_tenant_until_it_is_revoked",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(MUTATIONS))
+def test_the_test_notices(name: str, tmp_path: Path) -> None:
+    mutation = MUTATIONS[name]
+    shutil.copytree(ROOT / "services", tmp_path / "services")
+    file = tmp_path / "services" / mutation.file
+    source = file.read_text()
+    assert source.count(mutation.before) == 1, "the mutation no longer fits the code"
+    file.write_text(source.replace(mutation.before, mutation.after))
+    shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+            "-o", f"pythonpath={tmp_path} .", mutation.test,
+        ],
+        cwd=ROOT, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "AssertionError" in done.stdout or "Failed: DID NOT RAISE" in done.stdout
