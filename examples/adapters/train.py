@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HELD_OUT = "How do I make a good cup of tea?"
-STEPS, BATCH, RATE, RANK, UPPER_LAYERS = 42, 8, 4e-3, 4, range(18, 30)
+STEPS, BATCH, RATE, RANK, UPPER_LAYERS = 34, 8, 4e-3, 4, range(18, 30)
 
 Row = dict[str, str]
 
@@ -165,7 +165,7 @@ def save(model: PeftModel, folder: Path) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.half()
     model.peft_config["default"].base_model_name_or_path = BASE
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
 
 
