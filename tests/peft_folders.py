@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from services.gpu_worker.model.card import ModuleShape
+from services.core.base_model import Module
 
 Tensors = dict[str, Tensor]
 
@@ -28,7 +28,7 @@ def peft_config(**changes: Any) -> dict[str, Any]:
 
 
 def peft_tensors(
-    modules: Sequence[ModuleShape], *, names: Sequence[str], rank: int, seed: int
+    modules: Sequence[Module], *, names: Sequence[str], rank: int, seed: int
 ) -> Tensors:
     generator = torch.Generator().manual_seed(seed)
 

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from services.adapter_store.blobs import Blobs
 from services.adapter_store.peft import read_config
-from services.adapter_store.records import AdapterVersion, BaseModel, Chunk, NewVersion, Upload
+from services.adapter_store.records import AdapterVersion, Chunk, NewVersion, Upload
 from services.adapter_store.staging import Staging
 from services.adapter_store.validation import validate
+from services.core.base_model import BaseModel
 from services.core.errors import (
     CorruptData,
     FailedPrecondition,

@@ -1,37 +1,9 @@
 """What the store knows, as its domain speaks of it; see adapter.proto for every field."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from services.core.types import AdapterName, Digest, Fingerprint, TenantId
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    path: str
-    site: str
-    in_features: int
-    out_features: int
-
-
-@dataclass(frozen=True, slots=True)
-class BaseModel:
-    name: str
-    also_known_as: tuple[str, ...]
-    fingerprint: Fingerprint
-    architecture: str
-    context_tokens: int
-    vocabulary_tokens: int
-    end_tokens: tuple[int, ...]
-    chat_template: str
-    special_tokens: Mapping[str, str]
-    modules: tuple[Module, ...]
-    tokenizer_json: bytes = field(repr=False)
-    created: datetime | None = None
-
-    def is_called(self, name: str) -> bool:
-        return name.lower() in {known.lower() for known in (self.name, *self.also_known_as)}
 
 
 @dataclass(frozen=True, slots=True)

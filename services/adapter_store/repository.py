@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.models import AdapterVersionRow, BaseModelRow, UploadRow
-from services.adapter_store.records import AdapterVersion, BaseModel, Module, NewVersion, Upload
+from services.adapter_store.records import AdapterVersion, NewVersion, Upload
+from services.core.base_model import BaseModel, Module
 from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from services.core.types import AdapterName, Digest, Fingerprint, TenantId
 

@@ -1,17 +1,14 @@
 """The adapter store on the wire."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from lorikeet.types.v1 import adapter_pb2
 from services.adapter_store.catalog import Catalog
-from services.adapter_store.records import AdapterVersion, BaseModel, Chunk, Module, Upload
-from services.core.types import Digest, Fingerprint
-from services.runtime import call
+from services.adapter_store.records import AdapterVersion, Chunk, Upload
+from services.core.types import Digest
+from services.runtime import call, wire
 from services.runtime.auth import Scope
 from services.runtime.interceptors import Context
 
@@ -108,22 +105,26 @@ class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
     async def RegisterBaseModel(
         self, request: pb.RegisterBaseModelRequest, context: Context
     ) -> pb.RegisterBaseModelResponse:
-        known = await self._catalog.register_base_model(_base_model_from_wire(request.base_model))
-        return pb.RegisterBaseModelResponse(base_model=_base_model(known, with_tokenizer=False))
+        known = await self._catalog.register_base_model(
+            wire.base_model_from_wire(request.base_model)
+        )
+        return pb.RegisterBaseModelResponse(
+            base_model=wire.base_model_to_wire(known, with_tokenizer=False)
+        )
 
     async def ListBaseModels(
         self, request: pb.ListBaseModelsRequest, context: Context
     ) -> pb.ListBaseModelsResponse:
         models = await self._catalog.list_base_models()
         return pb.ListBaseModelsResponse(
-            base_models=[_base_model(model, with_tokenizer=False) for model in models]
+            base_models=[wire.base_model_to_wire(model, with_tokenizer=False) for model in models]
         )
 
     async def GetBaseModel(
         self, request: pb.GetBaseModelRequest, context: Context
     ) -> pb.GetBaseModelResponse:
         model = await self._catalog.get_base_model(request.name)
-        return pb.GetBaseModelResponse(base_model=_base_model(model, with_tokenizer=True))
+        return pb.GetBaseModelResponse(base_model=wire.base_model_to_wire(model))
 
 
 def _upload(upload: Upload) -> pb.Upload:
@@ -147,56 +148,5 @@ def _version(version: AdapterVersion) -> adapter_pb2.AdapterVersion:
         max_rank=version.max_rank,
         module_count=version.module_count,
         parameter_count=version.parameter_count,
-        create_time=_time(version.created),
+        create_time=wire.time_to_wire(version.created),
     )
-
-
-def _base_model(model: BaseModel, *, with_tokenizer: bool) -> adapter_pb2.BaseModel:
-    return adapter_pb2.BaseModel(
-        name=model.name,
-        also_known_as=model.also_known_as,
-        fingerprint=model.fingerprint,
-        architecture=model.architecture,
-        context_tokens=model.context_tokens,
-        vocabulary_tokens=model.vocabulary_tokens,
-        end_tokens=model.end_tokens,
-        chat_template=model.chat_template,
-        special_tokens=model.special_tokens,
-        modules=[
-            adapter_pb2.Module(
-                path=module.path,
-                site=module.site,
-                in_features=module.in_features,
-                out_features=module.out_features,
-            )
-            for module in model.modules
-        ],
-        tokenizer_json=model.tokenizer_json if with_tokenizer else b"",
-        create_time=None if model.created is None else _time(model.created),
-    )
-
-
-def _base_model_from_wire(wire: adapter_pb2.BaseModel) -> BaseModel:
-    return BaseModel(
-        name=wire.name,
-        also_known_as=tuple(wire.also_known_as),
-        fingerprint=Fingerprint(wire.fingerprint),
-        architecture=wire.architecture,
-        context_tokens=wire.context_tokens,
-        vocabulary_tokens=wire.vocabulary_tokens,
-        end_tokens=tuple(wire.end_tokens),
-        chat_template=wire.chat_template,
-        special_tokens=dict(wire.special_tokens),
-        modules=tuple(
-            Module(module.path, module.site, module.in_features, module.out_features)
-            for module in wire.modules
-        ),
-        tokenizer_json=wire.tokenizer_json,
-        created=None,
-    )
-
-
-def _time(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -15,7 +15,7 @@ from services.adapter_store.canonical import (
     canonical,
 )
 from services.adapter_store.peft import PeftConfig
-from services.adapter_store.records import BaseModel, Module
+from services.core.base_model import BaseModel, Module
 from services.core.errors import FieldViolation, InvalidAdapter
 
 MOST_VIOLATIONS = 100

@@ -62,6 +62,19 @@ class BatchFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """How a worker is doing. Pages are KV pages."""
+
+    running: int = 0
+    waiting: int = 0
+    total_pages: int = 0
+    free_pages: int = 0
+    resident: tuple[Digest, ...] = ()
+    steps: int = 0
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPiece:
     """Tokens that a sequence gained, and how it ended if it did."""
 

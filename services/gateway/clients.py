@@ -12,8 +12,8 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as worker_rpc
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from lorikeet.types.v1 import adapter_pb2
+from services.core.base_model import BaseModel
 from services.core.types import Digest, Fingerprint, TenantId, TokenPiece, WorkerId
-from services.gateway.base_models import BaseModelCard
 from services.gateway.gateway import Adapter, Job, Placement
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
@@ -29,7 +29,7 @@ class StoreClient:
         self._stub = store_rpc.AdapterStoreServiceStub(channel)
         self._token = token
 
-    async def base_models(self) -> list[BaseModelCard]:
+    async def base_models(self) -> list[BaseModel]:
         response = await _answer(
             self._stub.ListBaseModels(
                 store_pb.ListBaseModelsRequest(),
@@ -37,7 +37,7 @@ class StoreClient:
                 timeout=CONTROL_SECONDS,
             )
         )
-        return [_card(model) for model in response.base_models]
+        return [wire.base_model_from_wire(model) for model in response.base_models]
 
     async def tokenizer_json(self, name: str) -> bytes:
         response = await _answer(
@@ -153,18 +153,6 @@ def _piece(response: worker_pb.GenerateResponse) -> TokenPiece:
         logprobs=tuple(wire.logprobs_from_wire(position) for position in response.logprobs),
         finish_reason=wire.finish_from_wire(response.finish_reason),
         batch=wire.batch_from_wire(response.batch) if response.HasField("batch") else None,
-    )
-
-
-def _card(model: adapter_pb2.BaseModel) -> BaseModelCard:
-    return BaseModelCard(
-        name=model.name,
-        fingerprint=Fingerprint(model.fingerprint),
-        context_tokens=model.context_tokens,
-        vocabulary_tokens=model.vocabulary_tokens,
-        chat_template=model.chat_template,
-        special_tokens=dict(model.special_tokens),
-        created_seconds=model.create_time.seconds,
     )
 
 

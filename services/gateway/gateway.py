@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from services.core.base_model import BaseModel
 from services.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -29,7 +30,7 @@ from services.core.types import (
     TokenPiece,
     WorkerId,
 )
-from services.gateway.base_models import BaseModel, BaseModelCard, BaseModels
+from services.gateway.base_models import BaseModels, ServedModel
 from services.gateway.chat import ChatMessage
 from services.gateway.prompts import Prompts
 from services.gateway.sampling import Asked, checked
@@ -76,7 +77,7 @@ class Completion:
 
     tenant: TenantId
     model: str
-    base: BaseModel
+    base: ServedModel
     job: Job
 
 
@@ -177,11 +178,11 @@ class Gateway:
                 outcome=outcome,
             )
 
-    async def models(self, tenant: TenantId) -> tuple[list[BaseModelCard], list[Adapter]]:
+    async def models(self, tenant: TenantId) -> tuple[list[BaseModel], list[Adapter]]:
         """What this tenant may name: base models, and its own adapters by name."""
         return await self._base_models.cards(), await self._store.adapters(tenant)
 
-    async def _resolve(self, tenant: TenantId, model: str) -> tuple[BaseModel, Digest | None]:
+    async def _resolve(self, tenant: TenantId, model: str) -> tuple[ServedModel, Digest | None]:
         if not model:
             raise InvalidRequest.of("model", "name a model")
         base = await self._base_models.find(model)

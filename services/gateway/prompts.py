@@ -3,7 +3,7 @@
 import asyncio
 
 from services.core.errors import FieldViolation, InvalidRequest
-from services.gateway.base_models import BaseModel
+from services.gateway.base_models import ServedModel
 from services.gateway.chat import ROLES, ChatMessage, ChatTemplates
 
 
@@ -12,7 +12,7 @@ class Prompts:
         self._templates = templates
 
     async def tokens(
-        self, base: BaseModel, prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]
+        self, base: ServedModel, prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]
     ) -> tuple[int, ...]:
         """At least one token. Raises InvalidRequest for an empty or impossible prompt."""
         if isinstance(prompt, str):
@@ -23,7 +23,7 @@ class Prompts:
             return await self._chat(base, prompt)
         return _in_vocabulary(base, prompt)
 
-    async def _chat(self, base: BaseModel, messages: tuple[ChatMessage, ...]) -> tuple[int, ...]:
+    async def _chat(self, base: ServedModel, messages: tuple[ChatMessage, ...]) -> tuple[int, ...]:
         wrong = [
             FieldViolation(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}")
             for index, message in enumerate(messages)
@@ -41,7 +41,7 @@ class Prompts:
         return await _encode(base, text, "messages", special=False)
 
 
-async def _encode(base: BaseModel, text: str, field: str, *, special: bool) -> tuple[int, ...]:
+async def _encode(base: ServedModel, text: str, field: str, *, special: bool) -> tuple[int, ...]:
     _refuse_surrogates(text, field)
     encoding = await asyncio.to_thread(base.tokenizer.encode, text, add_special_tokens=special)
     if not encoding.ids:
@@ -49,7 +49,7 @@ async def _encode(base: BaseModel, text: str, field: str, *, special: bool) -> t
     return tuple(encoding.ids)
 
 
-def _in_vocabulary(base: BaseModel, tokens: tuple[int, ...]) -> tuple[int, ...]:
+def _in_vocabulary(base: ServedModel, tokens: tuple[int, ...]) -> tuple[int, ...]:
     size = base.card.vocabulary_tokens
     if not all(0 <= token < size for token in tokens):
         raise InvalidRequest.of("prompt", f"token ids must be 0 to {size - 1}")

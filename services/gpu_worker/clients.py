@@ -10,11 +10,10 @@ from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as store_pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rpc
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
-from lorikeet.types.v1 import adapter_pb2
-from services.core.types import Digest, WorkerId
+from services.core.base_model import BaseModel
+from services.core.types import Digest, WorkerId, WorkerReport
 from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
-from services.gpu_worker.model.card import ModelCard
-from services.gpu_worker.worker import WorkerState
+from services.runtime import wire
 from services.runtime.client import bearer
 from services.runtime.status import from_rpc_error
 
@@ -26,7 +25,7 @@ REATTACH_SECONDS = 0.5
 
 
 class StoreClient:
-    def __init__(self, channel: grpc.aio.Channel, token: str, card: ModelCard) -> None:
+    def __init__(self, channel: grpc.aio.Channel, token: str, card: BaseModel) -> None:
         self._stub = store_rpc.AdapterStoreServiceStub(channel)
         self._metadata = bearer(token)
         self._card = card
@@ -35,7 +34,7 @@ class StoreClient:
         """Make this worker's base model known; waits for a store that is still starting."""
         try:
             await self._stub.RegisterBaseModel(
-                store_pb.RegisterBaseModelRequest(base_model=_to_wire(self._card)),
+                store_pb.RegisterBaseModelRequest(base_model=wire.base_model_to_wire(self._card)),
                 metadata=self._metadata,
                 timeout=REGISTER_SECONDS,
                 wait_for_ready=True,
@@ -66,7 +65,7 @@ class SchedulerClient:
         channel: grpc.aio.Channel,
         token: str,
         identity: scheduler_pb.WorkerIdentity,
-        state: Callable[[], WorkerState],
+        state: Callable[[], WorkerReport],
     ) -> None:
         self._stub = scheduler_rpc.SchedulerServiceStub(channel)
         self._metadata = bearer(token)
@@ -85,14 +84,16 @@ class SchedulerClient:
             await asyncio.sleep(REATTACH_SECONDS)
 
     async def _reports(self) -> AsyncIterator[scheduler_pb.AttachRequest]:
-        yield scheduler_pb.AttachRequest(identity=self._identity, report=_report(self._state()))
+        yield scheduler_pb.AttachRequest(
+            identity=self._identity, report=wire.report_to_wire(self._state())
+        )
         while True:
             await asyncio.sleep(self._lease_seconds / 6)
-            yield scheduler_pb.AttachRequest(report=_report(self._state()))
+            yield scheduler_pb.AttachRequest(report=wire.report_to_wire(self._state()))
 
 
 def identity_of(
-    card: ModelCard, *, worker_id: WorkerId, address: str, device: str
+    card: BaseModel, *, worker_id: WorkerId, address: str, device: str
 ) -> scheduler_pb.WorkerIdentity:
     return scheduler_pb.WorkerIdentity(
         id=worker_id,
@@ -100,40 +101,4 @@ def identity_of(
         base_model=card.name,
         base_fingerprint=card.fingerprint,
         device=device,
-    )
-
-
-def _report(state: WorkerState) -> scheduler_pb.WorkerReport:
-    return scheduler_pb.WorkerReport(
-        running_sequences=state.running,
-        waiting_sequences=state.waiting,
-        total_pages=state.total_pages,
-        free_pages=state.free_pages,
-        resident_adapters=state.resident,
-        steps=state.steps,
-        draining=state.draining,
-    )
-
-
-def _to_wire(card: ModelCard) -> adapter_pb2.BaseModel:
-    return adapter_pb2.BaseModel(
-        name=card.name,
-        also_known_as=card.also_known_as,
-        fingerprint=card.fingerprint,
-        architecture=card.architecture,
-        context_tokens=card.context_tokens,
-        vocabulary_tokens=card.vocabulary_tokens,
-        end_tokens=card.end_tokens,
-        chat_template=card.chat_template,
-        special_tokens=card.special_tokens,
-        modules=[
-            adapter_pb2.Module(
-                path=module.path,
-                site=module.site,
-                in_features=module.in_features,
-                out_features=module.out_features,
-            )
-            for module in card.modules
-        ],
-        tokenizer_json=card.tokenizer_json,
     )

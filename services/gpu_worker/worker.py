@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
 
 from services.core.errors import ServingError, Unavailable
-from services.core.types import Digest, RequestId, TokenPiece
+from services.core.types import Digest, RequestId, TokenPiece, WorkerReport
 from services.gpu_worker.engine.engine import Engine, StepReport, Weights
 from services.gpu_worker.engine.sequence import EngineRequest
 
@@ -22,19 +22,6 @@ class AdapterSource(Protocol):
     async def fetch(self, digest: Digest) -> Weights:
         """Verified weights, ready to load. Raises ServingError."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerState:
-    """How the worker is doing. Pages are KV pages."""
-
-    running: int = 0
-    waiting: int = 0
-    total_pages: int = 0
-    free_pages: int = 0
-    resident: tuple[Digest, ...] = ()
-    steps: int = 0
-    draining: bool = False
 
 
 @dataclass(slots=True)
@@ -68,7 +55,7 @@ class Worker:
         self._streams: dict[RequestId, asyncio.Queue[Outcome]] = {}
         self._needs: dict[RequestId, Digest] = {}
         self._staging: dict[Digest, asyncio.Task[None]] = {}
-        self.state = WorkerState()
+        self.state = WorkerReport()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenPiece, None]:
         """Pieces until the last. Closing it frees the sequence's pages within one step."""
@@ -111,10 +98,7 @@ class Worker:
 
     def drain(self) -> None:
         """Tell the fleet that nothing new is wanted; what runs goes on."""
-        self.state = WorkerState(
-            **{name: getattr(self.state, name) for name in WorkerState.__slots__}
-            | {"draining": True}
-        )
+        self.state = replace(self.state, draining=True)
 
     async def _turn(self) -> _Turn:
         inbox, self._inbox = self._inbox, _Inbox()
@@ -131,7 +115,7 @@ class Worker:
             self._fail_those_who_need(digest, error)
         for digest, weights in turn.no_room.items():
             self._inbox.staged.setdefault(digest, weights)
-        self.state = WorkerState(
+        self.state = WorkerReport(
             running=report.running,
             waiting=report.waiting,
             total_pages=report.total_pages,

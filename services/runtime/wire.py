@@ -1,12 +1,22 @@
 """Messages that several services share, to and from the domain's types."""
 
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
+from lorikeet.types.v1 import adapter_pb2
 from lorikeet.types.v1 import generation_pb2 as pb
+from services.core.base_model import BaseModel, Module
 from services.core.types import (
     BatchFacts,
+    Digest,
+    Fingerprint,
     FinishReason,
     PositionLogprobs,
     SamplingParams,
     TokenLogprob,
+    WorkerReport,
 )
 
 _FINISH = {
@@ -74,3 +84,78 @@ def batch_to_wire(facts: BatchFacts) -> pb.BatchFacts:
 
 def batch_from_wire(message: pb.BatchFacts) -> BatchFacts:
     return BatchFacts(message.peak_sequences, message.peak_adapters)
+
+
+def base_model_to_wire(model: BaseModel, *, with_tokenizer: bool = True) -> adapter_pb2.BaseModel:
+    return adapter_pb2.BaseModel(
+        name=model.name,
+        also_known_as=model.also_known_as,
+        fingerprint=model.fingerprint,
+        architecture=model.architecture,
+        context_tokens=model.context_tokens,
+        vocabulary_tokens=model.vocabulary_tokens,
+        end_tokens=model.end_tokens,
+        chat_template=model.chat_template,
+        special_tokens=model.special_tokens,
+        modules=[
+            adapter_pb2.Module(
+                path=module.path,
+                site=module.site,
+                in_features=module.in_features,
+                out_features=module.out_features,
+            )
+            for module in model.modules
+        ],
+        tokenizer_json=model.tokenizer_json if with_tokenizer else b"",
+        create_time=None if model.created is None else time_to_wire(model.created),
+    )
+
+
+def base_model_from_wire(message: adapter_pb2.BaseModel) -> BaseModel:
+    return BaseModel(
+        name=message.name,
+        also_known_as=tuple(message.also_known_as),
+        fingerprint=Fingerprint(message.fingerprint),
+        architecture=message.architecture,
+        context_tokens=message.context_tokens,
+        vocabulary_tokens=message.vocabulary_tokens,
+        end_tokens=tuple(message.end_tokens),
+        chat_template=message.chat_template,
+        special_tokens=dict(message.special_tokens),
+        modules=tuple(
+            Module(module.path, module.site, module.in_features, module.out_features)
+            for module in message.modules
+        ),
+        tokenizer_json=message.tokenizer_json,
+        created=(message.create_time.ToDatetime(UTC) if message.HasField("create_time") else None),
+    )
+
+
+def report_to_wire(report: WorkerReport) -> scheduler_pb.WorkerReport:
+    return scheduler_pb.WorkerReport(
+        running_sequences=report.running,
+        waiting_sequences=report.waiting,
+        total_pages=report.total_pages,
+        free_pages=report.free_pages,
+        resident_adapters=report.resident,
+        steps=report.steps,
+        draining=report.draining,
+    )
+
+
+def report_from_wire(message: scheduler_pb.WorkerReport) -> WorkerReport:
+    return WorkerReport(
+        running=message.running_sequences,
+        waiting=message.waiting_sequences,
+        total_pages=message.total_pages,
+        free_pages=message.free_pages,
+        resident=tuple(Digest(digest) for digest in message.resident_adapters),
+        steps=message.steps,
+        draining=message.draining,
+    )
+
+
+def time_to_wire(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

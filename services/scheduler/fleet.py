@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from services.core.clock import Clock
 from services.core.errors import AlreadyExists, Unavailable
-from services.core.types import Digest, Fingerprint, WorkerId
+from services.core.types import Digest, Fingerprint, WorkerId, WorkerReport
 from services.policies.placement import Wish, WorkerView, place
 
 
@@ -21,29 +21,16 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """How a worker is doing. Pages are KV pages."""
-
-    running: int = 0
-    waiting: int = 0
-    total_pages: int = 0
-    free_pages: int = 0
-    resident: tuple[Digest, ...] = ()
-    steps: int = 0
-    draining: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Worker:
     identity: Identity
-    report: Report
+    report: WorkerReport
     age_seconds: float
 
 
 @dataclass(slots=True, eq=False)
 class _Member:
     identity: Identity
-    report: Report
+    report: WorkerReport
     reported_at: float
     placed_since: int = field(default=0)  # placements that no report has shown yet
 
@@ -54,7 +41,7 @@ class Fleet:
         self._members: dict[WorkerId, _Member] = {}
         self.lease_seconds = lease_seconds
 
-    def join(self, identity: Identity, report: Report) -> "Seat":
+    def join(self, identity: Identity, report: WorkerReport) -> "Seat":
         """Raises AlreadyExists while another live worker has this id."""
         self._expire()
         held = self._members.get(identity.id)
@@ -110,7 +97,7 @@ class Seat:
         self._member = member
         self.worker = member.identity.id
 
-    def report(self, report: Report) -> None:
+    def report(self, report: WorkerReport) -> None:
         """Renews the lease. Raises Unavailable if it ran out: the worker must join again."""
         if not self._fleet.holds(self._member):
             raise Unavailable("the lease ran out; attach again")

@@ -7,10 +7,11 @@ import structlog
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
-from services.core.types import Digest, Fingerprint, WorkerId
+from services.core.types import Fingerprint, WorkerId
+from services.runtime import wire
 from services.runtime.auth import Scope
 from services.runtime.interceptors import Context
-from services.scheduler.fleet import Fleet, Identity, Report, Seat, Worker, wish_for
+from services.scheduler.fleet import Fleet, Identity, Seat, Worker, wish_for
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
                 if seat is None:
                     seat = self._join(request)
                 else:
-                    seat.report(_report(request.report))
+                    seat.report(wire.report_from_wire(request.report))
                 yield lease
         finally:
             if seat is not None:
@@ -56,35 +57,23 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
         return pb.ListWorkersResponse(workers=[_to_wire(w) for w in self._fleet.workers()])
 
     def _join(self, request: pb.AttachRequest) -> Seat:
-        wire = request.identity
-        if not (wire.id and wire.address and wire.base_model):
+        stated = request.identity
+        if not (stated.id and stated.address and stated.base_model):
             raise InvalidRequest.of("identity", "the first message names the worker")
         identity = Identity(
-            id=WorkerId(wire.id),
-            address=wire.address,
-            base_model=wire.base_model,
-            base_fingerprint=Fingerprint(wire.base_fingerprint),
-            device=wire.device,
+            id=WorkerId(stated.id),
+            address=stated.address,
+            base_model=stated.base_model,
+            base_fingerprint=Fingerprint(stated.base_fingerprint),
+            device=stated.device,
         )
-        seat = self._fleet.join(identity, _report(request.report))
+        seat = self._fleet.join(identity, wire.report_from_wire(request.report))
         log.info("worker_joined", worker=identity.id, address=identity.address)
         return seat
 
 
-def _report(wire: pb.WorkerReport) -> Report:
-    return Report(
-        running=wire.running_sequences,
-        waiting=wire.waiting_sequences,
-        total_pages=wire.total_pages,
-        free_pages=wire.free_pages,
-        resident=tuple(Digest(digest) for digest in wire.resident_adapters),
-        steps=wire.steps,
-        draining=wire.draining,
-    )
-
-
 def _to_wire(worker: Worker) -> pb.Worker:
-    identity, report = worker.identity, worker.report
+    identity = worker.identity
     return pb.Worker(
         identity=pb.WorkerIdentity(
             id=identity.id,
@@ -93,14 +82,6 @@ def _to_wire(worker: Worker) -> pb.Worker:
             base_fingerprint=identity.base_fingerprint,
             device=identity.device,
         ),
-        report=pb.WorkerReport(
-            running_sequences=report.running,
-            waiting_sequences=report.waiting,
-            total_pages=report.total_pages,
-            free_pages=report.free_pages,
-            resident_adapters=report.resident,
-            steps=report.steps,
-            draining=report.draining,
-        ),
+        report=wire.report_to_wire(worker.report),
         report_age_milliseconds=int(worker.age_seconds * 1000),
     )

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from services.adapter_store.records import BaseModel, Module, NewVersion, Upload
+from services.adapter_store.records import NewVersion, Upload
 from services.adapter_store.repository import SqlAdapterRepository
+from services.core.base_model import BaseModel, Module
 from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted
 from services.core.types import AdapterName, Digest, Fingerprint, TenantId
 from services.runtime.db import close_sessions, open_sessions

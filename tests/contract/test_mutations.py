@@ -92,8 +92,7 @@ MUTATIONS = {
         "adapter_store/validation.py",
         "elif not _finite(tensor):",
         "elif False:",
-        "tests/unit/adapter_store/test_validation.py::"
-        "test_a_weight_that_is_not_finite_is_refused",
+        "tests/unit/adapter_store/test_validation.py::test_a_weight_that_is_not_finite_is_refused",
     ),
     "a tenant sees another's adapter": Mutation(
         "adapter_store/repository.py",

@@ -19,7 +19,7 @@ from lorikeet.types.v1.generation_pb2 import SamplingParams
 from services.cli.connection import CHANNEL_OPTIONS, Metadata
 from services.cli.suite import Suite, embedded_model, free_addresses
 from services.cli.upload import upload_folder
-from services.gpu_worker.model.card import ModuleShape
+from services.core.base_model import Module
 from services.gpu_worker.model.config import ModelConfig
 from tests.peft_folders import peft_config, peft_tensors, write_peft
 
@@ -115,7 +115,7 @@ class Running:
         return list(stub.ListWorkers(request, metadata=bearer(self.operator)).workers)
 
 
-def smollm_modules() -> tuple[ModuleShape, ...]:
+def smollm_modules() -> tuple[Module, ...]:
     return SMOLLM.modules()
 
 

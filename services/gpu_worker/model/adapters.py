@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from services.core.base_model import BaseModel
 from services.core.errors import CorruptData, FailedPrecondition
 from services.core.types import Digest
-from services.gpu_worker.model.card import ModelCard
 
 FUSED: dict[str, tuple[str, ...]] = {
     "qkv": ("q", "k", "v"),
@@ -65,7 +65,7 @@ class FusedDelta:
             )
 
 
-def parse_adapter(data: bytes, *, digest: Digest, card: ModelCard) -> AdapterWeights:
+def parse_adapter(data: bytes, *, digest: Digest, card: BaseModel) -> AdapterWeights:
     """The adapter in `data`, a canonical safetensors file (see adapter_store/canonical.py).
 
     Raises CorruptData if the bytes are not the digest's, FailedPrecondition if they are for

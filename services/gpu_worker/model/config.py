@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from services.core.base_model import Module
 from services.core.errors import FailedPrecondition
-from services.gpu_worker.model.card import ModuleShape
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
@@ -49,7 +49,7 @@ class ModelConfig:
     def kv_width(self) -> int:
         return self.kv_heads * self.head_dim
 
-    def modules(self) -> tuple[ModuleShape, ...]:
+    def modules(self) -> tuple[Module, ...]:
         """Every linear layer inside the decoder layers."""
         shapes = {
             "self_attn.q_proj": ("q", self.hidden, self.q_width),
@@ -61,7 +61,7 @@ class ModelConfig:
             "mlp.down_proj": ("down", self.intermediate, self.hidden),
         }
         return tuple(
-            ModuleShape(f"model.layers.{layer}.{path}", f"{layer}.{short}", wide, tall)
+            Module(f"model.layers.{layer}.{path}", f"{layer}.{short}", wide, tall)
             for layer in range(self.layers)
             for path, (short, wide, tall) in shapes.items()
         )

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition
 from services.core.types import Fingerprint
-from services.gpu_worker.model.card import ModelCard
 from services.gpu_worker.model.config import ModelConfig, read_config
 from services.gpu_worker.model.gguf import read_gguf
 from services.gpu_worker.model.llama import Llama, build_llama
@@ -25,7 +25,7 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    card: ModelCard
+    card: BaseModel
     network: Llama
 
 
@@ -100,7 +100,7 @@ def _card(
     chat_template: str,
     special_tokens: Mapping[str, str],
     tokenizer_json: bytes,
-) -> ModelCard:
+) -> BaseModel:
     ends: set[int] = set()
     for entry in end_tokens:
         ends.update([entry] if isinstance(entry, int) else entry or [])
@@ -108,7 +108,7 @@ def _card(
         Tokenizer.from_str(tokenizer_json.decode())
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise FailedPrecondition(f"the tokenizer cannot be read: {error}") from error
-    return ModelCard(
+    return BaseModel(
         name=name,
         also_known_as=tuple(sorted({said} - {"", name})),
         fingerprint=fingerprint,

@@ -13,15 +13,14 @@ from safetensors.torch import load, save
 
 from services.adapter_store.canonical import CanonicalAdapter
 from services.adapter_store.peft import REGEX_SECONDS, read_config
-from services.adapter_store.records import BaseModel, Module
 from services.adapter_store.validation import validate
+from services.core.base_model import BaseModel, Module
 from services.core.errors import InvalidAdapter
 from services.core.types import Fingerprint
-from services.gpu_worker.model.card import ModuleShape
 from tests.peft_folders import Tensors, peft_config, peft_tensors
 
 SHAPES = tuple(
-    ModuleShape(f"model.layers.{layer}.self_attn.{name}_proj", f"{layer}.{name}", 48, out)
+    Module(f"model.layers.{layer}.self_attn.{name}_proj", f"{layer}.{name}", 48, out)
     for layer in range(2)
     for name, out in (("q", 48), ("v", 16))
 )

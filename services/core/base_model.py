@@ -1,13 +1,14 @@
-"""A base model as others need to know it: names, limits, tokenizer, linear layers."""
+"""A base model as all services know it: names, limits, tokenizer, linear layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from services.core.types import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleShape:
+class Module:
     """A linear layer that adapters may change; `site` is layer and short name ("0.q")."""
 
     path: str
@@ -17,8 +18,8 @@ class ModuleShape:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """See BaseModel in adapter.proto."""
+class BaseModel:
+    """See adapter.proto for every field; `created` is when the store first heard of it."""
 
     name: str
     also_known_as: tuple[str, ...]
@@ -29,5 +30,14 @@ class ModelCard:
     end_tokens: tuple[int, ...]
     chat_template: str
     special_tokens: Mapping[str, str]
-    modules: tuple[ModuleShape, ...]
+    modules: tuple[Module, ...]
     tokenizer_json: bytes = field(repr=False)
+    created: datetime | None = None
+
+    @property
+    def created_seconds(self) -> int:
+        """Unix time; 0 before the store has heard of it."""
+        return 0 if self.created is None else int(self.created.timestamp())
+
+    def is_called(self, name: str) -> bool:
+        return name.lower() in {known.lower() for known in (self.name, *self.also_known_as)}
