@@ -8,8 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
-from lorikeet.types.v1.adapter_pb2 import AdapterVersion
-from services.cli.connection import as_either, channel
+from services.cli.connection import as_either, channel, every
 from services.cli.show import Output, OutputOption, one_sentence, problems, show
 from services.cli.upload import upload_folder
 
@@ -59,16 +58,10 @@ def upload(
 @app.command("list")
 def list_adapters(tenant: Tenant = "", output: OutputOption = Output.TABLE) -> None:
     """List adapters, each by its newest version."""
-    found: list[AdapterVersion] = []
     request = pb.ListAdaptersRequest(tenant=tenant, page_size=1000)
     with one_sentence(), channel() as connection:
-        stub = rpc.AdapterStoreServiceStub(connection)
-        while True:
-            page = stub.ListAdapters(request, metadata=as_either(tenant))
-            found += page.versions
-            request.page_token = page.next_page_token
-            if not page.next_page_token:
-                break
+        list_page = rpc.AdapterStoreServiceStub(connection).ListAdapters
+        found = every(list_page, request, as_either(tenant), "versions")
     show(found, output, *COLUMNS)
 
 

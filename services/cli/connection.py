@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import typer
@@ -67,3 +68,14 @@ def as_tenant() -> Metadata:
 def as_either(tenant: str) -> Metadata:
     """The operator when a tenant is named, else whoever the key speaks for."""
     return as_operator() if tenant else as_tenant()
+
+
+def every(list_page: Any, request: Any, metadata: Metadata, items: str) -> list[Any]:
+    """The `items` of all pages of a List method."""
+    found: list[Any] = []
+    while True:
+        page = list_page(request, metadata=metadata)
+        found += getattr(page, items)
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            return found

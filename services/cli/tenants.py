@@ -6,7 +6,7 @@ import typer
 
 from lorikeet.gateway.v1 import tenant_service_pb2 as pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as rpc
-from services.cli.connection import as_operator, channel
+from services.cli.connection import as_operator, channel, every
 from services.cli.show import Output, OutputOption, console, one_sentence, show
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants, for the operator.")
@@ -28,16 +28,10 @@ def create_tenant(name: str, output: OutputOption = Output.TABLE) -> None:
 @tenants.command("list")
 def list_tenants(output: OutputOption = Output.TABLE) -> None:
     """List tenants by name."""
-    found: list[pb.Tenant] = []
     request = pb.ListTenantsRequest(page_size=1000)
     with one_sentence(), channel() as connection:
-        stub = rpc.TenantServiceStub(connection)
-        while True:
-            page = stub.ListTenants(request, metadata=as_operator())
-            found += page.tenants
-            request.page_token = page.next_page_token
-            if not page.next_page_token:
-                break
+        list_page = rpc.TenantServiceStub(connection).ListTenants
+        found = every(list_page, request, as_operator(), "tenants")
     show(found, output, "name", "create_time")
 
 
@@ -63,16 +57,10 @@ def create_key(
 @keys.command("list")
 def list_keys(tenant: str, output: OutputOption = Output.TABLE) -> None:
     """List a tenant's keys, without their secrets."""
-    found: list[pb.Key] = []
     request = pb.ListKeysRequest(tenant=tenant, page_size=1000)
     with one_sentence(), channel() as connection:
-        stub = rpc.TenantServiceStub(connection)
-        while True:
-            page = stub.ListKeys(request, metadata=as_operator())
-            found += page.keys
-            request.page_token = page.next_page_token
-            if not page.next_page_token:
-                break
+        list_page = rpc.TenantServiceStub(connection).ListKeys
+        found = every(list_page, request, as_operator(), "keys")
     show(found, output, *KEY_COLUMNS)
 
 

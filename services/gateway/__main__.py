@@ -2,6 +2,8 @@
 
 import asyncio
 
+import grpc
+
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
 from services.gateway import servicer, tenant_servicer
 from services.gateway.base_models import BaseModels
@@ -49,23 +51,8 @@ async def main() -> None:
         workers=workers,
         prompts=Prompts(templates),
     )
-    routes = dict.fromkeys(STORE_SCOPES, store_channel)
-    routes |= dict.fromkeys(SCHEDULER_SCOPES, scheduler_channel)
-    scopes = servicer.SCOPES | tenant_servicer.SCOPES | STORE_SCOPES | SCHEDULER_SCOPES
-    server = Server(
-        address=settings.address,
-        gate=Gate(tenants, scopes),
-        services=[servicer.SERVICE, tenant_servicer.SERVICE, STORE, SCHEDULER],
-        handlers=[Proxy(routes, token)],
-    )
-    longest = settings.longest_request_seconds
-    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
-        servicer.GatewayServicer(gateway, longest_seconds=longest), server.grpc
-    )
-    tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
-        tenant_servicer.TenantServicer(tenants), server.grpc
-    )
-    limits = HttpLimits(longest_seconds=longest, most_body_bytes=settings.most_body_bytes)
+    server = _grpc_server(settings, gateway, tenants, store_channel, scheduler_channel)
+    limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
     http = HttpServer(
         build_app(gateway, tenants, limits),
         address=settings.http_address,
@@ -80,6 +67,33 @@ async def main() -> None:
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
     )
     await close_sessions(sessions)
+
+
+def _grpc_server(
+    settings: GatewaySettings,
+    gateway: Gateway,
+    tenants: Tenants,
+    store_channel: grpc.aio.Channel,
+    scheduler_channel: grpc.aio.Channel,
+) -> Server:
+    """The gateway's own services, and the store's and scheduler's behind it."""
+    routes = dict.fromkeys(STORE_SCOPES, store_channel)
+    routes |= dict.fromkeys(SCHEDULER_SCOPES, scheduler_channel)
+    scopes = servicer.SCOPES | tenant_servicer.SCOPES | STORE_SCOPES | SCHEDULER_SCOPES
+    server = Server(
+        address=settings.address,
+        gate=Gate(tenants, scopes),
+        services=[servicer.SERVICE, tenant_servicer.SERVICE, STORE, SCHEDULER],
+        handlers=[Proxy(routes, settings.service_token.get_secret_value())],
+    )
+    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
+        servicer.GatewayServicer(gateway, longest_seconds=settings.longest_request_seconds),
+        server.grpc,
+    )
+    tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
+        tenant_servicer.TenantServicer(tenants), server.grpc
+    )
+    return server
 
 
 if __name__ == "__main__":

@@ -62,20 +62,31 @@ async def main() -> None:
     rpc.add_GpuWorkerServiceServicer_to_server(
         GpuWorkerServicer(worker, model.card.fingerprint), server.grpc
     )
-    stopped = stop_signal()
     await store.register()
-    await server.start()
-    tasks = [asyncio.create_task(worker.run()), asyncio.create_task(scheduler.stay_attached())]
-    ended = asyncio.create_task(stopped.wait())
-    await asyncio.wait((ended, *tasks), return_when=asyncio.FIRST_COMPLETED)
-    worker.drain()
-    await server.drain(settings.drain_seconds)
-    for task in (ended, *tasks):
-        if task.done() and not task.cancelled() and task.exception():
-            raise SystemExit(f"the worker broke: {task.exception()!r}")
-        task.cancel()
-    await asyncio.gather(ended, *tasks, return_exceptions=True)
+    await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
     await asyncio.gather(store_channel.close(), scheduler_channel.close())
+
+
+async def _serve(
+    server: Server, worker: Worker, scheduler: SchedulerClient, *, drain_seconds: float
+) -> None:
+    """Until a signal, or until the engine breaks: then the process must not live on."""
+    stopped = stop_signal()
+    await server.start()
+    tasks = [
+        asyncio.create_task(stopped.wait()),
+        asyncio.create_task(worker.run()),
+        asyncio.create_task(scheduler.stay_attached()),
+    ]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    worker.drain()
+    await server.drain(drain_seconds)
+    broken = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for error in filter(None, broken):
+        raise SystemExit(f"the worker broke: {error!r}")
 
 
 if __name__ == "__main__":

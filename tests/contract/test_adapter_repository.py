@@ -1,7 +1,7 @@
 """The adapter repository's promises, on SQLite and PostgreSQL alike."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,6 @@ from services.core.base_model import BaseModel, Module
 from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted
 from services.core.types import AdapterName, Digest, Fingerprint, TenantId
 from services.runtime.db import close_sessions, open_sessions
-from tests.databases import KINDS, migrated
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
 BASE = BaseModel(
@@ -28,12 +27,6 @@ BASE = BaseModel(
     modules=(Module("model.layers.0.self_attn.q_proj", "0.q", 48, 48),),
     tokenizer_json=b'{"a": "\xc3\xa9"}',
 )
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with migrated(request.param, tmp_path_factory.mktemp("db")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Tenants and keys on SQLite and PostgreSQL."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -9,15 +9,8 @@ from services.core.errors import AlreadyExists, InvalidRequest, NotFound, Unauth
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.tenants import Tenants
 from services.runtime.db import close_sessions, open_sessions
-from tests.databases import KINDS, migrated
 
 OPERATOR = "operator-token"
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with migrated(request.param, tmp_path_factory.mktemp("db")) as url:
-        yield url
 
 
 @pytest.fixture
