@@ -76,7 +76,7 @@ def demo(port: Port = DEFAULT_PORT, model: Model = None, question: str = QUESTIO
             raise failed[0]
         most = max((answer.batch for answer in answers), key=lambda batch: batch.peak_adapters)
         console.print(
-            f"Largest step: {most.peak_sequences} sequences with {most.peak_adapters} different "
+            f"\nLargest step: {most.peak_sequences} sequences with {most.peak_adapters} different "
             "weights (base and adapters) in one batch.\n"
         )
         _print_lines(profile)

@@ -25,8 +25,9 @@ QUESTIONS = [
 def test_64_streams_over_8_adapters_are_each_their_single_answer(
     running: Running, tmp_path: Path
 ) -> None:
+    running.add_tenant("crowd")
     for number, name in enumerate(ADAPTERS):
-        running.upload_random("acme", name, tmp_path, seed=number)
+        running.upload_random("crowd", name, tmp_path, seed=number)
     requests = [
         running.ask(
             adapter,
@@ -41,7 +42,7 @@ def test_64_streams_over_8_adapters_are_each_their_single_answer(
     ]
 
     def answer(request: pb.GenerateRequest) -> tuple[tuple[int, ...], pb.GenerateResponse]:
-        pieces = list(running.generate(request))
+        pieces = list(running.generate(request, tenant="crowd"))
         return tuple(token for piece in pieces for token in piece.tokens), pieces[-1]
 
     with ThreadPoolExecutor(len(requests)) as pool:
