@@ -34,16 +34,16 @@ lock: $(STAMP) ## Resolve requirements/lock.txt anew
 	  --python-version 3.11 --no-header --quiet --upgrade -o requirements/lock.txt
 
 lint: $(STAMP) ## Style, types, import rules and the contract
-	$(BIN)/ruff format --check services scripts tests examples migrations
-	$(BIN)/ruff check services scripts tests examples migrations
+	$(BIN)/ruff format --check services scripts tests bench examples migrations
+	$(BIN)/ruff check services scripts tests bench examples migrations
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/image.binpb
 
 format: $(STAMP) ## Format and fix what can be fixed
-	$(BIN)/ruff format services scripts tests examples migrations
-	$(BIN)/ruff check --fix services scripts tests examples migrations
+	$(BIN)/ruff format services scripts tests bench examples migrations
+	$(BIN)/ruff check --fix services scripts tests bench examples migrations
 
 test: lint ## Set up, lint, and run every test
 	$(BIN)/pytest

@@ -9,10 +9,10 @@ from torch import Tensor
 from services.core.types import Digest, RequestId, SamplingParams
 from services.gpu_worker.engine.batcher import Batcher, Limits, StepPlan
 from services.gpu_worker.engine.engine import Engine, Sampled
-from services.gpu_worker.engine.pages import PagePool
-from services.gpu_worker.engine.residency import Residency
+from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
-from services.gpu_worker.model.adapters import parse_adapter
+from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
+from services.gpu_worker.model.arena import page_elements
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.model.runner import TorchRunner
 
@@ -38,30 +38,40 @@ class TestBench:
 
     __test__ = False
 
-    def __init__(self, model: LoadedModel, limits: Limits = Limits(), pages: int = 1200) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        limits: Limits = Limits(),
+        pages: int = 1200,
+        keeps_prefixes: bool = False,
+    ) -> None:
         self.model = model
-        self.pages = PagePool(pages)
-        self.residency = Residency(1 << 30)
+        self.pool = Pool(pages, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
+        self._elements = page_elements(model.network.config, limits.page_tokens)
         self.runner = RecordingRunner(model.network, pages=pages, page_tokens=limits.page_tokens)
         self.runner.logits = {}
+        self.batcher = Batcher(
+            limits=limits, pool=self.pool, context_tokens=model.card.context_tokens
+        )
         self.engine = Engine(
-            batcher=Batcher(
-                limits=limits,
-                pages=self.pages,
-                residency=self.residency,
-                context_tokens=model.card.context_tokens,
-            ),
+            batcher=self.batcher,
             runner=self.runner,
-            pages=self.pages,
-            residency=self.residency,
+            pool=self.pool,
             end_tokens=model.card.end_tokens,
         )
 
     def load(self, data: bytes) -> Digest:
-        digest = Digest(hashlib.sha256(data).hexdigest())
-        weights = parse_adapter(data, digest=digest, card=self.model.card)
-        assert self.engine.load(digest, weights)
+        digest = digest_of(data)
+        fill = self.engine.reserve(digest, self.parse(data))
+        assert fill is not None
+        fill()
+        self.engine.activate(digest)
         return digest
+
+    def parse(self, data: bytes) -> AdapterWeights:
+        return parse_adapter(
+            data, digest=digest_of(data), card=self.model.card, page_elements=self._elements
+        )
 
     def generate(self, requests: Sequence[EngineRequest]) -> dict[RequestId, list[int]]:
         """Run all requests to their end, in one batch as far as limits allow."""
@@ -76,6 +86,10 @@ class TestBench:
     def logits(self, request: RequestId) -> Tensor:
         """[generated, vocabulary]"""
         return torch.stack(self.runner.logits[request])
+
+
+def digest_of(data: bytes) -> Digest:
+    return Digest(hashlib.sha256(data).hexdigest())
 
 
 def greedy(

@@ -63,7 +63,7 @@ class BatchFacts:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """How a worker is doing. Pages are KV pages."""
+    """How a worker is doing. Free pages include those that are cached and given up on demand."""
 
     running: int = 0
     waiting: int = 0

@@ -144,6 +144,7 @@ def _worker_request(job: Job) -> worker_pb.GenerateRequest:
         adapter_digest=job.adapter or "",
         prompt=job.prompt,
         sampling=wire.sampling_to_wire(job.sampling),
+        cache_salt=job.cache_salt,
     )
 
 

@@ -63,6 +63,7 @@ class Job:
     adapter: Digest | None
     prompt: tuple[int, ...]
     sampling: SamplingParams
+    cache_salt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class Gateway:
             adapter=adapter,
             prompt=tokens,
             sampling=sampling,
+            cache_salt=tenant,
         )
         return Completion(tenant, model, base, job)
 

@@ -9,6 +9,8 @@ import torch
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.types import WorkerId
 from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
+from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.model.arena import free_memory, page_elements
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.loading import load_model
 from services.gpu_worker.servicer import SCOPES, SERVICE, GpuWorkerServicer
@@ -36,14 +38,15 @@ async def main() -> None:
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     scheduler_channel = open_channel(settings.scheduler_address)
-    store = StoreClient(store_channel, token, model.card)
+    elements = page_elements(model.network.config, settings.limits.page_tokens)
+    store = StoreClient(store_channel, token, model.card, page_elements=elements)
     engine = build_engine(
         model,
-        kv_bytes=settings.kv_mebibytes * MEBIBYTE,
-        adapter_bytes=settings.adapter_mebibytes * MEBIBYTE,
+        memory_bytes=settings.memory_mebibytes * MEBIBYTE or free_memory() * 2 // 5,
         limits=settings.limits,
+        keeps_prefixes=settings.prefix_cache,
     )
-    worker = Worker(engine, store)
+    worker = Worker(engine, store, HostCache(settings.host_cache_mebibytes * MEBIBYTE))
     address = settings.advertise_address or settings.address
     scheduler = SchedulerClient(
         scheduler_channel,

@@ -25,10 +25,13 @@ REATTACH_SECONDS = 0.5
 
 
 class StoreClient:
-    def __init__(self, channel: grpc.aio.Channel, token: str, card: BaseModel) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, token: str, card: BaseModel, *, page_elements: int
+    ) -> None:
         self._stub = store_rpc.AdapterStoreServiceStub(channel)
         self._metadata = bearer(token)
         self._card = card
+        self._page_elements = page_elements
 
     async def register(self) -> None:
         """Make this worker's base model known; waits for a store that is still starting."""
@@ -54,7 +57,13 @@ class StoreClient:
                 data += part.data
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        return await asyncio.to_thread(parse_adapter, bytes(data), digest=digest, card=self._card)
+        return await asyncio.to_thread(
+            parse_adapter,
+            bytes(data),
+            digest=digest,
+            card=self._card,
+            page_elements=self._page_elements,
+        )
 
 
 class SchedulerClient:

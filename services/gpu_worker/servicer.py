@@ -40,6 +40,7 @@ def _from_wire(request: pb.GenerateRequest) -> EngineRequest:
         prompt=tuple(request.prompt),
         sampling=wire.sampling_from_wire(request.sampling),
         adapter=Digest(request.adapter_digest) if request.adapter_digest else None,
+        cache_salt=request.cache_salt or request.request_id,
     )
 
 

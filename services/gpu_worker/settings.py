@@ -20,10 +20,12 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """A Hugging Face folder or a GGUF file."""
     model_name: str = ""
     """The name that requests use; what the model calls itself if empty."""
-    kv_mebibytes: PositiveInt = 1024
-    """Memory for the KV cache."""
-    adapter_mebibytes: PositiveInt = 512
-    """Memory for adapters on the device."""
+    memory_mebibytes: NonNegativeInt = 0
+    """For keys, values and adapters together; 0 means two fifths of what is free at start."""
+    host_cache_mebibytes: PositiveInt = 1024
+    """For adapters in host memory, beside those on the device."""
+    prefix_cache: bool = True
+    """Whether the keys and values of a tenant's earlier requests are used again."""
     threads: NonNegativeInt = 0
     """CPU threads; 0 means one per core."""
     limits: Limits = Limits()

@@ -1,7 +1,8 @@
 """The one loop that turns the engine: inbox, adapters that arrived, a step, its results."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -11,11 +12,14 @@ import structlog
 from services.core.errors import ServingError, Unavailable
 from services.core.types import Digest, RequestId, TokenPiece, WorkerReport
 from services.gpu_worker.engine.engine import Engine, StepReport, Weights
+from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 
 log = structlog.get_logger()
 
 Outcome = TokenPiece | ServingError
+
+RETRY_SECONDS = 0.02
 
 
 class AdapterSource(Protocol):
@@ -29,6 +33,7 @@ class _Inbox:
     arrived: list[EngineRequest] = field(default_factory=list)
     cancelled: list[RequestId] = field(default_factory=list)
     staged: dict[Digest, Weights] = field(default_factory=dict)
+    filled: list[Digest] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class _Turn:
     report: StepReport
     refused: list[tuple[RequestId, ServingError]]
     unloadable: list[tuple[Digest, ServingError]]
-    no_room: dict[Digest, Weights]
+    fills: list[tuple[Digest, Callable[[], None]]]
     wanted: frozenset[Digest]
     resident: tuple[Digest, ...]
 
@@ -46,15 +51,18 @@ class _Turn:
 class Worker:
     """Callers and the loop share an event loop; the engine has a thread of its own."""
 
-    def __init__(self, engine: Engine, adapters: AdapterSource) -> None:
+    def __init__(self, engine: Engine, adapters: AdapterSource, host: HostCache) -> None:
         self._engine = engine
         self._adapters = adapters
+        self._host = host
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._inbox = _Inbox()
         self._wake = asyncio.Event()
         self._streams: dict[RequestId, asyncio.Queue[Outcome]] = {}
         self._needs: dict[RequestId, Digest] = {}
-        self._staging: dict[Digest, asyncio.Task[None]] = {}
+        self._fetching: dict[Digest, asyncio.Task[None]] = {}
+        self._filling: set[asyncio.Task[None]] = set()
+        self._offered: frozenset[Digest] = frozenset()
         self.state = WorkerReport()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenPiece, None]:
@@ -89,10 +97,14 @@ class Worker:
                 turn = await self._turn()
                 self._publish(turn)
                 self._stage(turn.wanted)
+                for digest, fill in turn.fills:
+                    task = asyncio.create_task(self._fill(digest, fill))
+                    self._filling.add(task)
+                    task.add_done_callback(self._filling.discard)
                 if turn.report.is_idle:
-                    await self._wake.wait()
+                    await self._rest()
         finally:
-            for task in self._staging.values():
+            for task in (*self._fetching.values(), *self._filling):
                 task.cancel()
             self._thread.shutdown(wait=True)
 
@@ -107,14 +119,16 @@ class Worker:
 
     def _publish(self, turn: _Turn) -> None:
         report = turn.report
-        outcomes: list[tuple[RequestId, Outcome]] = [*report.pieces, *turn.refused]
+        outcomes: list[tuple[RequestId, Outcome]] = [
+            *report.pieces,
+            *report.refused,
+            *turn.refused,
+        ]
         for request, outcome in outcomes:
             if request in self._streams:
                 self._streams[request].put_nowait(outcome)
         for digest, error in turn.unloadable:
             self._fail_those_who_need(digest, error)
-        for digest, weights in turn.no_room.items():
-            self._inbox.staged.setdefault(digest, weights)
         self.state = WorkerReport(
             running=report.running,
             waiting=report.waiting,
@@ -126,18 +140,38 @@ class Worker:
         )
 
     def _stage(self, wanted: frozenset[Digest]) -> None:
-        for digest in wanted - self._staging.keys() - self._inbox.staged.keys():
-            self._staging[digest] = asyncio.create_task(self._fetch(digest))
+        """Offer the engine what is in host memory; fetch what is not."""
+        for digest in wanted:
+            weights = self._host.get(digest)
+            if weights is not None:
+                self._inbox.staged[digest] = weights
+            elif digest not in self._fetching:
+                self._fetching[digest] = asyncio.create_task(self._fetch(digest))
+        offered = frozenset(self._inbox.staged)
+        if offered - self._offered:
+            self._wake.set()
+        self._offered = offered
+
+    async def _rest(self) -> None:
+        """Until something happens; an offer that found no room is made again soon."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS if self._inbox.staged else None):
+                await self._wake.wait()
 
     async def _fetch(self, digest: Digest) -> None:
         try:
-            self._inbox.staged[digest] = await self._adapters.fetch(digest)
+            self._host.put(digest, await self._adapters.fetch(digest))
         except ServingError as error:
             log.warning("adapter_failed", digest=digest, error=str(error))
             self._fail_those_who_need(digest, error)
         finally:
-            del self._staging[digest]
+            del self._fetching[digest]
             self._wake.set()
+
+    async def _fill(self, digest: Digest, fill: Callable[[], None]) -> None:
+        await asyncio.to_thread(fill)
+        self._inbox.filled.append(digest)
+        self._wake.set()
 
     def _fail_those_who_need(self, digest: Digest, error: ServingError) -> None:
         for request, needed in list(self._needs.items()):
@@ -155,7 +189,7 @@ def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:
     """Everything that touches the engine, in the engine's thread."""
     refused: list[tuple[RequestId, ServingError]] = []
     unloadable: list[tuple[Digest, ServingError]] = []
-    no_room: dict[Digest, Weights] = {}
+    fills: list[tuple[Digest, Callable[[], None]]] = []
     for request in inbox.arrived:
         try:
             engine.submit(request)
@@ -163,11 +197,16 @@ def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:
             refused.append((request.id, error))
     for request_id in inbox.cancelled:
         engine.cancel(request_id)
+    for digest in inbox.filled:
+        engine.activate(digest)
     for digest, weights in inbox.staged.items():
         try:
-            if not engine.load(digest, weights):
-                no_room[digest] = weights
+            fill = engine.reserve(digest, weights)
         except ServingError as error:
             unloadable.append((digest, error))
+        else:
+            if fill is not None:
+                fills.append((digest, fill))
     report = engine.step()
-    return _Turn(report, refused, unloadable, no_room, frozenset(engine.wanted()), engine.resident)
+    wanted = frozenset(engine.wanted())
+    return _Turn(report, refused, unloadable, fills, wanted, engine.resident)

@@ -8,7 +8,7 @@ from services.core.types import Digest, Fingerprint, WorkerId
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What placement may know of a worker. Pages are KV pages."""
+    """What placement may know of a worker."""
 
     id: WorkerId
     base_model: str

@@ -58,8 +58,8 @@ def test_a_mixed_batch_agrees_with_the_reference(
             assert expected.argmax(-1).tolist() == answer, request.id
         if name != "base":
             adapted.unload()
-    assert bench.pages.num_free == bench.pages.size
-    assert bench.residency.pins == 0
+    assert bench.pool.available == bench.pool.size
+    assert bench.pool.residency.pins == 0
 
 
 def test_shards_are_put_together(tmp_path: Path) -> None:

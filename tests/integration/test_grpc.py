@@ -198,6 +198,17 @@ def test_cancelling_a_stream_frees_its_pages(running: Running, pieces: int) -> N
     assert report.free_pages == before == report.total_pages
 
 
+def test_a_repeated_question_gets_the_same_answer_from_the_cache(running: Running) -> None:
+    question = "Tell me about parrots. " * 20
+    first, again, other = (
+        list(running.generate(running.ask(BASE, question, max_tokens=12), tenant=tenant))
+        for tenant in ("acme", "acme", "umbrella")
+    )
+    said = [[token for piece in answer for token in piece.tokens] for answer in (first, again)]
+    assert said[0] == said[1]
+    assert [token for piece in other for token in piece.tokens] == said[0]
+
+
 def test_two_requests_of_one_name_do_not_meet(running: Running) -> None:
     request = running.ask(BASE, "Count.", max_tokens=20, ignore_eos=True)
     answers: list[str] = []

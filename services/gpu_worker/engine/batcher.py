@@ -1,13 +1,14 @@
 """The next step: who is admitted, and how many tokens of whom run, within budgets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.core.errors import InvalidRequest, ResourceExhausted, Unavailable
 from services.core.types import Digest, RequestId
-from services.gpu_worker.engine.pages import PagePool
-from services.gpu_worker.engine.residency import Residency
+from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest, Sequence
+
+LEARNING_RATE = 0.05  # of the expected length of an output
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class Limits:
     max_sequences: int = 64
     max_waiting: int = 1024
     page_tokens: int = 16
+    patience_steps: int = 512
+    """A request that has waited for so long is overtaken no more."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -51,17 +54,19 @@ class StepPlan:
 
 
 class Batcher:
-    """Admits by the most pages that a request may come to need, so nothing is ever preempted."""
+    """Admits by the pages that requests are expected to need; the youngest gives way if it was
+    wrong, and goes on later from the tokens it has (vLLM's recomputation, SOSP'23, section 4.5).
+    """
 
-    def __init__(
-        self, *, limits: Limits, pages: PagePool, residency: Residency, context_tokens: int
-    ) -> None:
+    def __init__(self, *, limits: Limits, pool: Pool, context_tokens: int) -> None:
         self._limits = limits
-        self._pages = pages
-        self._residency = residency
+        self._pool = pool
         self._context_tokens = context_tokens
-        self._waiting: dict[RequestId, EngineRequest] = {}
-        self._running: dict[RequestId, Sequence] = {}
+        self._waiting: dict[RequestId, Sequence] = {}
+        self._running: dict[RequestId, Sequence] = {}  # the oldest first
+        self._expected_share = 1.0  # of max_tokens that outputs take, learnt from those that ended
+        self._rejected: list[tuple[RequestId, ResourceExhausted]] = []
+        self._step = 0
 
     @property
     def num_waiting(self) -> int:
@@ -77,39 +82,56 @@ class Batcher:
             raise InvalidRequest.of(
                 "prompt", f"must be shorter than the context of {self._context_tokens} tokens"
             )
-        if self._pages_for(request) > self._pages.size:
+        sequence = Sequence(request, arrived=self._step)
+        if self._pool.pages_for(self.end_of(sequence)) > self._pool.size:
             raise ResourceExhausted("the request needs more memory than the worker has")
         if len(self._waiting) >= self._limits.max_waiting:
             raise Unavailable("too many requests wait here")
-        self._waiting[request.id] = request
+        self._waiting[request.id] = sequence
 
     def cancel(self, request: RequestId) -> None:
         """Frees what the request holds; a request that is not here is no error."""
         self._waiting.pop(request, None)
         if request in self._running:
-            self.retire(self._running[request])
+            self._stop(self._running[request])
 
     def retire(self, sequence: Sequence) -> None:
-        del self._running[sequence.request.id]
-        self._pages.release(sequence.pages)
-        if sequence.request.adapter is not None:
-            self._residency.unpin(sequence.request.adapter)
+        """A sequence that has ended; others are expected to be as long."""
+        share = sequence.generated / sequence.request.sampling.max_tokens
+        self._expected_share += LEARNING_RATE * (share - self._expected_share)
+        self._stop(sequence)
 
     def wanted(self) -> set[Digest]:
         """Adapters that requests wait for."""
         return {
-            request.adapter
-            for request in self._waiting.values()
-            if request.adapter is not None and not self._residency.holds(request.adapter)
+            sequence.request.adapter
+            for sequence in self._waiting.values()
+            if sequence.request.adapter is not None and not self._is_resident(sequence)
         }
 
+    def rejected(self) -> list[tuple[RequestId, ResourceExhausted]]:
+        """Requests that turned out not to fit beside their adapter, since this was last asked."""
+        rejected, self._rejected = self._rejected, []
+        return rejected
+
+    def growth(self) -> int:
+        """Pages that running sequences are expected to need beyond those they have."""
+        return sum(max(0, self._need(s) - len(s.pages)) for s in self._running.values())
+
+    def first_need(self, adapter: Digest) -> int:
+        """Pages that the first request which waits for this adapter starts with."""
+        waiting = (s for s in self._waiting.values() if s.request.adapter == adapter)
+        return max((self._need(sequence) for sequence in list(waiting)[:1]), default=0)
+
     def plan(self) -> StepPlan:
+        self._step += 1
+        self._pool.tick()
         self._admit()
-        # Decodes first: long prompts share what they leave of the step, oldest first.
-        by_need = sorted(self._running.values(), key=lambda sequence: sequence.pending > 1)
-        slices = list(_take(by_need, self._limits.max_step_tokens))
-        slices.sort(key=lambda part: part.sequence.request.adapter or "")
-        return StepPlan(tuple(slices))
+        slices = list(self._slices())
+        # A sequence that gave way after it was planned runs in a later step.
+        kept = [part for part in slices if part.sequence.request.id in self._running]
+        kept.sort(key=lambda part: part.sequence.request.adapter or "")
+        return StepPlan(tuple(kept))
 
     def end_of(self, sequence: Sequence) -> int:
         """Length at which the sequence ends for want of tokens or context."""
@@ -117,29 +139,78 @@ class Batcher:
         return min(len(request.prompt) + request.sampling.max_tokens, self._context_tokens)
 
     def _admit(self) -> None:
-        """In order of arrival; one whose adapter is still loading is overtaken."""
-        for request in list(self._waiting.values()):
+        """In order of arrival; one that cannot start yet is overtaken until its patience ends."""
+        growth = self.growth()
+        for sequence in list(self._waiting.values()):
             if len(self._running) >= self._limits.max_sequences:
                 return
-            if request.adapter is not None and not self._residency.holds(request.adapter):
+            if not self._can_ever_fit(sequence):
+                del self._waiting[sequence.request.id]
+                error = ResourceExhausted("the worker has no memory for request and adapter both")
+                self._rejected.append((sequence.request.id, error))
                 continue
-            needed = self._pages_for(request)
-            if needed > self._pages.num_free:
+            need = self._need(sequence)
+            if self._is_resident(sequence) and need + growth <= self._room_for(sequence):
+                growth += need
+                self._start(sequence)
+            elif self._step - sequence.arrived > self._limits.patience_steps:
                 return
-            if request.adapter is not None:
-                self._residency.pin(request.adapter)
-            del self._waiting[request.id]
-            self._running[request.id] = Sequence(request, self._pages.allocate(needed))
 
-    def _pages_for(self, request: EngineRequest) -> int:
-        tokens = min(len(request.prompt) + request.sampling.max_tokens, self._context_tokens)
-        return -(-tokens // self._limits.page_tokens)
+    def _start(self, sequence: Sequence) -> None:
+        del self._waiting[sequence.request.id]
+        self._running[sequence.request.id] = sequence
+        if sequence.request.adapter is not None:
+            self._pool.residency.pin(sequence.request.adapter)
+        self._pool.match(sequence)
+        if not sequence.preempted:
+            sequence.reused = sequence.cached
 
+    def _slices(self) -> Iterator[Slice]:
+        """Decodes first: long prompts share what they leave of the step, oldest first."""
+        budget = self._limits.max_step_tokens
+        for sequence in sorted(self._running.values(), key=lambda s: s.pending > 1):
+            count = min(sequence.pending, budget)
+            if count and self._secure(sequence, sequence.cached + count):
+                budget -= count
+                yield Slice(sequence, sequence.cached, count)
 
-def _take(sequences: Iterable[Sequence], budget: int) -> Iterator[Slice]:
-    for sequence in sequences:
-        if budget == 0:
-            return
-        count = min(sequence.pending, budget)
-        budget -= count
-        yield Slice(sequence, sequence.cached, count)
+    def _secure(self, sequence: Sequence, tokens: int) -> bool:
+        """Pages for so many tokens, if need be those of younger sequences."""
+        while sequence.request.id in self._running:
+            if self._pool.grow(sequence, tokens):
+                return True
+            self._preempt(next(reversed(self._running.values())))
+        return False
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._stop(sequence)
+        sequence.preempted += 1
+        self._waiting = {sequence.request.id: sequence, **self._waiting}
+
+    def _stop(self, sequence: Sequence) -> None:
+        del self._running[sequence.request.id]
+        self._pool.take_back(sequence)
+        if sequence.request.adapter is not None:
+            self._pool.residency.unpin(sequence.request.adapter)
+
+    def _is_resident(self, sequence: Sequence) -> bool:
+        adapter = sequence.request.adapter
+        return adapter is None or self._pool.residency.holds(adapter)
+
+    def _need(self, sequence: Sequence) -> int:
+        """Pages that the sequence is expected to come to; all it can need if it was wrong once."""
+        expected = 1.0 if sequence.preempted else min(1.0, 1.25 * self._expected_share)
+        left = self.end_of(sequence) - len(sequence.tokens)
+        return self._pool.pages_for(len(sequence.tokens) + max(1, round(left * expected)))
+
+    def _can_ever_fit(self, sequence: Sequence) -> bool:
+        adapter, residency = sequence.request.adapter, self._pool.residency
+        beside = residency.pages_of(adapter) if adapter and residency.holds(adapter) else 0
+        return self._pool.pages_for(self.end_of(sequence)) + beside <= self._pool.size
+
+    def _room_for(self, sequence: Sequence) -> int:
+        """Pages to be had when the sequence runs: its own adapter's are none of them."""
+        adapter = sequence.request.adapter
+        if adapter is None or not self._pool.residency.is_idle(adapter):
+            return self._pool.available
+        return self._pool.available - self._pool.residency.pages_of(adapter)

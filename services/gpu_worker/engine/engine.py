@@ -1,9 +1,11 @@
 """Plan, run, settle: one iteration of continuous batching (Orca, OSDI'22, section 4)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from services.core.errors import ResourceExhausted, ServingError
 from services.core.types import (
     BatchFacts,
     Digest,
@@ -14,8 +16,7 @@ from services.core.types import (
 )
 from services.gpu_worker.engine import sequence as running
 from services.gpu_worker.engine.batcher import Batcher, StepPlan
-from services.gpu_worker.engine.pages import PagePool
-from services.gpu_worker.engine.residency import Residency
+from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 
 
@@ -28,7 +29,10 @@ class Sampled:
 
 
 class Weights(Protocol):
-    """An adapter on the host, ready to load."""
+    """An adapter on the host, in pages that are ready to be copied."""
+
+    @property
+    def pages(self) -> int: ...
 
     @property
     def size_bytes(self) -> int: ...
@@ -41,18 +45,27 @@ class ModelRunner(Protocol):
         """One per slice; None where the slice does not sample."""
         ...
 
-    def load(self, adapter: Digest, weights: Weights) -> None: ...
+    def fill(self, weights: Weights, pages: Sequence[int]) -> None:
+        """Copy an adapter into pages reserved for it. May run beside a step, in any thread."""
+        ...
 
-    def unload(self, adapter: Digest) -> None: ...
+    def bind(self, adapter: Digest, weights: Weights, pages: Sequence[int]) -> None:
+        """From now on slices of this adapter may come."""
+        ...
+
+    def unbind(self, adapter: Digest) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a step did, for callers and metrics. Pages are KV pages."""
+    """What a step did, for callers and metrics. Free pages include what is idle."""
 
     pieces: tuple[tuple[RequestId, TokenPiece], ...]
+    refused: tuple[tuple[RequestId, ServingError], ...]
     sequences: int
     adapters: int
+    tokens: int
+    reused_tokens: int
     running: int
     waiting: int
     free_pages: int
@@ -67,23 +80,17 @@ class Engine:
     """Synchronous, and owned by one thread."""
 
     def __init__(
-        self,
-        *,
-        batcher: Batcher,
-        runner: ModelRunner,
-        pages: PagePool,
-        residency: Residency,
-        end_tokens: Collection[int],
+        self, *, batcher: Batcher, runner: ModelRunner, pool: Pool, end_tokens: Collection[int]
     ) -> None:
         self._batcher = batcher
         self._runner = runner
-        self._pages = pages
-        self._residency = residency
+        self._pool = pool
         self._end_tokens = frozenset(end_tokens)
+        self._filling: dict[Digest, tuple[Weights, Sequence[int]]] = {}
 
     @property
     def resident(self) -> tuple[Digest, ...]:
-        return self._residency.resident
+        return self._pool.residency.resident
 
     def submit(self, request: EngineRequest) -> None:
         """Raises InvalidRequest, ResourceExhausted (it can never fit) or Unavailable."""
@@ -94,28 +101,36 @@ class Engine:
         self._batcher.cancel(request)
 
     def wanted(self) -> set[Digest]:
-        """Adapters that waiting requests need and that are not resident."""
-        return self._batcher.wanted()
+        """Adapters that waiting requests need, and that are neither resident nor on their way."""
+        return {digest for digest in self._batcher.wanted() if digest not in self._filling}
 
-    def load(self, adapter: Digest, weights: Weights) -> bool:
-        """Make an adapter resident; False if pinned ones leave no room now.
+    def reserve(self, adapter: Digest, weights: Weights) -> Callable[[], None] | None:
+        """Make room for an adapter: what is to be called, in any thread, to copy it there.
 
-        Raises ResourceExhausted if it could never fit.
+        None if there is no room now, or no need. Raises ResourceExhausted if it never fits.
         """
-        if self._residency.holds(adapter):
-            return True
-        victims = self._residency.victims(weights.size_bytes)
-        if victims is None:
-            return False
-        for victim in victims:
-            self._residency.drop(victim)
-            self._runner.unload(victim)
-        self._runner.load(adapter, weights)
-        self._residency.add(adapter, weights.size_bytes)
-        return True
+        if self._pool.residency.holds(adapter) or adapter in self._filling:
+            return None
+        need = self._batcher.first_need(adapter)
+        if weights.pages + need > self._pool.size:
+            raise ResourceExhausted("the worker has no memory for request and adapter both")
+        pages = self._pool.reserve(adapter, weights.pages, keep=need + self._batcher.growth())
+        self._unbind_evicted()
+        if pages is None:
+            return None
+        self._filling[adapter] = (weights, pages)
+        return partial(self._runner.fill, weights, pages)
+
+    def activate(self, adapter: Digest) -> None:
+        """The copy is done: the adapter is resident."""
+        weights, pages = self._filling.pop(adapter)
+        self._runner.bind(adapter, weights, pages)
+        self._pool.activate(adapter)
 
     def step(self) -> StepReport:
         plan = self._batcher.plan()
+        self._unbind_evicted()
+        reused = sum(p.sequence.reused for p in plan.slices if p.start == p.sequence.reused)
         sampled = self._runner.run(plan) if plan.slices else ()
         facts = BatchFacts(len(plan.slices), plan.adapters)
         pieces = []
@@ -127,13 +142,20 @@ class Engine:
                 pieces.append((sequence.request.id, self._settle(sequence, result)))
         return StepReport(
             pieces=tuple(pieces),
+            refused=tuple(self._batcher.rejected()),
             sequences=len(plan.slices),
             adapters=plan.adapters,
+            tokens=sum(part.count for part in plan.slices),
+            reused_tokens=reused,
             running=self._batcher.num_running,
             waiting=self._batcher.num_waiting,
-            free_pages=self._pages.num_free,
-            total_pages=self._pages.size,
+            free_pages=self._pool.available,
+            total_pages=self._pool.size,
         )
+
+    def _unbind_evicted(self) -> None:
+        for adapter in self._pool.evicted():
+            self._runner.unbind(adapter)
 
     def _settle(self, sequence: running.Sequence, result: Sampled) -> TokenPiece:
         sequence.tokens.append(result.token)

@@ -7,26 +7,35 @@ from services.core.types import BatchFacts, Digest, RequestId, SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """Tokens in; `adapter` is None for the base model."""
+    """Tokens in; `adapter` is None for the base model. Requests of one salt may share prefixes."""
 
     id: RequestId
     prompt: tuple[int, ...]
     sampling: SamplingParams
     adapter: Digest | None = None
+    cache_salt: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request that runs. Prefill is many pending tokens, decode is one; no other state."""
+    """A request that waits or runs. Prefill is many pending tokens, decode is one."""
 
     request: EngineRequest
-    pages: list[int]
+    arrived: int  # step
     tokens: list[int] = field(default_factory=list)  # prompt, then what was generated
+    pages: list[int] = field(default_factory=list)
     cached: int = 0  # tokens whose keys and values are in the pages
+    reused: int = 0  # of them, how many came from the prefix cache when it was first admitted
+    preempted: int = 0  # how often it had to give its pages back
     peak: BatchFacts = field(default_factory=BatchFacts)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
+
+    @property
+    def space(self) -> tuple[str, Digest | None]:
+        """Whose keys and values these are: prefixes are shared within it only."""
+        return self.request.cache_salt, self.request.adapter
 
     @property
     def pending(self) -> int:

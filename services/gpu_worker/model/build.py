@@ -1,29 +1,26 @@
-"""A loaded model and budgets, made into an engine."""
+"""A loaded model and a memory budget, made into an engine."""
 
+from services.core.errors import FailedPrecondition
 from services.gpu_worker.engine.batcher import Batcher, Limits
 from services.gpu_worker.engine.engine import Engine
-from services.gpu_worker.engine.pages import PagePool
-from services.gpu_worker.engine.residency import Residency
+from services.gpu_worker.engine.pool import Pool
+from services.gpu_worker.model.arena import ELEMENT_BYTES, page_elements
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.model.runner import TorchRunner
 
 
 def build_engine(
-    model: LoadedModel, *, kv_bytes: int, adapter_bytes: int, limits: Limits
+    model: LoadedModel, *, memory_bytes: int, limits: Limits, keeps_prefixes: bool = True
 ) -> Engine:
-    config = model.network.config
-    token_bytes = 2 * config.layers * config.kv_width * 4  # keys and values, fp32
-    count = max(1, kv_bytes // (token_bytes * limits.page_tokens))
-    pages, residency = PagePool(count), Residency(adapter_bytes)
+    """`memory_bytes` are for keys, values and adapters together. Raises FailedPrecondition."""
+    page_bytes = page_elements(model.network.config, limits.page_tokens) * ELEMENT_BYTES
+    count = memory_bytes // page_bytes
+    if count < 2:
+        raise FailedPrecondition(f"{memory_bytes} bytes are not two pages of {page_bytes}")
+    pool = Pool(count, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
     return Engine(
-        batcher=Batcher(
-            limits=limits,
-            pages=pages,
-            residency=residency,
-            context_tokens=model.card.context_tokens,
-        ),
+        batcher=Batcher(limits=limits, pool=pool, context_tokens=model.card.context_tokens),
         runner=TorchRunner(model.network, pages=count, page_tokens=limits.page_tokens),
-        pages=pages,
-        residency=residency,
+        pool=pool,
         end_tokens=model.card.end_tokens,
     )

@@ -5,22 +5,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, rms_norm, silu
+from torch.nn.functional import rms_norm, silu
 
 from services.core.errors import FailedPrecondition
+from services.gpu_worker.kernels.cpu import Linear
 from services.gpu_worker.model.attention import PagedKv, paged_attention
 from services.gpu_worker.model.config import ModelConfig
+from services.gpu_worker.model.packing import FUSED, SITES
 from services.gpu_worker.model.rope import Rope, build_rope, rotate
-from services.gpu_worker.model.step import StepInputs, add_deltas
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    weight: Tensor  # [out, in]
-    bias: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+from services.gpu_worker.model.step import StepInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +32,7 @@ class Llama:
     embedding: Tensor  # [vocabulary, hidden]
     layers: Sequence[Layer]
     norm: Tensor
-    head: Tensor  # [vocabulary, hidden]
+    head: Linear
     rope: Rope
 
     def forward(self, step: StepInputs, caches: Sequence[PagedKv]) -> Tensor:
@@ -50,7 +43,9 @@ class Llama:
             normed = self._norm(x, layer.attention_norm)
             x = x + self._attend(layer, index, normed, step, cache=cache, rotation=rotation)
             x = x + self._mlp(layer, index, self._norm(x, layer.mlp_norm), step)
-        return linear(self._norm(x[step.sampling_rows], self.norm), self.head)
+        if not step.sampling_rows.numel():
+            return x.new_empty(0, self.config.vocabulary)
+        return self.head(self._norm(x[step.sampling_rows], self.norm))
 
     def _attend(
         self,
@@ -63,20 +58,21 @@ class Llama:
         rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
         config = self.config
-        qkv = add_deltas(layer.qkv(x), x, f"{index}.qkv", step.segments)
+        site = index * len(FUSED)
+        qkv = step.deltas.add(layer.qkv(x), x, site + SITES["qkv"])
         q, k, v = qkv.split((config.q_width, config.kv_width, config.kv_width), dim=-1)
         heads = (-1, config.head_dim)
         q = rotate(q.unflatten(-1, heads), *rotation)
-        cache.write(
-            rotate(k.unflatten(-1, heads), *rotation), v.unflatten(-1, heads), step.kv.slots
-        )
+        cache.write(rotate(k.unflatten(-1, heads), *rotation), v.unflatten(-1, heads), step.kv)
         seen = paged_attention(q, cache, step.kv)
-        return add_deltas(layer.o(seen), seen, f"{index}.o", step.segments)
+        return step.deltas.add(layer.o(seen), seen, site + SITES["o"])
 
     def _mlp(self, layer: Layer, index: int, x: Tensor, step: StepInputs) -> Tensor:
-        gate, up = add_deltas(layer.gate_up(x), x, f"{index}.gate_up", step.segments).chunk(2, -1)
+        site = index * len(FUSED)
+        both = step.deltas.add(layer.gate_up(x), x, site + SITES["gate_up"])
+        gate, up = both.chunk(2, -1)
         inner = silu(gate) * up
-        return add_deltas(layer.down(inner), inner, f"{index}.down", step.segments)
+        return step.deltas.add(layer.down(inner), inner, site + SITES["down"])
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(x, (x.shape[-1],), weight, self.config.norm_eps)
@@ -121,6 +117,8 @@ def build_llama(
         embedding=embedding,
         layers=[layer(index) for index in range(config.layers)],
         norm=take("model.norm.weight", config.hidden),
-        head=embedding if tied else take("lm_head.weight", config.vocabulary, config.hidden),
+        head=Linear(
+            embedding if tied else take("lm_head.weight", config.vocabulary, config.hidden)
+        ),
         rope=build_rope(config, rope_divisors),
     )

@@ -10,33 +10,39 @@ from services.core.types import Digest
 from services.gpu_worker.engine import batcher
 from services.gpu_worker.engine.batcher import StepPlan
 from services.gpu_worker.engine.engine import Sampled, Weights
-from services.gpu_worker.model.adapters import AdapterWeights, FusedDelta, fuse
+from services.gpu_worker.kernels.cpu import Bank, Deltas, Segment
+from services.gpu_worker.model.adapters import AdapterWeights
+from services.gpu_worker.model.arena import Arena
 from services.gpu_worker.model.attention import KvLayout, PagedKv, Stretch
 from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.sampler import Draw, sample
-from services.gpu_worker.model.step import Segment, StepInputs
+from services.gpu_worker.model.step import StepInputs
 
 
 class TorchRunner:
-    """Owns the weights, the cache and the resident adapters of one device."""
+    """Owns the weights and the arena of one device."""
 
     def __init__(self, network: Llama, *, pages: int, page_tokens: int) -> None:
         config = network.config
-        shape = (pages, page_tokens, config.kv_heads, config.head_dim)
         self._network = network
         self._page_tokens = page_tokens
+        self._arena = Arena(config, pages=pages, page_tokens=page_tokens)
         self._caches = [
-            PagedKv(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.layers)
+            PagedKv(self._arena.keys(layer), self._arena.values(layer))
+            for layer in range(config.layers)
         ]
-        self._widths = {module.site: module.out_features for module in config.modules()}
-        self._adapters: dict[Digest, dict[str, FusedDelta]] = {}
+        self._banks: dict[Digest, Bank] = {}
 
-    def load(self, adapter: Digest, weights: Weights) -> None:
+    def fill(self, weights: Weights, pages: Sequence[int]) -> None:
         assert isinstance(weights, AdapterWeights)
-        self._adapters[adapter] = fuse(weights, self._widths)
+        self._arena.fill(weights.packing.image, pages)
 
-    def unload(self, adapter: Digest) -> None:
-        del self._adapters[adapter]
+    def bind(self, adapter: Digest, weights: Weights, pages: Sequence[int]) -> None:
+        assert isinstance(weights, AdapterWeights)
+        self._banks[adapter] = Bank(weights.packing.bind(self._arena.memory, pages))
+
+    def unbind(self, adapter: Digest) -> None:
+        del self._banks[adapter]
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> list[Sampled | None]:
@@ -56,7 +62,7 @@ class TorchRunner:
     def _inputs(self, plan: StepPlan) -> StepInputs:
         tokens: list[int] = []
         positions: list[int] = []
-        slots: list[int] = []
+        places: list[tuple[int, int]] = []
         sampling_rows: list[int] = []
         firsts: list[int] = []
         size = self._page_tokens
@@ -66,14 +72,14 @@ class TorchRunner:
             firsts.append(len(tokens))
             tokens += part.sequence.tokens[part.start : part.start + part.count]
             positions += span
-            slots += [pages[at // size] * size + at % size for at in span]
+            places += [(pages[at // size], at % size) for at in span]
             if part.samples:
                 sampling_rows.append(len(tokens) - 1)
         return StepInputs(
             tokens=torch.tensor(tokens),
             positions=torch.tensor(positions),
-            kv=self._layout(plan, firsts, torch.tensor(slots)),
-            segments=self._segments(plan, firsts),
+            kv=self._layout(plan, firsts, torch.tensor(places)),
+            deltas=Deltas(self._segments(plan, firsts), len(tokens)),
             sampling_rows=torch.tensor(sampling_rows, dtype=torch.long),
         )
 
@@ -86,31 +92,35 @@ class TorchRunner:
                 continue
             members = list(group)
             last_part, last_first = members[-1]
-            deltas = self._adapters[adapter]
-            segments.append(Segment(members[0][1], last_first + last_part.count, deltas))
+            bank = self._banks[adapter]
+            segments.append(Segment(members[0][1], last_first + last_part.count, bank))
         return segments
 
-    def _layout(self, plan: StepPlan, firsts: Sequence[int], slots: Tensor) -> KvLayout:
+    def _layout(self, plan: StepPlan, firsts: Sequence[int], places: Tensor) -> KvLayout:
+        """places: [tokens, 2], page and offset of each."""
         singles = [(p, row) for p, row in zip(plan.slices, firsts, strict=True) if p.count == 1]
         several = [(p, row) for p, row in zip(plan.slices, firsts, strict=True) if p.count > 1]
-        tables, mask = self._single_tables([part for part, _ in singles])
+        window = self._network.config.sliding_window or self._network.config.context
+        ends = [part.start + 1 for part, _ in singles]
         return KvLayout(
-            slots=slots,
+            pages=places[:, 0].contiguous(),
+            offsets=places[:, 1].contiguous(),
             singles=torch.tensor([row for _, row in singles], dtype=torch.long),
-            tables=tables,
-            mask=mask,
+            tables=self._tables([part for part, _ in singles]),
+            starts=torch.tensor([max(0, end - window) for end in ends], dtype=torch.int32),
+            ends=torch.tensor(ends, dtype=torch.int32),
             stretches=[self._stretch(part, row) for part, row in several],
         )
 
-    def _single_tables(self, parts: Sequence[batcher.Slice]) -> tuple[Tensor, Tensor]:
-        """Page tables [B, P] padded with any page, and the mask that hides the padding."""
+    def _tables(self, parts: Sequence[batcher.Slice]) -> Tensor:
+        """Page tables [B, P], padded with any page."""
         counts = [part.start // self._page_tokens + 1 for part in parts]
         most = max(counts, default=0)
-        tables = torch.zeros(len(parts), most, dtype=torch.long)
-        for row, (part, count) in enumerate(zip(parts, counts, strict=True)):
-            tables[row, :count] = torch.tensor(part.sequence.pages[:count])
-        last = torch.tensor([part.start for part in parts], dtype=torch.long).unsqueeze(1)
-        return tables, self._visible(last, most * self._page_tokens)[:, None, None, :]
+        rows = [
+            part.sequence.pages[:count] + [0] * (most - count)
+            for part, count in zip(parts, counts, strict=True)
+        ]
+        return torch.tensor(rows, dtype=torch.int32).view(len(parts), most)
 
     def _stretch(self, part: batcher.Slice, first: int) -> Stretch:
         count = (part.start + part.count - 1) // self._page_tokens + 1

@@ -8,10 +8,9 @@ import pytest
 from services.core.errors import InvalidRequest, ResourceExhausted, Unavailable
 from services.core.types import Digest, FinishReason, RequestId, SamplingParams
 from services.gpu_worker.engine.batcher import Limits
-from services.gpu_worker.engine.residency import Residency
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.loading import LoadedModel, load_model
-from tests.engines import TestBench, greedy
+from tests.engines import TestBench, digest_of, greedy
 from tests.references import adapt, adapter_configs, canonical_of
 from tests.tiny_models import make_reference, save_reference
 
@@ -39,8 +38,10 @@ def adapters(reference: Any, model: LoadedModel) -> dict[str, bytes]:
     return files
 
 
-def sampled(name: str, *, seed: int, adapter: Digest | None = None) -> EngineRequest:
-    sampling = SamplingParams(max_tokens=20, temperature=1.0, seed=seed, ignore_eos=True)
+def sampled(
+    name: str, *, seed: int, adapter: Digest | None = None, tokens: int = 20
+) -> EngineRequest:
+    sampling = SamplingParams(max_tokens=tokens, temperature=1.0, seed=seed, ignore_eos=True)
     return EngineRequest(RequestId(name), tuple(PROMPT), sampling, adapter)
 
 
@@ -80,16 +81,15 @@ def test_a_cancelled_sequence_frees_its_pages_and_its_adapter_within_a_step(
     bench.engine.submit(greedy("a", PROMPT, digest, 100))
     bench.engine.submit(greedy("b", PROMPT, None, 10))
     bench.engine.step()
-    before = bench.pages.num_free
     bench.engine.cancel(RequestId("a"))
     report = bench.engine.step()
-    assert report.free_pages == before + -(-(len(PROMPT) + 100) // 16)
-    assert bench.residency.pins == 0
+    assert report.free_pages == 50 - 2  # what "b" holds
+    assert bench.pool.residency.pins == 0
     bench.engine.cancel(RequestId("a"))  # twice is no error
     bench.engine.cancel(RequestId("nobody"))
     while not bench.engine.step().is_idle:
         pass
-    assert bench.pages.num_free == 50
+    assert bench.pool.available == 50
 
 
 def test_a_waiting_request_can_be_cancelled(model: LoadedModel) -> None:
@@ -172,7 +172,7 @@ def test_a_request_waits_for_its_adapter_and_others_overtake_it(
     model: LoadedModel, adapters: dict[str, bytes]
 ) -> None:
     bench = TestBench(model, pages=50)
-    digest = TestBench(model, pages=1).load(adapters["rs-16"])
+    digest = digest_of(adapters["rs-16"])
     bench.engine.submit(greedy("late", PROMPT, digest, 3))
     bench.engine.submit(greedy("base", PROMPT, None, 3))
     assert bench.engine.wanted() == {digest}
@@ -182,23 +182,51 @@ def test_a_request_waits_for_its_adapter_and_others_overtake_it(
     assert {name for name, _ in bench.engine.step().pieces} == {"late", "base"}
 
 
-def test_the_least_recently_used_adapter_leaves_and_a_pinned_one_never() -> None:
-    residency = Residency(100)
-    one, two, three = Digest("1"), Digest("2"), Digest("3")
-    residency.add(one, 40)
-    residency.add(two, 40)
-    residency.pin(one)
-    assert residency.victims(20) == ()
-    assert residency.victims(60) == (two,)
-    assert residency.victims(61) is None
-    residency.unpin(one)
-    assert residency.victims(61) == (two, one)
-    residency.pin(two)
-    with pytest.raises(ValueError, match="pinned"):
-        residency.drop(two)
+def test_a_sequence_that_gives_way_goes_on_where_it_was(model: LoadedModel) -> None:
+    """Outputs are expected to be short, all turn out long, and the pool holds two of four."""
+    requests = [sampled(str(index), seed=index, tokens=60) for index in range(4)]
+    roomy = TestBench(model, pages=100).generate(requests)
+    tight = TestBench(model, pages=13)
+    tight.batcher._expected_share = 0.05
+    for request in requests:
+        tight.engine.submit(request)
+    answers: dict[RequestId, list[int]] = {request.id: [] for request in requests}
+    together = 0
+    while not (report := tight.engine.step()).is_idle:
+        together = max(together, report.running)
+        for name, piece in report.pieces:
+            answers[name] += piece.tokens
+    assert answers == roomy
+    assert together == 4
+    assert tight.pool.available == 13
+
+
+def test_a_request_that_waited_long_is_overtaken_no_more(model: LoadedModel) -> None:
+    bench = TestBench(model, Limits(patience_steps=20), pages=8)
+    bench.engine.submit(greedy("first", PROMPT, None, 60))  # 6 of 8 pages
+    bench.engine.submit(greedy("large", PROMPT, None, 100))  # all 8
+    started: dict[RequestId, int] = {}
+    for step in range(120):
+        if step % 4 == 0:
+            bench.engine.submit(greedy(f"small{step}", PROMPT[:4], None, 20))
+        for name, _ in bench.engine.step().pieces:
+            started.setdefault(name, step)
+    assert started[RequestId("small0")] == 0  # it fits beside the first
+    assert started[RequestId("large")] == 60  # nobody took what the first left
+
+
+def test_request_and_adapter_must_fit_together(
+    model: LoadedModel, adapters: dict[str, bytes]
+) -> None:
+    bench = TestBench(model, pages=30)
+    weights = bench.parse(adapters["rs-16"])
+    assert 18 < weights.pages < 30
+    digest = digest_of(adapters["rs-16"])
+    bench.engine.submit(greedy("a", PROMPT, digest, 200))
     with pytest.raises(ResourceExhausted):
-        residency.victims(101)
-    residency.add(three, 20)
-    assert residency.used_bytes == 100
-    with pytest.raises(ValueError, match="nobody pinned"):
-        residency.unpin(three)
+        bench.engine.reserve(digest, weights)
+    bench.engine.cancel(RequestId("a"))
+    bench.load(adapters["rs-16"])
+    bench.engine.submit(greedy("b", PROMPT, digest, 200))
+    refused = bench.engine.step().refused
+    assert [name for name, _ in refused] == ["b"]

@@ -10,15 +10,17 @@ import pytest
 
 from services.core.errors import CorruptData, InvalidRequest, ServingError, Unavailable
 from services.core.types import Digest, RequestId
+from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.worker import Worker
-from tests.engines import TestBench, greedy
+from tests.engines import TestBench, digest_of, greedy
 from tests.references import adapt, adapter_configs, canonical_of
 from tests.tiny_models import make_reference, save_reference
 
 PROMPT = list(range(2, 12))
+ELEMENTS = 3 * 2 * 16 * 16  # of a page: layers, keys and values, their width, tokens
 
 
 class Shelf:
@@ -36,7 +38,9 @@ class Shelf:
         await self.gate.wait()
         if digest not in self.files:
             raise Unavailable("the store is away")
-        return parse_adapter(self.files[digest], digest=digest, card=self.model.card)
+        return parse_adapter(
+            self.files[digest], digest=digest, card=self.model.card, page_elements=ELEMENTS
+        )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def bench(shelf: Shelf) -> TestBench:
 
 @pytest.fixture
 async def worker(shelf: Shelf, bench: TestBench) -> AsyncIterator[Worker]:
-    worker = Worker(bench.engine, shelf)
+    worker = Worker(bench.engine, shelf, HostCache(1 << 30))
     loop = asyncio.create_task(worker.run())
     yield worker
     loop.cancel()
@@ -67,7 +71,7 @@ def put(shelf: Shelf, bench: TestBench, reference: Any) -> Digest:
     adapted: Any = adapt(reference, adapter_configs()["all-8"], seed=1)
     data = canonical_of(adapted, shelf.model.card.fingerprint)
     adapted.unload()
-    digest = TestBench(shelf.model, pages=1).load(data)
+    digest = digest_of(data)
     shelf.files[digest] = data
     return digest
 

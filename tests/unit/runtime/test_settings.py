@@ -66,7 +66,7 @@ def test_nested_settings_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("LIMITS__MAX_SEQUENCES", "0"), ("LIMITS__PAGE_TOKENS", "-1"), ("KV_MEBIBYTES", "0")],
+    [("LIMITS__MAX_SEQUENCES", "0"), ("LIMITS__PAGE_TOKENS", "-1"), ("HOST_CACHE_MEBIBYTES", "0")],
 )
 def test_budgets_must_leave_room_to_work(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

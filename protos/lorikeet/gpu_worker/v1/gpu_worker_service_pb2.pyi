@@ -30,12 +30,17 @@ class GenerateRequest(_message.Message):
     ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """For logs."""
     base_fingerprint: _builtins.str
     """Fingerprint of the base model that the tokens are for; must be the worker's."""
     adapter_digest: _builtins.str
     """Digest of the adapter version; empty for the base model."""
+    cache_salt: _builtins.str
+    """Sequences of the same salt and adapter version use each other's cached prefixes; the gateway
+    passes the tenant. Empty: shared with nobody.
+    """
     @_builtins.property
     def prompt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt, at least one token."""
@@ -52,10 +57,11 @@ class GenerateRequest(_message.Message):
         adapter_digest: _builtins.str = ...,
         prompt: _abc.Iterable[_builtins.int] | None = ...,
         sampling: _generation_pb2.SamplingParams | None = ...,
+        cache_salt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

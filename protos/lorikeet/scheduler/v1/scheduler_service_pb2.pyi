@@ -74,9 +74,9 @@ class WorkerReport(_message.Message):
     waiting_sequences: _builtins.int
     """Sequences that wait inside the worker."""
     total_pages: _builtins.int
-    """KV pages in all."""
+    """Pages of the pool in all: keys, values and adapters share it."""
     free_pages: _builtins.int
-    """KV pages that nobody holds."""
+    """Pages that nobody uses: free, or cached and given up on demand."""
     steps: _builtins.int
     """Steps since the worker started."""
     draining: _builtins.bool

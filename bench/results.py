@@ -1,0 +1,60 @@
+"""Results as JSON: the figures, and the machine, commit and command that gave them."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def save(name: str, figures: dict[str, Any]) -> Path:
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    whole = {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "command": " ".join(["python -m", _module(), *sys.argv[1:]]),
+        "machine": machine(),
+        **figures,
+    }
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    return path
+
+
+def _module() -> str:
+    return f"bench.{Path(sys.argv[0]).stem}"
+
+
+def _commit() -> str:
+    """Marked when the tree has changes that no commit holds."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True, text=True, check=False, cwd=FOLDER.parent,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,73 @@
+"""What is measured: prompts, adapters and arrivals, the same for us and for our peers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.adapter_store.canonical import CanonicalAdapter, RawTensor, canonical
+from services.core.base_model import BaseModel
+
+RANKS = (8, 16, 32)
+PROMPT_TOKENS = 64
+OUTPUT_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that comes `at` seconds after the start; adapter is its index, or None."""
+
+    at: float
+    prompt: tuple[int, ...]
+    output_tokens: int
+    adapter: int | None
+
+
+def prompt(number: int, tokens: int = PROMPT_TOKENS) -> tuple[int, ...]:
+    """The prompts of ../shared/peers/workload.py."""
+    return tuple((7 * number + j) % 40_000 + 100 for j in range(tokens))
+
+
+def saturated(requests: int, adapters: int) -> list[Arrival]:
+    """All requests at once, adapters in turn."""
+    return [
+        Arrival(0.0, prompt(i), OUTPUT_TOKENS, i % adapters if adapters else None)
+        for i in range(requests)
+    ]
+
+
+def s_lora_trace(
+    *, adapters: int, alpha: float, rate: float, cv: float, seconds: float, seed: int = 42
+) -> list[Arrival]:
+    """S-LoRA's generator (benchmarks/trace.py): power-law adapters, Gamma gaps, U[8, 512) lengths.
+
+    alpha = 1 draws adapters uniformly; smaller is more skewed. cv = 1 is a Poisson process.
+    """
+    random = np.random.default_rng(seed)
+    count = int(rate * seconds)
+    which = (random.power(alpha, count) * adapters).astype(int)
+    moments = random.gamma(1 / cv**2, cv**2 / rate, count).cumsum()
+    lengths = random.integers(8, 512, (count, 2))
+    return [
+        Arrival(float(moment), prompt(i, int(inputs)), int(outputs), int(adapter))
+        for i, (moment, adapter, (inputs, outputs)) in enumerate(
+            zip(moments, which, lengths, strict=True)
+        )
+    ]
+
+
+def random_adapters(
+    base: BaseModel, count: int, *, ranks: Sequence[int] = RANKS, seed: int = 0
+) -> Iterator[CanonicalAdapter]:
+    """All-linear adapters with ranks in turn, alpha = 2 * rank, and a B that is not zero."""
+    random = np.random.default_rng(seed)
+    for index in range(count):
+        rank = ranks[index % len(ranks)]
+        tensors, scaling = {}, {}
+        for module in base.modules:
+            shapes = {"A": (rank, module.in_features), "B": (module.out_features, rank)}
+            for side, shape in shapes.items():
+                values = random.standard_normal(shape, np.float32) * np.float32(0.02)
+                tensors[f"{module.site}.{side}"] = RawTensor("F32", shape, values.tobytes())
+            scaling[module.site] = 2.0
+        yield canonical(tensors, scaling, base.fingerprint)

@@ -1,0 +1,178 @@
+"""The CPU's kernels: those of cpu.c where they are to be had, else their references."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from services.gpu_worker.kernels import reference
+from services.gpu_worker.kernels.native import library
+from services.gpu_worker.kernels.reference import Piece
+
+MOST_SLICES = 3
+PANEL = 16
+
+_int = ctypes.c_int32
+_long = ctypes.c_int64
+_pointer = ctypes.c_void_p
+
+
+class _Slice(ctypes.Structure):
+    _fields_ = (
+        ("up", _pointer),
+        ("rank_start", _int),
+        ("rank_end", _int),
+        ("column_start", _int),
+        ("column_end", _int),
+    )
+
+
+class _Piece(ctypes.Structure):
+    _fields_ = (
+        ("down", _pointer),
+        ("inputs", _int),
+        ("rank", _int),
+        ("slices", _int),
+        ("unused", _int),
+        ("slice", _Slice * MOST_SLICES),
+    )
+
+
+class _Site(ctypes.Structure):
+    _fields_ = (("pieces", _pointer), ("count", _long))
+
+
+class _Chunk(ctypes.Structure):
+    _fields_ = (("first", _int), ("count", _int), ("sites", _pointer))
+
+
+class Bank:
+    """One resident adapter, ready to multiply: its pieces by site number, for torch and for C."""
+
+    def __init__(self, sites: Sequence[Sequence[Piece]]) -> None:
+        pieces = [piece for site in sites for piece in site]
+        self.sites = sites
+        self.most_rank = max((piece.down.shape[0] for piece in pieces), default=0)
+        self.most_pieces = max((len(site) for site in sites), default=0)
+        self._pieces = (_Piece * len(pieces))(*(_in_c(piece) for piece in pieces))
+        self._sites = (_Site * len(sites))()
+        at = 0
+        for index, site in enumerate(sites):
+            address = ctypes.addressof(self._pieces) + at * ctypes.sizeof(_Piece)
+            self._sites[index] = _Site(address, len(site))
+            at += len(site)
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self._sites)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Neighbouring rows of one adapter; rows of the base model are in none."""
+
+    first: int
+    last: int
+    bank: Bank
+
+
+class Deltas:
+    """What all adapters of a step add, made once a step and used at every site."""
+
+    def __init__(self, segments: Sequence[Segment], rows: int) -> None:
+        self._library = library()
+        self._segments = segments
+        self._chunks = (_Chunk * len(segments))(
+            *(_Chunk(s.first, s.last - s.first, s.bank.address) for s in segments)
+        )
+        self._most_rows = max((s.last - s.first for s in segments), default=0)
+        self._most_rank = max((s.bank.most_rank for s in segments), default=0)
+        self._most_pieces = max((s.bank.most_pieces for s in segments), default=0)
+        self._hidden = torch.empty(rows, self._most_rank)
+
+    def add(self, y: Tensor, x: Tensor, site: int) -> Tensor:
+        """Add to y [tokens, out] what each segment's adapter makes of x [tokens, in]."""
+        if not self._segments:
+            return y
+        if self._library is not None:
+            self._library.lorikeet_add_deltas(
+                _pointer(x.data_ptr()), _long(x.stride(0)),
+                _pointer(y.data_ptr()), _long(y.stride(0)),
+                self._chunks, _int(len(self._chunks)), _int(site),
+                _pointer(self._hidden.data_ptr()),
+                _int(self._most_rows), _int(self._most_rank), _int(self._most_pieces),
+                _int(y.shape[1]),
+            )  # fmt: skip
+            return y
+        for segment in self._segments:
+            rows = slice(segment.first, segment.last)
+            reference.add_delta(y[rows], x[rows], segment.bank.sites[site])
+        return y
+
+
+class Linear:
+    """y = x W^T + b, with W laid out for the processor once."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """weight: [out, in]"""
+        self._library = library()
+        self._out, self._in = weight.shape
+        self._bias = bias
+        self._weight = weight
+        if self._library is not None:
+            panels = -(-self._out // PANEL)
+            self._weight = torch.empty(panels, self._in, PANEL)
+            self._library.lorikeet_pack(
+                _pointer(weight.contiguous().data_ptr()), _pointer(self._weight.data_ptr()),
+                _int(self._out), _int(self._in),
+            )  # fmt: skip
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: [tokens, in] -> [tokens, out]"""
+        if self._library is None:
+            return linear(x, self._weight, self._bias)
+        y = torch.empty(x.shape[0], self._out)
+        self._library.lorikeet_linear(
+            _pointer(x.data_ptr()), _long(x.stride(0)), _pointer(self._weight.data_ptr()),
+            _pointer(0 if self._bias is None else self._bias.data_ptr()),
+            _pointer(y.data_ptr()), _long(y.stride(0)),
+            _int(x.shape[0]), _int(self._out), _int(self._in),
+        )  # fmt: skip
+        return y
+
+
+def decode_attention(
+    q: Tensor, keys: Tensor, values: Tensor, *, tables: Tensor, starts: Tensor, ends: Tensor
+) -> Tensor:
+    """See reference.decode_attention; tables, starts and ends are int32."""
+    native = library()
+    out = torch.empty_like(q)
+    batch, heads, head = q.shape
+    _, kv_heads, page_tokens, _ = keys.shape
+    if native is None or native.lorikeet_decode_attention(
+        _pointer(q.data_ptr()), _pointer(out.data_ptr()),
+        _pointer(keys.data_ptr()), _pointer(values.data_ptr()), _long(keys.stride(0)),
+        _pointer(tables.data_ptr()), _long(tables.shape[1]),
+        _pointer(starts.data_ptr()), _pointer(ends.data_ptr()),
+        _int(batch), _int(kv_heads), _int(heads // kv_heads), _int(head), _int(page_tokens),
+        ctypes.c_float(head**-0.5),
+    ):  # fmt: skip
+        return reference.decode_attention(q, keys, values, tables=tables, starts=starts, ends=ends)
+    return out
+
+
+def _in_c(piece: Piece) -> Any:
+    slices = (
+        _Slice(
+            part.up.data_ptr(), part.rank_start, part.rank_end, part.column_start, part.column_end
+        )
+        for part in piece.slices
+    )
+    rank, inputs = piece.down.shape
+    return _Piece(
+        piece.down.data_ptr(), inputs, rank, len(piece.slices), 0, (_Slice * MOST_SLICES)(*slices)
+    )

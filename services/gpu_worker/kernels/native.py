@@ -1,0 +1,70 @@
+"""The C loops of cpu.c: compiled once for this machine's processor, called on tensors' memory."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import structlog
+import torch
+
+log = structlog.get_logger()
+
+SOURCE = Path(__file__).parent / "cpu.c"
+# -ffast-math as a whole would change how the process treats denormal numbers.
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-fassociative-math",
+    "-shared",
+    "-fPIC",
+)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """None where it cannot be compiled or loaded: the reference then does the work, slowly.
+
+    torch is loaded already, so both share one OpenMP library and one set of threads.
+    """
+    assert torch.get_num_threads()
+    try:
+        return ctypes.CDLL(str(_compiled()))
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", b"") or b""
+        log.warning("native_kernels_missing", why=str(error), compiler=said.decode()[-500:])
+        return None
+
+
+def _compiled() -> Path:
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise OSError("there is no C compiler (set CC)")
+    key = hashlib.sha256(SOURCE.read_bytes())
+    key.update(f"{compiler} {FLAGS} {platform.machine()} {_processor()}".encode())
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorikeet"
+    path = folder / f"cpu-{key.hexdigest()[:16]}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / path.name
+            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+            subprocess.run(command, check=True, capture_output=True)
+            made.replace(path)
+    return path
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else ()
+    return next((line for line in lines if line.startswith("flags")), platform.processor())

@@ -1,0 +1,61 @@
+"""What every kernel means, in torch: slow, short, and what the fast ones are tested against."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A module's share of a fused linear: rows of `down`, columns of the output, and B."""
+
+    rank_start: int
+    rank_end: int
+    column_start: int
+    column_end: int
+    up: Tensor  # [rank_end - rank_start, column_end - column_start]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of what one adapter adds to one fused linear: x -> (x down^T) up, slice by slice."""
+
+    down: Tensor  # [ranks of all slices, in]
+    slices: Sequence[Slice]
+
+
+def add_delta(y: Tensor, x: Tensor, pieces: Sequence[Piece]) -> None:
+    """x: [tokens, in]; y: [tokens, out], changed in place."""
+    for piece in pieces:
+        h = x @ piece.down.T
+        for part in piece.slices:
+            y[:, part.column_start : part.column_end].addmm_(
+                h[:, part.rank_start : part.rank_end], part.up
+            )
+
+
+def decode_attention(
+    q: Tensor, keys: Tensor, values: Tensor, *, tables: Tensor, starts: Tensor, ends: Tensor
+) -> Tensor:
+    """q: [B, heads, head_dim], one token a sequence, that sees its positions starts to ends - 1.
+
+    keys, values: [pages, kv_heads, page_tokens, head_dim]; tables: [B, P] pages by position.
+    The query heads that share a key head are laid out as rows of it, so nothing is repeated.
+    """
+    positions = torch.arange(tables.shape[1] * keys.shape[2])
+    visible = (positions >= starts.unsqueeze(1)) & (positions < ends.unsqueeze(1))
+    seen = scaled_dot_product_attention(
+        torch.unflatten(q, 1, (keys.shape[1], -1)),
+        gather_pages(keys, tables),
+        gather_pages(values, tables),
+        attn_mask=visible[:, None, None, :],
+    )
+    return seen.flatten(1, 2)
+
+
+def gather_pages(cache: Tensor, tables: Tensor) -> Tensor:
+    """[B, kv_heads, P * page_tokens, head_dim] of the pages [B, P]."""
+    return cache[tables].transpose(1, 2).flatten(2, 3)

@@ -1,0 +1,101 @@
+"""The C kernels against their torch references, on pages poisoned with NaN."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from services.gpu_worker.kernels import cpu, reference
+from services.gpu_worker.kernels.native import library
+from services.gpu_worker.model.packing import FUSED, SITES, Factors, Packing, pack
+
+SHAPES = {"q": (576, 576), "k": (576, 192), "v": (576, 192), "o": (576, 576)}
+SHAPES |= {"gate": (576, 1536), "up": (576, 1536), "down": (1536, 576)}
+WIDTHS = {f"0.{name}": width for name, (_, width) in SHAPES.items()}
+
+
+def test_there_is_a_compiler_here() -> None:
+    assert library() is not None
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head"), [(9, 3, 64), (32, 8, 128), (4, 4, 20)])
+@pytest.mark.parametrize("window", [None, 7])
+def test_attention_over_pages(heads: int, kv_heads: int, head: int, window: int | None) -> None:
+    torch.manual_seed(0)
+    ends = torch.tensor([1, 15, 16, 17, 100], dtype=torch.int32)
+    starts = (ends - (window or 1000)).clamp_min(0)
+    arena = torch.full((64, 2, 2, kv_heads, 16, head), float("nan"))
+    tables = torch.randperm(64)[: 5 * 7].view(5, 7).int()
+    for row, end in enumerate(ends.tolist()):
+        for position in range(end):
+            page, offset = int(tables[row, position // 16]), position % 16
+            arena[page, 1, :, :, offset] = torch.randn(2, kv_heads, head) * 3
+    q = torch.randn(5, heads, head)
+    keys, values = arena[:, 1, 0], arena[:, 1, 1]
+    ours = cpu.decode_attention(q, keys, values, tables=tables, starts=starts, ends=ends)
+    expected = reference.decode_attention(
+        q, keys.nan_to_num(), values.nan_to_num(), tables=tables, starts=starts, ends=ends
+    )
+    torch.testing.assert_close(ours, expected, atol=2e-5, rtol=1e-5)
+
+
+def adapter(rank: int, modules: list[str], *, seed: int, elements: int) -> Packing:
+    torch.manual_seed(seed)
+    sites = {
+        f"0.{name}": Factors(torch.randn(rank, SHAPES[name][0]), torch.randn(rank, SHAPES[name][1]))
+        for name in modules
+    }
+    return pack(sites, WIDTHS, layers=1, elements=elements)
+
+
+def bank(packing: Packing, *, seed: int) -> cpu.Bank:
+    """In shuffled pages of an arena whose other pages are poison."""
+    torch.manual_seed(seed)
+    count, elements = packing.image.shape
+    memory = torch.full((count + 3, elements), float("nan"))
+    pages = torch.randperm(count + 3)[:count].tolist()
+    memory[pages] = packing.image
+    return cpu.Bank(packing.bind(memory, pages))
+
+
+@pytest.mark.parametrize("elements", [200_000, 30_000, 2_112], ids=["one", "several", "cut"])
+def test_many_adapters_at_once(elements: int) -> None:
+    ranks_and_modules = [(8, list(SHAPES)), (64, ["q", "v"]), (24, ["k", "down"]), (1, ["up"])]
+    packings = [
+        adapter(rank, modules, seed=seed, elements=elements)
+        for seed, (rank, modules) in enumerate(ranks_and_modules)
+    ]
+    banks = [bank(packing, seed=seed) for seed, packing in enumerate(packings)]
+    spans = [(2, 3), (3, 7), (7, 8), (9, 60)]  # rows 0, 1 and 8 are the base model's
+    segments = [cpu.Segment(a, b, bank) for (a, b), bank in zip(spans, banks, strict=True)]
+    deltas = cpu.Deltas(segments, 64)
+    for fused, modules in FUSED.items():
+        x = torch.randn(64, SHAPES[modules[0]][0])
+        y = torch.randn(64, sum(SHAPES[name][1] for name in modules))
+        expected = y.clone()
+        for segment in segments:
+            rows = slice(segment.first, segment.last)
+            reference.add_delta(expected[rows], x[rows], segment.bank.sites[SITES[fused]])
+        untouched = y[[0, 1, 8]].clone()
+        deltas.add(y, x, SITES[fused])
+        torch.testing.assert_close(y, expected, atol=2e-3, rtol=1e-4)
+        assert torch.equal(y[[0, 1, 8]], untouched)
+
+
+def test_packing_wastes_little_and_loses_nothing() -> None:
+    packing = adapter(8, list(SHAPES), seed=0, elements=40_000)
+    true = sum(8 * (wide + tall) for wide, tall in SHAPES.values())
+    assert packing.image.numel() <= true + 40_000
+    dense: dict[str, Tensor] = {}
+    for fused, modules in FUSED.items():
+        wide = SHAPES[modules[0]][0]
+        y = torch.zeros(wide, sum(SHAPES[name][1] for name in modules))
+        pieces = packing.bind(packing.image, range(len(packing.image)))[SITES[fused]]
+        reference.add_delta(y, torch.eye(wide), pieces)
+        at = 0
+        for name in modules:
+            dense[name] = y[:, at : at + SHAPES[name][1]]
+            at += SHAPES[name][1]
+    torch.manual_seed(0)
+    for name, (wide, tall) in SHAPES.items():
+        a, b = torch.randn(8, wide), torch.randn(8, tall)
+        torch.testing.assert_close(dense[name], a.T @ b, atol=1e-4, rtol=1e-4)
