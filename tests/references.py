@@ -34,9 +34,9 @@ def adapter_configs() -> dict[str, LoraConfig]:
     return {
         "qv-4": lora(4, 8, ["q_proj", "v_proj"]),
         "all-8": lora(8, 16, "all-linear"),
-        "rs-16": lora(16, 16, EVERY_LINEAR, use_rslora=True),
+        "rs-16": lora(16, 4, EVERY_LINEAR, use_rslora=True),
         "all-64": lora(64, 64, EVERY_LINEAR),
-        "layers-24": lora(24, 24, ["q_proj", "down_proj"], layers_to_transform=[0, 1]),
+        "layers-24": lora(24, 96, ["q_proj", "down_proj"], layers_to_transform=[0, 1]),
         "pattern-8": lora(
             8,
             16,

@@ -90,12 +90,13 @@ def test_a_mixed_batch_gives_every_request_its_own_models_answer(
             adapted.unload()
     print("largest difference of a logit:", {k: f"{v:.2e}" for k, v in worst.items()})
     print(f"beyond 1e-4: {beyond} of {compared}")
-    # Logits reach 45 and fp32 is noisy here: the reference itself is up to 1.4e-4 from its own
+    # Logits reach 45 and fp32 is noisy here: transformers itself is up to 1.4e-4 from its own
     # answer in float64.
     assert beyond < 1e-4 * compared
-    assert max(worst.values()) <= 2e-4
-    distinct = {tuple(answers[request.id]) for request in requests}
-    assert len(distinct) > 0.7 * len(requests)  # the adapters do change the answers
+    assert max(worst.values()) <= 3e-4
+    for name in adapter_configs():  # an adapter that is skipped would be noticed
+        pairs = [(f"{name}/{i}", f"base/{i}") for i in range(len(prompts))]
+        assert any(answers[RequestId(a)] != answers[RequestId(b)] for a, b in pairs), name
 
     alone = TestBench(model)
     for name in ("all-8", "pattern-8"):
