@@ -89,36 +89,6 @@ void lorikeet_pack(const float *w, float *packed, int n, int k) {
                 j < n ? w[(int64_t)j * k + i] : 0.0f;
 }
 
-/* y[m, n] = x[m, k] w^T + bias. */
-void lorikeet_linear(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
-                     int64_t ys, int m, int n, int k) {
-    const int panels = (n + PANEL - 1) / PANEL;
-#pragma omp parallel
-    for (int row = 0; row < m; row += HEIGHT) {
-        const int rows = m - row < HEIGHT ? m - row : HEIGHT;
-        for (int d = 0; d < k; d += DEPTH) {
-            const int depth = k - d < DEPTH ? k - d : DEPTH;
-            const float *from = x + row * xs + d;
-#pragma omp for schedule(static) nowait
-            for (int p = 0; p < panels; p++) {
-                const float *b = packed + ((int64_t)p * k + d) * PANEL;
-                float *to = y + row * ys + p * PANEL;
-                const int columns = n - p * PANEL < PANEL ? n - p * PANEL : PANEL;
-                if (columns == PANEL && !(bias && d == 0)) {
-                    tiles(from, xs, b, PANEL, to, ys, depth, rows, d > 0);
-                    continue;
-                }
-                float own[HEIGHT * PANEL];
-                tiles(from, xs, b, PANEL, own, PANEL, depth, rows, 0);
-                for (int i = 0; i < rows; i++)
-                    for (int j = 0; j < columns; j++)
-                        to[i * ys + j] = own[i * PANEL + j] +
-                            (d > 0 ? to[i * ys + j] : bias ? bias[p * PANEL + j] : 0.0f);
-            }
-        }
-    }
-}
-
 static inline float dot(const float *a, const float *b, int n) {
     float sum = 0.0f;
     for (int i = 0; i < n; i++) sum += a[i] * b[i];
@@ -280,56 +250,105 @@ static void expand(const float *h, int64_t hs, const float *b, int64_t bs, float
         add_rows(y + i * ys + done, h + i * hs, b + done, bs, ranks, width - done);
 }
 
-/* y[rows of chunk] += (x[rows of chunk] A^T) B at one site, for every chunk.
- * h: room for [rows of x, most_rank]. */
-void lorikeet_add_deltas(
-    const float *x, int64_t x_stride, float *y, int64_t y_stride, const Chunk *chunks,
-    int chunks_count, int site, float *h, int most_rows, int most_rank, int most_pieces,
-    int most_columns) {
-    const int row_blocks = (most_rows + BLOCK - 1) / BLOCK;
-    const int rank_blocks = (most_rank + RANKS - 1) / RANKS;
-    const int column_blocks = (most_columns + COLUMNS - 1) / COLUMNS;
-#pragma omp parallel
-    for (int p = 0; p < most_pieces; p++) {
-#pragma omp for collapse(3) schedule(dynamic, 4)
-        for (int c = 0; c < chunks_count; c++) {
-            for (int rows = 0; rows < row_blocks; rows++) {
-                for (int ranks = 0; ranks < rank_blocks; ranks++) {
-                    const Chunk *chunk = chunks + c;
-                    if (p >= chunk->sites[site].count || rows * BLOCK >= chunk->count) continue;
-                    const Piece *piece = chunk->sites[site].pieces + p;
-                    const int r = ranks * RANKS, left = chunk->count - rows * BLOCK;
-                    if (r >= piece->rank) continue;
-                    const int64_t first = chunk->first + rows * BLOCK;
-                    shrink(x + first * x_stride, x_stride,
-                           piece->down + (int64_t)r * piece->inputs, piece->inputs,
-                           h + first * most_rank + r, most_rank, left < BLOCK ? left : BLOCK,
-                           piece->rank - r < RANKS ? piece->rank - r : RANKS);
-                }
+/* What the adapters of a step add: chunks, and room for their hidden values, [rows, most_rank]. */
+typedef struct {
+    const Chunk *chunks;
+    float *h;
+    int32_t count, most_rows, most_rank, most_pieces;
+} Deltas;
+
+/* h = x A^T of the p-th piece of every chunk. */
+static void shrink_all(const float *x, int64_t xs, const Deltas *deltas, int site, int p) {
+    const int row_blocks = (deltas->most_rows + BLOCK - 1) / BLOCK;
+    const int rank_blocks = (deltas->most_rank + RANKS - 1) / RANKS;
+    const int64_t hs = deltas->most_rank;
+#pragma omp for collapse(3) schedule(dynamic, 4) nowait
+    for (int c = 0; c < deltas->count; c++) {
+        for (int rows = 0; rows < row_blocks; rows++) {
+            for (int ranks = 0; ranks < rank_blocks; ranks++) {
+                const Chunk *chunk = deltas->chunks + c;
+                if (p >= chunk->sites[site].count || rows * BLOCK >= chunk->count) continue;
+                const Piece *piece = chunk->sites[site].pieces + p;
+                const int r = ranks * RANKS, left = chunk->count - rows * BLOCK;
+                if (r >= piece->rank) continue;
+                const int64_t first = chunk->first + rows * BLOCK;
+                shrink(x + first * xs, xs, piece->down + (int64_t)r * piece->inputs,
+                       piece->inputs, deltas->h + first * hs + r, hs, left < BLOCK ? left : BLOCK,
+                       piece->rank - r < RANKS ? piece->rank - r : RANKS);
             }
         }
+    }
+}
+
+/* y += h B of the p-th piece of every chunk. */
+static void expand_all(float *y, int64_t ys, const Deltas *deltas, int site, int p, int columns) {
+    const int row_blocks = (deltas->most_rows + BLOCK - 1) / BLOCK;
+    const int column_blocks = (columns + COLUMNS - 1) / COLUMNS;
+    const int64_t hs = deltas->most_rank;
 #pragma omp for collapse(3) schedule(dynamic, 4)
-        for (int c = 0; c < chunks_count; c++) {
-            for (int rows = 0; rows < row_blocks; rows++) {
-                for (int block = 0; block < MOST_SLICES * column_blocks; block++) {
-                    const Chunk *chunk = chunks + c;
-                    if (p >= chunk->sites[site].count || rows * BLOCK >= chunk->count) continue;
-                    const Piece *piece = chunk->sites[site].pieces + p;
-                    const int s = block / column_blocks, from = block % column_blocks * COLUMNS;
-                    if (s >= piece->slices) continue;
-                    const int start = piece->slice[s].column_start;
-                    const int width = piece->slice[s].column_end - start;
-                    if (from >= width) continue;
-                    const int64_t first = chunk->first + rows * BLOCK;
-                    const int left = chunk->count - rows * BLOCK;
-                    expand(h + first * most_rank + piece->slice[s].rank_start, most_rank,
-                           piece->slice[s].up + from, width,
-                           y + first * y_stride + start + from, y_stride,
-                           left < BLOCK ? left : BLOCK,
-                           piece->slice[s].rank_end - piece->slice[s].rank_start,
-                           width - from < COLUMNS ? width - from : COLUMNS);
-                }
+    for (int c = 0; c < deltas->count; c++) {
+        for (int rows = 0; rows < row_blocks; rows++) {
+            for (int block = 0; block < MOST_SLICES * column_blocks; block++) {
+                const Chunk *chunk = deltas->chunks + c;
+                if (p >= chunk->sites[site].count || rows * BLOCK >= chunk->count) continue;
+                const Piece *piece = chunk->sites[site].pieces + p;
+                const int s = block / column_blocks, from = block % column_blocks * COLUMNS;
+                if (s >= piece->slices) continue;
+                const int start = piece->slice[s].column_start;
+                const int width = piece->slice[s].column_end - start;
+                if (from >= width) continue;
+                const int64_t first = chunk->first + rows * BLOCK;
+                const int left = chunk->count - rows * BLOCK;
+                expand(deltas->h + first * hs + piece->slice[s].rank_start, hs,
+                       piece->slice[s].up + from, width, y + first * ys + start + from, ys,
+                       left < BLOCK ? left : BLOCK,
+                       piece->slice[s].rank_end - piece->slice[s].rank_start,
+                       width - from < COLUMNS ? width - from : COLUMNS);
             }
+        }
+    }
+}
+
+/* One panel of y[rows, n] = x[rows, k] w^T + bias. */
+static void panel_of(const float *x, int64_t xs, const float *b, const float *bias, float *y,
+                     int64_t ys, int rows, int columns, int k) {
+    if (columns == PANEL && !bias) {
+        for (int d = 0; d < k; d += DEPTH)
+            tiles(x + d, xs, b + (int64_t)d * PANEL, PANEL, y, ys,
+                  k - d < DEPTH ? k - d : DEPTH, rows, d > 0);
+        return;
+    }
+    float own[HEIGHT * PANEL];
+    for (int d = 0; d < k; d += DEPTH)
+        tiles(x + d, xs, b + (int64_t)d * PANEL, PANEL, own, PANEL,
+              k - d < DEPTH ? k - d : DEPTH, rows, d > 0);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            y[i * ys + j] = own[i * PANEL + j] + (bias ? bias[j] : 0.0f);
+}
+
+/* y[m, n] = x[m, k] w^T + bias, and for the rows of every chunk + (x A^T) B at this site. */
+void lorikeet_linear(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
+                     int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
+    const int panels = (n + PANEL - 1) / PANEL, heights = (m + HEIGHT - 1) / HEIGHT;
+#pragma omp parallel
+    {
+        if (deltas) shrink_all(x, xs, deltas, site, 0);
+#pragma omp for collapse(2) schedule(dynamic, 4)
+        for (int block = 0; block < heights; block++) {
+            for (int p = 0; p < panels; p++) {
+                const int row = block * HEIGHT, at = p * PANEL;
+                panel_of(x + row * xs, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias,
+                         y + row * ys + at, ys, m - row < HEIGHT ? m - row : HEIGHT,
+                         n - at < PANEL ? n - at : PANEL, k);
+            }
+        }
+        for (int p = 0; deltas && p < deltas->most_pieces; p++) {
+            if (p > 0) {
+                shrink_all(x, xs, deltas, site, p);
+#pragma omp barrier
+            }
+            expand_all(y, ys, deltas, site, p, n);
         }
     }
 }

@@ -50,6 +50,17 @@ class _Chunk(ctypes.Structure):
     _fields_ = (("first", _int), ("count", _int), ("sites", _pointer))
 
 
+class _Deltas(ctypes.Structure):
+    _fields_ = (
+        ("chunks", _pointer),
+        ("h", _pointer),
+        ("count", _int),
+        ("most_rows", _int),
+        ("most_rank", _int),
+        ("most_pieces", _int),
+    )
+
+
 class Bank:
     """One resident adapter, ready to multiply: its pieces by site number, for torch and for C."""
 
@@ -81,48 +92,40 @@ class Segment:
 
 
 class Deltas:
-    """What all adapters of a step add, made once a step and used at every site."""
+    """What all adapters of a step add, made once a step and used by every linear."""
 
     def __init__(self, segments: Sequence[Segment], rows: int) -> None:
-        self._library = library()
-        self._segments = segments
-        self._chunks = (_Chunk * len(segments))(
+        self.segments = segments
+        chunks = (_Chunk * len(segments))(
             *(_Chunk(s.first, s.last - s.first, s.bank.address) for s in segments)
         )
-        self._most_rows = max((s.last - s.first for s in segments), default=0)
-        self._most_rank = max((s.bank.most_rank for s in segments), default=0)
-        self._most_pieces = max((s.bank.most_pieces for s in segments), default=0)
-        self._hidden = torch.empty(rows, self._most_rank)
+        most_rank = max((s.bank.most_rank for s in segments), default=0)
+        hidden = torch.empty(rows, most_rank)
+        self._kept = (chunks, hidden)  # C has their addresses
+        self._in_c = _Deltas(
+            ctypes.addressof(chunks),
+            hidden.data_ptr(),
+            len(segments),
+            max((s.last - s.first for s in segments), default=0),
+            most_rank,
+            max((s.bank.most_pieces for s in segments), default=0),
+        )
 
-    def add(self, y: Tensor, x: Tensor, site: int) -> Tensor:
-        """Add to y [tokens, out] what each segment's adapter makes of x [tokens, in]."""
-        if not self._segments:
-            return y
-        if self._library is not None:
-            self._library.lorikeet_add_deltas(
-                _pointer(x.data_ptr()), _long(x.stride(0)),
-                _pointer(y.data_ptr()), _long(y.stride(0)),
-                self._chunks, _int(len(self._chunks)), _int(site),
-                _pointer(self._hidden.data_ptr()),
-                _int(self._most_rows), _int(self._most_rank), _int(self._most_pieces),
-                _int(y.shape[1]),
-            )  # fmt: skip
-            return y
-        for segment in self._segments:
-            rows = slice(segment.first, segment.last)
-            reference.add_delta(y[rows], x[rows], segment.bank.sites[site])
-        return y
+    @property
+    def address(self) -> int | None:
+        return ctypes.addressof(self._in_c) if self.segments else None
 
 
 class Linear:
-    """y = x W^T + b, with W laid out for the processor once."""
+    """y = x W^T + b, with W laid out for the processor once; `site` is its number to adapters."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> None:
         """weight: [out, in]"""
         self._library = library()
         self._out, self._in = weight.shape
         self._bias = bias
         self._weight = weight
+        self._site = site
         if self._library is not None:
             panels = -(-self._out // PANEL)
             self._weight = torch.empty(panels, self._in, PANEL)
@@ -131,16 +134,21 @@ class Linear:
                 _int(self._out), _int(self._in),
             )  # fmt: skip
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x: [tokens, in] -> [tokens, out]"""
+    def __call__(self, x: Tensor, deltas: Deltas | None = None) -> Tensor:
+        """x: [tokens, in] -> [tokens, out], with what the tokens' adapters add."""
         if self._library is None:
-            return linear(x, self._weight, self._bias)
+            y = linear(x, self._weight, self._bias)
+            for segment in deltas.segments if deltas is not None else ():
+                rows = slice(segment.first, segment.last)
+                reference.add_delta(y[rows], x[rows], segment.bank.sites[self._site])
+            return y
         y = torch.empty(x.shape[0], self._out)
         self._library.lorikeet_linear(
             _pointer(x.data_ptr()), _long(x.stride(0)), _pointer(self._weight.data_ptr()),
             _pointer(0 if self._bias is None else self._bias.data_ptr()),
             _pointer(y.data_ptr()), _long(y.stride(0)),
             _int(x.shape[0]), _int(self._out), _int(self._in),
+            _pointer(None if deltas is None else deltas.address), _int(self._site),
         )  # fmt: skip
         return y
 

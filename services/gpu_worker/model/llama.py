@@ -39,10 +39,10 @@ class Llama:
         """Logits of the sampling rows, [B, vocabulary]."""
         x = self.embedding[step.tokens]
         rotation = self.rope.at(step.positions)
-        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+        for layer, cache in zip(self.layers, caches, strict=True):
             normed = self._norm(x, layer.attention_norm)
-            x = x + self._attend(layer, index, normed, step, cache=cache, rotation=rotation)
-            x = x + self._mlp(layer, index, self._norm(x, layer.mlp_norm), step)
+            x = x + self._attend(layer, normed, step, cache=cache, rotation=rotation)
+            x = x + self._mlp(layer, self._norm(x, layer.mlp_norm), step)
         if not step.sampling_rows.numel():
             return x.new_empty(0, self.config.vocabulary)
         return self.head(self._norm(x[step.sampling_rows], self.norm))
@@ -50,7 +50,6 @@ class Llama:
     def _attend(
         self,
         layer: Layer,
-        index: int,
         x: Tensor,
         step: StepInputs,
         *,
@@ -58,21 +57,17 @@ class Llama:
         rotation: tuple[Tensor, Tensor],
     ) -> Tensor:
         config = self.config
-        site = index * len(FUSED)
-        qkv = step.deltas.add(layer.qkv(x), x, site + SITES["qkv"])
+        qkv = layer.qkv(x, step.deltas)
         q, k, v = qkv.split((config.q_width, config.kv_width, config.kv_width), dim=-1)
         heads = (-1, config.head_dim)
         q = rotate(q.unflatten(-1, heads), *rotation)
         cache.write(rotate(k.unflatten(-1, heads), *rotation), v.unflatten(-1, heads), step.kv)
         seen = paged_attention(q, cache, step.kv)
-        return step.deltas.add(layer.o(seen), seen, site + SITES["o"])
+        return layer.o(seen, step.deltas)
 
-    def _mlp(self, layer: Layer, index: int, x: Tensor, step: StepInputs) -> Tensor:
-        site = index * len(FUSED)
-        both = step.deltas.add(layer.gate_up(x), x, site + SITES["gate_up"])
-        gate, up = both.chunk(2, -1)
-        inner = silu(gate) * up
-        return step.deltas.add(layer.down(inner), inner, site + SITES["down"])
+    def _mlp(self, layer: Layer, x: Tensor, step: StepInputs) -> Tensor:
+        gate, up = layer.gate_up(x, step.deltas).chunk(2, -1)
+        return layer.down(silu(gate) * up, step.deltas)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(x, (x.shape[-1],), weight, self.config.norm_eps)
@@ -91,21 +86,29 @@ def build_llama(
             raise FailedPrecondition(f"{name} has shape {found}, the config says {list(shape)}")
         return weights[name].float()
 
-    def joined(prefix: str, names: Mapping[str, int], width: int, *, bias: bool) -> Linear:
-        weight = torch.cat([take(f"{prefix}.{n}.weight", out, width) for n, out in names.items()])
-        biases = [take(f"{prefix}.{n}.bias", out) for n, out in names.items()] if bias else []
-        return Linear(weight, torch.cat(biases) if biases else None)
+    def joined(
+        index: int, fused: str, outputs: Mapping[str, int], width: int, *, bias: bool
+    ) -> Linear:
+        at = f"model.layers.{index}"
+        weight = torch.cat([take(f"{at}.{n}.weight", out, width) for n, out in outputs.items()])
+        biases = [take(f"{at}.{n}.bias", out) for n, out in outputs.items()] if bias else []
+        site = index * len(FUSED) + SITES[fused]
+        return Linear(weight, torch.cat(biases) if biases else None, site=site)
 
     def layer(index: int) -> Layer:
         at = f"model.layers.{index}"
-        qkv = {"q_proj": config.q_width, "k_proj": config.kv_width, "v_proj": config.kv_width}
-        gate_up = {"gate_proj": config.intermediate, "up_proj": config.intermediate}
-        o, down = {"o_proj": config.hidden}, {"down_proj": config.hidden}
+        qkv = {
+            "self_attn.q_proj": config.q_width,
+            "self_attn.k_proj": config.kv_width,
+            "self_attn.v_proj": config.kv_width,
+        }
+        gate_up = {"mlp.gate_proj": config.intermediate, "mlp.up_proj": config.intermediate}
+        o, down = {"self_attn.o_proj": config.hidden}, {"mlp.down_proj": config.hidden}
         return Layer(
-            qkv=joined(f"{at}.self_attn", qkv, config.hidden, bias=config.qkv_bias),
-            o=joined(f"{at}.self_attn", o, config.q_width, bias=config.output_bias),
-            gate_up=joined(f"{at}.mlp", gate_up, config.hidden, bias=config.mlp_bias),
-            down=joined(f"{at}.mlp", down, config.intermediate, bias=config.mlp_bias),
+            qkv=joined(index, "qkv", qkv, config.hidden, bias=config.qkv_bias),
+            o=joined(index, "o", o, config.q_width, bias=config.output_bias),
+            gate_up=joined(index, "gate_up", gate_up, config.hidden, bias=config.mlp_bias),
+            down=joined(index, "down", down, config.intermediate, bias=config.mlp_bias),
             attention_norm=take(f"{at}.input_layernorm.weight", config.hidden),
             mlp_norm=take(f"{at}.post_attention_layernorm.weight", config.hidden),
         )

@@ -69,16 +69,26 @@ def test_many_adapters_at_once(elements: int) -> None:
     segments = [cpu.Segment(a, b, bank) for (a, b), bank in zip(spans, banks, strict=True)]
     deltas = cpu.Deltas(segments, 64)
     for fused, modules in FUSED.items():
-        x = torch.randn(64, SHAPES[modules[0]][0])
-        y = torch.randn(64, sum(SHAPES[name][1] for name in modules))
-        expected = y.clone()
+        wide, tall = SHAPES[modules[0]][0], sum(SHAPES[name][1] for name in modules)
+        x, weight, bias = torch.randn(64, wide), torch.randn(tall, wide), torch.randn(tall)
+        expected = x @ weight.T + bias
         for segment in segments:
             rows = slice(segment.first, segment.last)
             reference.add_delta(expected[rows], x[rows], segment.bank.sites[SITES[fused]])
-        untouched = y[[0, 1, 8]].clone()
-        deltas.add(y, x, SITES[fused])
-        torch.testing.assert_close(y, expected, atol=2e-3, rtol=1e-4)
-        assert torch.equal(y[[0, 1, 8]], untouched)
+        y = cpu.Linear(weight, bias, site=SITES[fused])(x, deltas)
+        torch.testing.assert_close(y, expected, atol=3e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6, 7, 32, 95, 96, 97, 300])
+@pytest.mark.parametrize(("wide", "tall"), [(8, 16), (576, 100), (1536, 48), (300, 1)])
+def test_a_product_with_any_number_of_rows(rows: int, wide: int, tall: int) -> None:
+    torch.manual_seed(rows)
+    x, weight = torch.randn(rows, wide + 5)[:, :wide], torch.randn(tall, wide)
+    exact = x.double() @ weight.double().T
+    for bias in (None, torch.randn(tall)):
+        y = cpu.Linear(weight, bias)(x)
+        expected = exact if bias is None else exact + bias
+        torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_packing_wastes_little_and_loses_nothing() -> None:
