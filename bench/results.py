@@ -1,4 +1,7 @@
-"""Results as JSON: the figures, and the machine, commit and command that gave them."""
+"""Results as JSON: the figures, and the machine, commit and command that gave them.
+
+python -m bench.results writes the tables of bench/README.md from them.
+"""
 
 import json
 import os
@@ -58,3 +61,40 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def render() -> str:
+    """bench/README.md."""
+    lines = [
+        "# What was measured",
+        "",
+        "Tables made by `python -m bench.results` from `bench/results/*.json`. Machines are shared",
+        "and noisy: compare ratios within one run. The Triton kernels are not written yet, and",
+        "nothing here says how fast anything is on a GPU.",
+    ]
+    for path in sorted(FOLDER.glob("*.json")):
+        found = json.loads(path.read_text())
+        rows = next(value for value in found.values() if isinstance(value, list))
+        machine_, names = found["machine"], list(rows[0])
+        lines += [
+            "",
+            f"## {path.stem}",
+            "",
+            f"`{found['command']}` at {found['commit']}, {found['measured'][:10]}, "
+            f"{machine_['cores']} cores of {machine_['processor']}, torch {machine_['torch']}",
+            "",
+            f"| {' | '.join(name.replace('_', ' ') for name in names)} |",
+            f"|{' --- |' * len(names)}",
+            *(f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    (FOLDER.parent / "README.md").write_text(render())

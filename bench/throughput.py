@@ -8,7 +8,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 
 from bench.results import save
 from bench.workload import Arrival, random_adapters, saturated
+from services.adapter_store.canonical import CanonicalAdapter
 from services.cli.suite import embedded_model
 from services.core.types import Digest, RequestId, SamplingParams
 from services.gpu_worker.engine.batcher import Limits
@@ -84,14 +85,16 @@ def _request(index: int, arrival: Arrival, digests: Sequence[Digest]) -> EngineR
     return EngineRequest(RequestId(str(index)), arrival.prompt, sampling, adapter)
 
 
-def prepare(model: LoadedModel, adapters: int) -> tuple[Engine, list[Digest]]:
-    """An engine with so many adapters resident."""
+def prepare(
+    model: LoadedModel, adapters: Iterable[CanonicalAdapter]
+) -> tuple[Engine, list[Digest]]:
+    """An engine with these adapters resident."""
     engine = build_engine(
         model, memory_bytes=6 * GIBIBYTE, limits=Limits(max_sequences=64), keeps_prefixes=False
     )
     elements = page_elements(model.network.config, Limits().page_tokens)
     digests = []
-    for adapter in random_adapters(model.card, adapters):
+    for adapter in adapters:
         weights = parse_adapter(
             adapter.data, digest=adapter.digest, card=model.card, page_elements=elements
         )
@@ -114,7 +117,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     model = load_model(asked.model or embedded_model())
     counts = [int(count) for count in asked.adapters.split(",")]
-    engine, digests = prepare(model, max(counts))
+    engine, digests = prepare(model, random_adapters(model.card, max(counts)))
     runs: dict[int, list[Run]] = {count: [] for count in counts}
     for repeat in range(asked.repeats + 1):
         for count in counts:

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from services.adapter_store.canonical import CanonicalAdapter, RawTensor, canonical
+from services.adapter_store.peft import read_config
+from services.adapter_store.validation import validate
 from services.core.base_model import BaseModel
 
 RANKS = (8, 16, 32)
@@ -54,6 +57,14 @@ def s_lora_trace(
             zip(moments, which, lengths, strict=True)
         )
     ]
+
+
+def written_adapters(folder: Path, base: BaseModel, count: int) -> Iterator[CanonicalAdapter]:
+    """PEFT folders a0, a1, ... as ../shared/peers/make_inputs.py writes them."""
+    for index in range(count):
+        config = read_config((folder / f"a{index}" / "adapter_config.json").read_text())
+        weights = (folder / f"a{index}" / "adapter_model.safetensors").read_bytes()
+        yield validate(weights, config, base, max_rank=256)
 
 
 def random_adapters(

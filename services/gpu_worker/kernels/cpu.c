@@ -17,6 +17,8 @@ enum {
     DEPTH = 256,  /* of a sum before it is added up: short sums round less, and stay in cache */
     HEIGHT = 96,  /* rows whose inputs stay in the second-level cache */
     AHEAD = 64,   /* rows of a panel that are fetched early */
+    LINE = 16,    /* numbers in a line of the cache */
+    MOST_AHEAD = 256,
 };
 enum { MOST_HEAD = 256, MOST_GROUP = 16, MOST_PAGE = 64, MOST_SLICES = 3 };
 enum { BLOCK = 48, RANKS = 12, COLUMNS = 512 }; /* of one task of an adapter's product */
@@ -42,12 +44,15 @@ static inline v8 all(float a) { return (v8){a, a, a, a, a, a, a, a}; }
 /* y[rows, PANEL] = x[rows, depth] b[depth, PANEL], or += ; a row of b is `bs` after the last. */
 static inline __attribute__((always_inline)) void tile(
     const float *x, int64_t xs, const float *b, int64_t bs, float *y, int64_t ys, int depth,
-    const int rows, int add) {
+    const int rows, int add, const float *next) {
     v8 c[ROWS][2];
     for (int i = 0; i < rows; i++) c[i][0] = c[i][1] = all(0.0f);
 #pragma GCC unroll 4
     for (int k = 0; k < depth; k++) {
-        if (bs == PANEL) __builtin_prefetch(b + (k + AHEAD) * PANEL);
+        if (bs == PANEL) {
+            __builtin_prefetch(b + (k + AHEAD) * PANEL);
+            __builtin_prefetch(next + k * LINE, 0, 2);
+        }
         const v8 b0 = *(const v8 *)(b + k * bs), b1 = *(const v8 *)(b + k * bs + 8);
         for (int i = 0; i < rows; i++) {
             const v8 a = all(x[i * xs + k]);
@@ -62,18 +67,42 @@ static inline __attribute__((always_inline)) void tile(
     }
 }
 
+/* Memory that is wanted soon: so many lines, region after region. Few-row products leave the
+ * memory idle; what adapters add is all memory, so it is fetched beneath the product. */
+typedef struct {
+    const float *const *regions;
+    const int64_t *lines;
+    int64_t at, left; /* in the first region; in all */
+} Ahead;
+
+/* Where the next `count` lines to fetch begin, or `otherwise`. */
+static inline const float *advance(Ahead *ahead, int count, const float *otherwise) {
+    if (!ahead || ahead->left <= 0) return otherwise;
+    while (ahead->at >= *ahead->lines) {
+        ahead->at -= *ahead->lines;
+        ahead->lines++;
+        ahead->regions++;
+    }
+    const float *from = *ahead->regions + ahead->at * LINE;
+    const int64_t rest = *ahead->lines - ahead->at, many = count < rest ? count : rest;
+    ahead->at += many;
+    ahead->left -= many;
+    return from;
+}
+
 /* The same for any number of rows, in tiles as even as can be: 32 are 6 6 5 5 5 5. */
 static void tiles(const float *x, int64_t xs, const float *b, int64_t bs, float *y, int64_t ys,
-                  int depth, int rows, int add) {
+                  int depth, int rows, int add, Ahead *ahead) {
     for (int left = (rows + ROWS - 1) / ROWS; left > 0; left--) {
         const int now = (rows + left - 1) / left;
+        const float *next = advance(ahead, depth, b);
         switch (now) {
-            case 6: tile(x, xs, b, bs, y, ys, depth, 6, add); break;
-            case 5: tile(x, xs, b, bs, y, ys, depth, 5, add); break;
-            case 4: tile(x, xs, b, bs, y, ys, depth, 4, add); break;
-            case 3: tile(x, xs, b, bs, y, ys, depth, 3, add); break;
-            case 2: tile(x, xs, b, bs, y, ys, depth, 2, add); break;
-            default: tile(x, xs, b, bs, y, ys, depth, 1, add); break;
+            case 6: tile(x, xs, b, bs, y, ys, depth, 6, add, next); break;
+            case 5: tile(x, xs, b, bs, y, ys, depth, 5, add, next); break;
+            case 4: tile(x, xs, b, bs, y, ys, depth, 4, add, next); break;
+            case 3: tile(x, xs, b, bs, y, ys, depth, 3, add, next); break;
+            case 2: tile(x, xs, b, bs, y, ys, depth, 2, add, next); break;
+            default: tile(x, xs, b, bs, y, ys, depth, 1, add, next); break;
         }
         rows -= now;
         x += now * xs;
@@ -245,7 +274,7 @@ static void expand(const float *h, int64_t hs, const float *b, int64_t bs, float
     int done = 0;
     if (rows >= ROWS)
         for (; done + PANEL <= width; done += PANEL)
-            tiles(h, hs, b + done, bs, y + done, ys, ranks, rows, 1);
+            tiles(h, hs, b + done, bs, y + done, ys, ranks, rows, 1, 0);
     for (int i = 0; done < width && i < rows; i++)
         add_rows(y + i * ys + done, h + i * hs, b + done, bs, ranks, width - done);
 }
@@ -262,7 +291,7 @@ static void shrink_all(const float *x, int64_t xs, const Deltas *deltas, int sit
     const int row_blocks = (deltas->most_rows + BLOCK - 1) / BLOCK;
     const int rank_blocks = (deltas->most_rank + RANKS - 1) / RANKS;
     const int64_t hs = deltas->most_rank;
-#pragma omp for collapse(3) schedule(dynamic, 4) nowait
+#pragma omp for collapse(3) schedule(dynamic, 4)
     for (int c = 0; c < deltas->count; c++) {
         for (int rows = 0; rows < row_blocks; rows++) {
             for (int ranks = 0; ranks < rank_blocks; ranks++) {
@@ -311,43 +340,65 @@ static void expand_all(float *y, int64_t ys, const Deltas *deltas, int site, int
 
 /* One panel of y[rows, n] = x[rows, k] w^T + bias. */
 static void panel_of(const float *x, int64_t xs, const float *b, const float *bias, float *y,
-                     int64_t ys, int rows, int columns, int k) {
+                     int64_t ys, int rows, int columns, int k, Ahead *ahead) {
     if (columns == PANEL && !bias) {
         for (int d = 0; d < k; d += DEPTH)
             tiles(x + d, xs, b + (int64_t)d * PANEL, PANEL, y, ys,
-                  k - d < DEPTH ? k - d : DEPTH, rows, d > 0);
+                  k - d < DEPTH ? k - d : DEPTH, rows, d > 0, ahead);
         return;
     }
     float own[HEIGHT * PANEL];
     for (int d = 0; d < k; d += DEPTH)
         tiles(x + d, xs, b + (int64_t)d * PANEL, PANEL, own, PANEL,
-              k - d < DEPTH ? k - d : DEPTH, rows, d > 0);
+              k - d < DEPTH ? k - d : DEPTH, rows, d > 0, ahead);
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++)
             y[i * ys + j] = own[i * PANEL + j] + (bias ? bias[j] : 0.0f);
+}
+
+/* The first pieces of every chunk at a site, as regions of memory. Returns their lines in all. */
+static int64_t regions_of(const Deltas *deltas, int site, const float **regions, int64_t *lines) {
+    int64_t sum = 0;
+    for (int c = 0; c < deltas->count; c++) {
+        const Site *at = deltas->chunks[c].sites + site;
+        const Piece *piece = at->pieces;
+        int64_t size = 0;
+        if (at->count > 0) { /* B lies behind A: see packing.py */
+            size = (int64_t)piece->rank * piece->inputs;
+            for (int s = 0; s < piece->slices; s++)
+                size += (int64_t)(piece->slice[s].rank_end - piece->slice[s].rank_start) *
+                    (piece->slice[s].column_end - piece->slice[s].column_start);
+        }
+        regions[c] = at->count > 0 ? piece->down : 0;
+        lines[c] = (size + LINE - 1) / LINE;
+        sum += lines[c];
+    }
+    return sum;
 }
 
 /* y[m, n] = x[m, k] w^T + bias, and for the rows of every chunk + (x A^T) B at this site. */
 void lorikeet_linear(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
                      int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
     const int panels = (n + PANEL - 1) / PANEL, heights = (m + HEIGHT - 1) / HEIGHT;
+    const float *regions[MOST_AHEAD];
+    int64_t lines[MOST_AHEAD], wanted = 0;
+    if (deltas && heights == 1 && deltas->count <= MOST_AHEAD)
+        wanted = regions_of(deltas, site, regions, lines);
 #pragma omp parallel
     {
-        if (deltas) shrink_all(x, xs, deltas, site, 0);
 #pragma omp for collapse(2) schedule(dynamic, 4)
         for (int block = 0; block < heights; block++) {
             for (int p = 0; p < panels; p++) {
                 const int row = block * HEIGHT, at = p * PANEL;
+                const int64_t first = wanted * p / panels;
+                Ahead ahead = {regions, lines, first, wanted * (p + 1) / panels - first};
                 panel_of(x + row * xs, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias,
                          y + row * ys + at, ys, m - row < HEIGHT ? m - row : HEIGHT,
-                         n - at < PANEL ? n - at : PANEL, k);
+                         n - at < PANEL ? n - at : PANEL, k, &ahead);
             }
         }
         for (int p = 0; deltas && p < deltas->most_pieces; p++) {
-            if (p > 0) {
-                shrink_all(x, xs, deltas, site, p);
-#pragma omp barrier
-            }
+            shrink_all(x, xs, deltas, site, p);
             expand_all(y, ys, deltas, site, p, n);
         }
     }
