@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers import PreTrainedModel as Reference
 
 VOCABULARY = 120
@@ -45,6 +45,7 @@ def configs() -> dict[str, Any]:
             **(_SHAPE | {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 4})
         ),
         "qwen2": Qwen2Config(**_SHAPE),
+        "qwen3": Qwen3Config(**_SHAPE, head_dim=16),
         "mistral": MistralConfig(**_SHAPE, sliding_window=8),
     }
 

@@ -41,6 +41,7 @@ SMOLLM = ModelConfig(
     rope_scaling=None,
     sliding_window=None,
     qkv_bias=False,
+    qk_norm=False,
     output_bias=False,
     mlp_bias=False,
     tied_embeddings=True,

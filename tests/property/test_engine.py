@@ -140,6 +140,9 @@ class Chaos:
             assert self.pool.pages.holders(page) == holders[page]
         only_cached = [p for p in self.pool.prefixes._by_page if holders[p] == 1]
         assert self.pool.prefixes.idle == len(only_cached)
+        bound = self.runner.bound.items()
+        idle = sum(len(pages) for name, pages in bound if self.pool.residency.is_idle(name))
+        assert self.pool.residency.idle_pages == idle
         assert self.pool.residency.pins == sum(s.request.adapter is not None for s in running)
 
 

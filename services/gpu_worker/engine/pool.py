@@ -96,7 +96,7 @@ class Pool:
         if count > self.available:
             return False
         while self.pages.num_free < count:
-            adapter = next(self.residency.by_worth(), None)
+            adapter = self.residency.least_worthy()
             prefix = self.prefixes.oldest()
             if adapter is None and prefix is None:
                 return False

@@ -1,7 +1,6 @@
 """Which adapters are on the device: their pages, pins, and what each is worth keeping."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.core.types import Digest
@@ -23,6 +22,7 @@ class Residency:
 
     def __init__(self) -> None:
         self._residents: dict[Digest, _Resident] = {}
+        self.idle_pages = 0  # of adapters that nobody pins
         self.step = 0
 
     @property
@@ -32,10 +32,6 @@ class Residency:
     @property
     def pins(self) -> int:
         return sum(resident.pins for resident in self._residents.values())
-
-    @property
-    def idle_pages(self) -> int:
-        return sum(len(r.pages) for r in self._residents.values() if r.pins == 0)
 
     def holds(self, adapter: Digest) -> bool:
         return adapter in self._residents
@@ -54,6 +50,7 @@ class Residency:
         resident = self._residents[adapter]
         resident.uses = self._reuse(resident) + 1
         resident.used_at = self.step
+        self.idle_pages -= len(resident.pages) if resident.pins == 0 else 0
         resident.pins += 1
 
     def unpin(self, adapter: Digest) -> None:
@@ -63,21 +60,25 @@ class Residency:
         resident.uses = self._reuse(resident)
         resident.used_at = self.step
         resident.pins -= 1
+        self.idle_pages += len(resident.pages) if resident.pins == 0 else 0
 
     def add(self, adapter: Digest, pages: list[int]) -> None:
         """As if it were used now, so that what was just loaded is not what leaves next."""
         self._residents[adapter] = _Resident(pages, uses=1.0, used_at=self.step)
+        self.idle_pages += len(pages)
 
     def drop(self, adapter: Digest) -> list[int]:
         """Its pages, which the caller releases."""
         if self._residents[adapter].pins:
             raise ValueError("a pinned adapter was dropped")
-        return self._residents.pop(adapter).pages
+        pages = self._residents.pop(adapter).pages
+        self.idle_pages -= len(pages)
+        return pages
 
-    def by_worth(self) -> Iterator[Digest]:
-        """Idle adapters, the one to lose first. Worth is reload cost x reuse rate / bytes."""
+    def least_worthy(self) -> Digest | None:
+        """The idle adapter to lose first. Worth is reload cost x reuse rate / bytes."""
         idle = [(self._worth(r), name) for name, r in self._residents.items() if r.pins == 0]
-        return (name for _, name in sorted(idle))
+        return min(idle)[1] if idle else None
 
     def _worth(self, resident: _Resident) -> float:
         size = len(resident.pages)

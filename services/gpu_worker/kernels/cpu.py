@@ -1,4 +1,4 @@
-"""The CPU's kernels: those of cpu.c where they are to be had, else their references."""
+"""The CPU's kernels: those in C where they are to be had, else their references."""
 
 import ctypes
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The C loops of cpu.c: compiled once for this machine's processor, called on tensors' memory."""
+"""The C loops beside this file: compiled once for this processor, called on tensors' memory."""
 
 import ctypes
 import hashlib
@@ -15,7 +15,7 @@ import torch
 
 log = structlog.get_logger()
 
-SOURCE = Path(__file__).parent / "cpu.c"
+FOLDER = Path(__file__).parent
 # -ffast-math as a whole would change how the process treats denormal numbers.
 FLAGS = (
     "-O3",
@@ -49,7 +49,8 @@ def _compiled() -> Path:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise OSError("there is no C compiler (set CC)")
-    key = hashlib.sha256(SOURCE.read_bytes())
+    sources = sorted(FOLDER.glob("*.c"))
+    key = hashlib.sha256(b"".join(p.read_bytes() for p in [*sources, *sorted(FOLDER.glob("*.h"))]))
     key.update(f"{compiler} {FLAGS} {platform.machine()} {_processor()}".encode())
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorikeet"
     path = folder / f"cpu-{key.hexdigest()[:16]}.so"
@@ -57,7 +58,7 @@ def _compiled() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
-            command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+            command = [compiler, *FLAGS, "-o", str(made), *map(str, sources), "-lm"]
             subprocess.run(command, check=True, capture_output=True)
             made.replace(path)
     return path

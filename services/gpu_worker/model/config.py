@@ -7,7 +7,7 @@ from typing import Any
 from services.core.base_model import Module
 from services.core.errors import FailedPrecondition
 
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class ModelConfig:
     rope_scaling: RopeScaling | None
     sliding_window: int | None
     qkv_bias: bool
+    qk_norm: bool
     output_bias: bool
     mlp_bias: bool
     tied_embeddings: bool
@@ -114,6 +115,7 @@ def _read(raw: Mapping[str, Any], architecture: str) -> ModelConfig:
         rope_scaling=_rope_scaling(rope, context),
         sliding_window=_sliding_window(raw, architecture),
         qkv_bias=qwen or bias,
+        qk_norm=architecture == "Qwen3ForCausalLM",
         output_bias=bias and not qwen,
         mlp_bias=bool(raw.get("mlp_bias", False)),
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
@@ -149,8 +151,8 @@ def _sliding_window(raw: Mapping[str, Any], architecture: str) -> int | None:
     window: int | None = raw.get("sliding_window")
     if architecture == "LlamaForCausalLM" or window is None:
         return None
-    if architecture == "Qwen2ForCausalLM":
+    if architecture in ("Qwen2ForCausalLM", "Qwen3ForCausalLM"):
         if raw.get("use_sliding_window"):
-            raise FailedPrecondition("use_sliding_window is not supported for Qwen2")
+            raise FailedPrecondition(f"use_sliding_window is not supported for {architecture}")
         return None
     return window

@@ -1,4 +1,4 @@
-"""The network: Llama and its siblings (Mistral, Qwen2), flat over tokens, paged, with adapters."""
+"""Llama and its siblings (Mistral, Qwen2, Qwen3): flat over tokens, paged, with adapters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ class Layer:
     down: Linear
     attention_norm: Tensor
     mlp_norm: Tensor
+    q_norm: Tensor | None = None  # [head_dim], Qwen3's
+    k_norm: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,11 @@ class Llama:
         qkv = layer.qkv(x, step.deltas)
         q, k, v = qkv.split((config.q_width, config.kv_width, config.kv_width), dim=-1)
         heads = (-1, config.head_dim)
-        q = rotate(q.unflatten(-1, heads), *rotation)
-        cache.write(rotate(k.unflatten(-1, heads), *rotation), v.unflatten(-1, heads), step.kv)
+        q, k = q.unflatten(-1, heads), k.unflatten(-1, heads)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
+        q = rotate(q, *rotation)
+        cache.write(rotate(k, *rotation), v.unflatten(-1, heads), step.kv)
         seen = paged_attention(q, cache, step.kv)
         return layer.o(seen, step.deltas)
 
@@ -95,6 +100,9 @@ def build_llama(
         site = index * len(FUSED) + SITES[fused]
         return Linear(weight, torch.cat(biases) if biases else None, site=site)
 
+    def head_norm(name: str) -> Tensor | None:
+        return take(name, config.head_dim) if config.qk_norm else None
+
     def layer(index: int) -> Layer:
         at = f"model.layers.{index}"
         qkv = {
@@ -111,6 +119,8 @@ def build_llama(
             down=joined(index, "down", down, config.intermediate, bias=config.mlp_bias),
             attention_norm=take(f"{at}.input_layernorm.weight", config.hidden),
             mlp_norm=take(f"{at}.post_attention_layernorm.weight", config.hidden),
+            q_norm=head_norm(f"{at}.self_attn.q_norm.weight"),
+            k_norm=head_norm(f"{at}.self_attn.k_norm.weight"),
         )
 
     embedding = take("model.embed_tokens.weight", config.vocabulary, config.hidden)

@@ -1,0 +1,67 @@
+/* Products with few rows, and what many small adapters add to them. fp32; threads are OpenMP's,
+ * shared with torch.
+ *
+ * References of the same meaning: reference.py. Called through cpu.py.
+ */
+
+#include "deltas.h"
+
+enum {
+    DEPTH = 256,  /* of a sum before it is added up: short sums round less, and stay in cache */
+    HEIGHT = 96,  /* rows whose inputs stay in the second-level cache */
+    MOST_AHEAD = 256,
+};
+
+/* w: [n, k]; packed: panels of 16 columns, [ceil(n / 16), k, 16], the last filled up with zeros. */
+void lorikeet_pack(const float *w, float *packed, int n, int k) {
+    for (int j = 0; j < (n + PANEL - 1) / PANEL * PANEL; j++)
+        for (int i = 0; i < k; i++)
+            packed[((int64_t)(j / PANEL) * k + i) * PANEL + j % PANEL] =
+                j < n ? w[(int64_t)j * k + i] : 0.0f;
+}
+
+/* One panel of y[rows, n] = x[rows, k] w^T + bias. */
+static void panel_of(const float *x, int64_t xs, const float *b, const float *bias, float *y,
+                     int64_t ys, int rows, int columns, int k, Ahead *ahead) {
+    if (columns == PANEL && !bias) {
+        for (int d = 0; d < k; d += DEPTH)
+            tiles(x + d, xs, b + (int64_t)d * PANEL, PANEL, y, ys,
+                  k - d < DEPTH ? k - d : DEPTH, rows, d > 0, ahead);
+        return;
+    }
+    float own[HEIGHT * PANEL];
+    for (int d = 0; d < k; d += DEPTH)
+        tiles(x + d, xs, b + (int64_t)d * PANEL, PANEL, own, PANEL,
+              k - d < DEPTH ? k - d : DEPTH, rows, d > 0, ahead);
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            y[i * ys + j] = own[i * PANEL + j] + (bias ? bias[j] : 0.0f);
+}
+
+/* y[m, n] = x[m, k] w^T + bias, and for the rows of every chunk + (x A^T) B at this site. */
+void lorikeet_linear(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
+                     int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
+    const int panels = (n + PANEL - 1) / PANEL, heights = (m + HEIGHT - 1) / HEIGHT;
+    const float *regions[MOST_AHEAD];
+    int64_t lines[MOST_AHEAD], wanted = 0;
+    if (deltas && heights == 1 && deltas->count <= MOST_AHEAD)
+        wanted = regions_of(deltas, site, regions, lines);
+#pragma omp parallel
+    {
+#pragma omp for collapse(2) schedule(dynamic, 4)
+        for (int block = 0; block < heights; block++) {
+            for (int p = 0; p < panels; p++) {
+                const int row = block * HEIGHT, at = p * PANEL;
+                const int64_t first = wanted * p / panels;
+                Ahead ahead = {regions, lines, first, wanted * (p + 1) / panels - first};
+                panel_of(x + row * xs, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias,
+                         y + row * ys + at, ys, m - row < HEIGHT ? m - row : HEIGHT,
+                         n - at < PANEL ? n - at : PANEL, k, &ahead);
+            }
+        }
+        for (int p = 0; deltas && p < deltas->most_pieces; p++) {
+            shrink_all(x, xs, deltas, site, p);
+            expand_all(y, ys, deltas, site, p, n);
+        }
+    }
+}
