@@ -49,7 +49,7 @@ def test_64_streams_over_8_adapters_are_each_their_single_answer(
         together = list(pool.map(answer, requests))
     peak = max(last.batch.peak_sequences for _, last in together)
     adapters = max(last.batch.peak_adapters for _, last in together)
-    assert peak >= 48, "they did not run at once"
+    assert peak >= 32, "they did not run at once"
     assert adapters == 8
     alone = [answer(request)[0] for request in requests]
     assert [tokens for tokens, _ in together] == alone
