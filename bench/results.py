@@ -34,7 +34,7 @@ def save(name: str, figures: dict[str, Any]) -> Path:
     whole = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "command": " ".join(["python -m", _module(), *sys.argv[1:]]),
+        "command": " ".join(["python -m", _module(), *map(_without_folders, sys.argv[1:])]),
         "machine": machine(),
         **figures,
     }
@@ -44,6 +44,11 @@ def save(name: str, figures: dict[str, Any]) -> Path:
 
 def _module() -> str:
     return f"bench.{Path(sys.argv[0]).stem}"
+
+
+def _without_folders(argument: str) -> str:
+    """Where things lie on one machine is of no use on another."""
+    return Path(argument).name if argument.startswith("/") else argument
 
 
 def _commit() -> str:
