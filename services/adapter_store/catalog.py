@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from services.adapter_store.blobs import Blobs
+from services.adapter_store.declaration import HEX64, check_declaration, choose_base
 from services.adapter_store.peft import read_config
 from services.adapter_store.records import AdapterVersion, Chunk, NewVersion, Upload
 from services.adapter_store.staging import Staging
@@ -17,7 +18,6 @@ from services.core.base_model import BaseModel
 from services.core.errors import (
     CorruptData,
     FailedPrecondition,
-    FieldViolation,
     InvalidAdapter,
     InvalidRequest,
     ModelNotFound,
@@ -27,9 +27,6 @@ from services.core.errors import (
 from services.core.types import AdapterName, Digest, TenantId
 from services.runtime.paging import Page, page_of
 
-_TENANT = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_ADAPTER = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_HEX64 = re.compile(r"[0-9a-f]{64}")
 _DIGEST_PREFIX = re.compile(r"[0-9a-f]{12,64}")
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -97,14 +94,21 @@ class Catalog:
         base_model: str,
     ) -> Upload:
         """Raises InvalidRequest, InvalidAdapter, FailedPrecondition or ResourceExhausted."""
-        _check_declaration(tenant, adapter, size_bytes, sha256, self._limits.max_adapter_bytes)
+        check_declaration(
+            tenant=tenant,
+            adapter=adapter,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            most_bytes=self._limits.max_adapter_bytes,
+        )
         known = await self._repository.newest(tenant, adapter)
         if known is None and (
             await self._repository.count_adapters(tenant) >= self._limits.max_adapters
         ):
             raise ResourceExhausted(f"a tenant may have {self._limits.max_adapters} adapters")
         config = await asyncio.to_thread(read_config, config_json)
-        base = await self._base_for(base_model, config.base_model)
+        models = await self._repository.base_models()
+        base = choose_base(models, chosen=base_model, stated=config.base_model)
         asked = Upload(
             id=secrets.token_hex(16),
             tenant=tenant,
@@ -183,14 +187,14 @@ class Catalog:
         return versions, await self._repository.newest_config(tenant, name)
 
     async def download(self, digest: Digest) -> AsyncIterator[bytes]:
-        if not _HEX64.fullmatch(digest):
+        if not HEX64.fullmatch(digest):
             raise InvalidRequest.of("digest", "must be 64 hexadecimal digits")
         async for data in self._blobs.read(digest):
             yield data
 
     async def register_base_model(self, model: BaseModel) -> BaseModel:
         """Raises FailedPrecondition if the name stands for other weights."""
-        if not (model.name and _HEX64.fullmatch(model.fingerprint) and model.modules):
+        if not (model.name and HEX64.fullmatch(model.fingerprint) and model.modules):
             raise InvalidRequest.of("base_model", "needs a name, a fingerprint and modules")
         return await self._repository.register(model)
 
@@ -225,34 +229,6 @@ class Catalog:
         )
         return await self._repository.commit(upload.id, version)
 
-    async def _base_for(self, chosen: str, stated: str) -> BaseModel:
-        """The base model that an adapter is for: as the caller says, or as its config does."""
-        models = await self._repository.base_models()
-        if not models:
-            raise FailedPrecondition("no base model is known yet; start a worker first")
-        by_config = next((model for model in models if model.is_called(stated)), None)
-        if not chosen:
-            if by_config is None:
-                known = ", ".join(model.name for model in models)
-                raise InvalidAdapter(
-                    [
-                        FieldViolation(
-                            "base_model_name_or_path",
-                            f"{stated!r} is not served here; name one of {known} if it is another "
-                            "name of it",
-                        )
-                    ]
-                )
-            return by_config
-        by_choice = next((model for model in models if model.is_called(chosen)), None)
-        if by_choice is None:
-            raise InvalidRequest.of("base_model", f"{chosen!r} is not served here")
-        if by_config is not None and by_config.name != by_choice.name:
-            raise InvalidAdapter(
-                [FieldViolation("base_model_name_or_path", f"says {stated!r}, not {chosen!r}")]
-            )
-        return by_choice
-
     async def _resolve(self, tenant: TenantId, name: str, which: str) -> AdapterVersion | None:
         if not which:
             return await self._repository.newest(tenant, name)
@@ -281,23 +257,3 @@ class Catalog:
 
     def _with_progress(self, upload: Upload) -> Upload:
         return replace(upload, committed_bytes=self._staging.committed(upload.id))
-
-
-def _check_declaration(
-    tenant: str, adapter: str, size_bytes: int, sha256: str, most_bytes: int
-) -> None:
-    wrong = []
-    if not _TENANT.fullmatch(tenant):
-        wrong.append(FieldViolation("tenant", "is not the name of a tenant"))
-    if not _ADAPTER.fullmatch(adapter):
-        wrong.append(
-            FieldViolation(
-                "adapter", "1 to 63 of a-z, 0-9, -, _ and ., starting with a letter or digit"
-            )
-        )
-    if not 1 <= size_bytes <= most_bytes:
-        wrong.append(FieldViolation("size_bytes", f"must be 1 to {most_bytes}"))
-    if not _HEX64.fullmatch(sha256):
-        wrong.append(FieldViolation("sha256", "must be 64 hexadecimal digits"))
-    if wrong:
-        raise InvalidRequest(wrong)

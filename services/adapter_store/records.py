@@ -6,11 +6,10 @@ from datetime import datetime
 from services.core.types import AdapterName, Digest, Fingerprint, TenantId
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterVersion:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Version:
     tenant: TenantId
     adapter: AdapterName
-    number: int
     digest: Digest
     base_model: str
     base_fingerprint: Fingerprint
@@ -18,7 +17,19 @@ class AdapterVersion:
     max_rank: int
     module_count: int
     parameter_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterVersion(_Version):
+    number: int
     created: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVersion(_Version):
+    """A validated version that has no number yet."""
+
+    config_json: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +51,3 @@ class Chunk:
     offset: int
     data: bytes
     crc32: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewVersion:
-    """A validated version that has no number yet."""
-
-    tenant: TenantId
-    adapter: AdapterName
-    digest: Digest
-    base_model: str
-    base_fingerprint: Fingerprint
-    size_bytes: int
-    max_rank: int
-    module_count: int
-    parameter_count: int
-    config_json: str

@@ -9,24 +9,7 @@ from services.adapter_store.catalog import Catalog
 from services.adapter_store.records import AdapterVersion, Chunk, Upload
 from services.core.types import Digest
 from services.runtime import call, wire
-from services.runtime.auth import Scope
 from services.runtime.interceptors import Context
-
-SERVICE = "lorikeet.adapter_store.v1.AdapterStoreService"
-_FOR_TENANTS = (
-    "StartUpload",
-    "WriteChunks",
-    "GetUpload",
-    "FinishUpload",
-    "ResolveAdapter",
-    "ListAdapters",
-    "GetAdapter",
-    "ListBaseModels",
-)
-_FOR_THE_SUITE = ("Download", "RegisterBaseModel", "GetBaseModel")
-SCOPES = {f"/{SERVICE}/{method}": Scope.TENANT for method in _FOR_TENANTS} | {
-    f"/{SERVICE}/{method}": Scope.OPERATOR for method in _FOR_THE_SUITE
-}
 
 
 class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):

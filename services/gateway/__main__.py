@@ -5,7 +5,6 @@ import asyncio
 import grpc
 
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
-from services.gateway import servicer, tenant_servicer
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.clients import SchedulerClient, StoreClient, WorkerClient
@@ -13,11 +12,14 @@ from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
 from services.gateway.prompts import Prompts
-from services.gateway.proxy import SCHEDULER, SCHEDULER_SCOPES, STORE, STORE_SCOPES, Proxy
+from services.gateway.proxy import Proxy
 from services.gateway.repository import SqlTenantRepository
+from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
+from services.gateway.tenant_servicer import TenantServicer
 from services.gateway.tenants import Tenants
 from services.runtime import telemetry
+from services.runtime.access import ADAPTER_STORE, GATEWAY, PROXIED, SCHEDULER, TENANTS, scopes_of
 from services.runtime.auth import Gate
 from services.runtime.client import open_channel
 from services.runtime.db import close_sessions, open_sessions
@@ -77,21 +79,22 @@ def _grpc_server(
     scheduler_channel: grpc.aio.Channel,
 ) -> Server:
     """The gateway's own services, and the store's and scheduler's behind it."""
-    routes = dict.fromkeys(STORE_SCOPES, store_channel)
-    routes |= dict.fromkeys(SCHEDULER_SCOPES, scheduler_channel)
-    scopes = servicer.SCOPES | tenant_servicer.SCOPES | STORE_SCOPES | SCHEDULER_SCOPES
+    routes = dict.fromkeys(PROXIED[ADAPTER_STORE], store_channel)
+    routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
+    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS)
+    scopes |= PROXIED[ADAPTER_STORE] | PROXIED[SCHEDULER]
     server = Server(
         address=settings.address,
         gate=Gate(tenants, scopes),
-        services=[servicer.SERVICE, tenant_servicer.SERVICE, STORE, SCHEDULER],
+        services=[GATEWAY, TENANTS, ADAPTER_STORE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
-        servicer.GatewayServicer(gateway, longest_seconds=settings.longest_request_seconds),
+        GatewayServicer(gateway, longest_seconds=settings.longest_request_seconds),
         server.grpc,
     )
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
-        tenant_servicer.TenantServicer(tenants), server.grpc
+        TenantServicer(tenants), server.grpc
     )
     return server
 

@@ -5,28 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 import grpc
 
 from services.runtime import call
-from services.runtime.auth import Scope
 from services.runtime.client import bearer
 from services.runtime.interceptors import Context, Handler
 from services.runtime.status import from_rpc_error
-
-STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
-SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
-
-STORE_SCOPES = {
-    f"/{STORE}/{method}": Scope.TENANT
-    for method in (
-        "StartUpload",
-        "WriteChunks",
-        "GetUpload",
-        "FinishUpload",
-        "ResolveAdapter",
-        "ListAdapters",
-        "GetAdapter",
-        "ListBaseModels",
-    )
-}
-SCHEDULER_SCOPES = {f"/{SCHEDULER}/ListWorkers": Scope.OPERATOR}
 
 
 class Proxy(grpc.GenericRpcHandler):

@@ -13,11 +13,7 @@ from services.gateway.gateway import Completion, Gateway, TextPiece
 from services.gateway.sampling import Asked
 from services.gateway.text import token_text
 from services.runtime import call, wire
-from services.runtime.auth import Scope
 from services.runtime.interceptors import Context
-
-SERVICE = "lorikeet.gateway.v1.GatewayService"
-SCOPES = {f"/{SERVICE}/{method}": Scope.TENANT for method in ("Generate", "ListModels")}
 
 
 class GatewayServicer(rpc.GatewayServiceServicer):

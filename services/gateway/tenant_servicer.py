@@ -7,14 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lorikeet.gateway.v1 import tenant_service_pb2 as pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as rpc
 from services.gateway.tenants import Key, Tenant, Tenants
-from services.runtime.auth import Scope
 from services.runtime.interceptors import Context
-
-SERVICE = "lorikeet.gateway.v1.TenantService"
-SCOPES = {
-    f"/{SERVICE}/{method}": Scope.OPERATOR
-    for method in ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey")
-}
 
 
 class TenantServicer(rpc.TenantServiceServicer):

@@ -13,10 +13,11 @@ from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.model.arena import free_memory, page_elements
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.loading import load_model
-from services.gpu_worker.servicer import SCOPES, SERVICE, GpuWorkerServicer
+from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.settings import GpuWorkerSettings
 from services.gpu_worker.worker import Worker
 from services.runtime import telemetry
+from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.client import open_channel
 from services.runtime.server import Server, run, stop_signal
@@ -60,7 +61,9 @@ async def main() -> None:
         lambda: worker.state,
     )
     server = Server(
-        address=settings.address, gate=Gate(ServiceToken(token), SCOPES), services=[SERVICE]
+        address=settings.address,
+        gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
+        services=[GPU_WORKER],
     )
     rpc.add_GpuWorkerServiceServicer_to_server(
         GpuWorkerServicer(worker, model.card.fingerprint), server.grpc

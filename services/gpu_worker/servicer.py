@@ -10,11 +10,7 @@ from services.core.types import BatchFacts, Digest, Fingerprint, RequestId, Toke
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.worker import Worker
 from services.runtime import wire
-from services.runtime.auth import Scope
 from services.runtime.interceptors import Context
-
-SERVICE = "lorikeet.gpu_worker.v1.GpuWorkerService"
-SCOPES = {f"/{SERVICE}/Generate": Scope.OPERATOR}
 
 
 class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):

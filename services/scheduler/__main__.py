@@ -2,12 +2,13 @@
 
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.runtime import telemetry
+from services.runtime.access import SCHEDULER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.clock import SystemClock
 from services.runtime.server import Server, run, run_until_stopped
 from services.runtime.settings import load
 from services.scheduler.fleet import Fleet
-from services.scheduler.servicer import SCOPES, SERVICE, SchedulerServicer
+from services.scheduler.servicer import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
 
 
@@ -15,8 +16,8 @@ async def main() -> None:
     settings = load(SchedulerSettings)
     telemetry.setup("scheduler", log_format=settings.log_format, level=settings.log_level)
     fleet = Fleet(SystemClock(), lease_seconds=settings.lease_seconds)
-    gate = Gate(ServiceToken(settings.service_token.get_secret_value()), SCOPES)
-    server = Server(address=settings.address, gate=gate, services=[SERVICE])
+    gate = Gate(ServiceToken(settings.service_token.get_secret_value()), scopes_of(SCHEDULER))
+    server = Server(address=settings.address, gate=gate, services=[SCHEDULER])
     rpc.add_SchedulerServiceServicer_to_server(SchedulerServicer(fleet), server.grpc)
     await run_until_stopped(server, drain_seconds=min(settings.drain_seconds, 2.0))
 

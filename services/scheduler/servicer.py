@@ -9,14 +9,10 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
 from services.core.types import Fingerprint, WorkerId
 from services.runtime import wire
-from services.runtime.auth import Scope
 from services.runtime.interceptors import Context
 from services.scheduler.fleet import Fleet, Identity, Seat, Worker, wish_for
 
 log = structlog.get_logger()
-
-SERVICE = "lorikeet.scheduler.v1.SchedulerService"
-SCOPES = {f"/{SERVICE}/{method}": Scope.OPERATOR for method in ("Attach", "Place", "ListWorkers")}
 
 
 class SchedulerServicer(rpc.SchedulerServiceServicer):

@@ -164,7 +164,10 @@ def test_up_runs_until_it_is_stopped(number: signal.Signals, tmp_path: Path) -> 
         assert "already" in second.stderr
     finally:
         process.send_signal(number)
-        said, _ = process.communicate(timeout=30)
+        try:
+            said, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "Stopping." in said or "Ctrl-C" not in said
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False)

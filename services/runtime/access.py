@@ -1,0 +1,49 @@
+"""Who may call what: every method of the suite, in one table. What it does not name is refused."""
+
+from collections.abc import Mapping, Sequence
+
+from services.runtime.auth import Scope
+
+GATEWAY = "lorikeet.gateway.v1.GatewayService"
+TENANTS = "lorikeet.gateway.v1.TenantService"
+ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
+SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
+GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
+
+_TENANT_METHODS = {
+    GATEWAY: ("Generate", "ListModels"),
+    ADAPTER_STORE: (
+        "StartUpload",
+        "WriteChunks",
+        "GetUpload",
+        "FinishUpload",
+        "ResolveAdapter",
+        "ListAdapters",
+        "GetAdapter",
+        "ListBaseModels",
+    ),
+}
+_OPERATOR_METHODS = {
+    TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
+    ADAPTER_STORE: ("Download", "RegisterBaseModel", "GetBaseModel"),
+    SCHEDULER: ("Attach", "Place", "ListWorkers"),
+    GPU_WORKER: ("Generate",),
+}
+
+
+def scopes_of(service: str) -> dict[str, Scope]:
+    """By full method name ("/package.Service/Method")."""
+    return _named(service, _TENANT_METHODS, Scope.TENANT) | _named(
+        service, _OPERATOR_METHODS, Scope.OPERATOR
+    )
+
+
+def _named(service: str, methods: Mapping[str, Sequence[str]], scope: Scope) -> dict[str, Scope]:
+    return {f"/{service}/{method}": scope for method in methods.get(service, ())}
+
+
+PROXIED = {
+    ADAPTER_STORE: _named(ADAPTER_STORE, _TENANT_METHODS, Scope.TENANT),
+    SCHEDULER: {f"/{SCHEDULER}/ListWorkers": Scope.OPERATOR},
+}
+"""What the gateway passes on to the services behind it."""
