@@ -22,8 +22,7 @@ from services.core.types import Digest, RequestId, SamplingParams
 from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.sequence import EngineRequest
-from services.gpu_worker.model.adapters import parse_adapter
-from services.gpu_worker.model.arena import page_elements
+from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.loading import LoadedModel, load_model
 
@@ -92,12 +91,10 @@ def prepare(
     engine = build_engine(
         model, memory_bytes=6 * GIBIBYTE, limits=Limits(max_sequences=64), keeps_prefixes=False
     )
-    elements = page_elements(model.network.config, Limits().page_tokens)
+    reader = AdapterReader(model, page_tokens=Limits().page_tokens)
     digests = []
     for adapter in adapters:
-        weights = parse_adapter(
-            adapter.data, digest=adapter.digest, card=model.card, page_elements=elements
-        )
+        weights = reader.read(adapter.data, adapter.digest)
         fill = engine.reserve(adapter.digest, weights)
         assert fill is not None
         fill()

@@ -11,8 +11,7 @@ from services.gpu_worker.engine.batcher import Batcher, Limits, StepPlan
 from services.gpu_worker.engine.engine import Engine, Sampled
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
-from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
-from services.gpu_worker.model.arena import page_elements
+from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.model.runner import TorchRunner
 
@@ -47,7 +46,7 @@ class TestBench:
     ) -> None:
         self.model = model
         self.pool = Pool(pages, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
-        self._elements = page_elements(model.network.config, limits.page_tokens)
+        self._reader = AdapterReader(model, page_tokens=limits.page_tokens)
         self.runner = RecordingRunner(model.network, pages=pages, page_tokens=limits.page_tokens)
         self.runner.logits = {}
         self.batcher = Batcher(
@@ -69,9 +68,7 @@ class TestBench:
         return digest
 
     def parse(self, data: bytes) -> AdapterWeights:
-        return parse_adapter(
-            data, digest=digest_of(data), card=self.model.card, page_elements=self._elements
-        )
+        return self._reader.read(data, digest_of(data))
 
     def generate(self, requests: Sequence[EngineRequest]) -> dict[RequestId, list[int]]:
         """Run all requests to their end, in one batch as far as limits allow."""

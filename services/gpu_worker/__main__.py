@@ -10,7 +10,8 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.types import WorkerId
 from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
 from services.gpu_worker.engine.host_cache import HostCache
-from services.gpu_worker.model.arena import free_memory, page_elements
+from services.gpu_worker.kernels.choice import open_device
+from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.loading import load_model
 from services.gpu_worker.servicer import GpuWorkerServicer
@@ -32,18 +33,19 @@ async def main() -> None:
     settings = load(GpuWorkerSettings)
     telemetry.setup("gpu_worker", log_format=settings.log_format, level=settings.log_level)
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    device = open_device(settings.device, settings.dtype)
     model = await asyncio.to_thread(
-        load_model, settings.model_path, name=settings.model_name or None
+        load_model, settings.model_path, name=settings.model_name or None, device=device
     )
     log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     scheduler_channel = open_channel(settings.scheduler_address)
-    elements = page_elements(model.network.config, settings.limits.page_tokens)
-    store = StoreClient(store_channel, token, model.card, page_elements=elements)
+    reader = AdapterReader(model, page_tokens=settings.limits.page_tokens)
+    store = StoreClient(store_channel, token, model.card, reader)
     engine = build_engine(
         model,
-        memory_bytes=settings.memory_mebibytes * MEBIBYTE or free_memory() * 2 // 5,
+        memory_bytes=settings.memory_mebibytes * MEBIBYTE or device.spare_memory(),
         limits=settings.limits,
         keeps_prefixes=settings.prefix_cache,
     )
@@ -56,7 +58,7 @@ async def main() -> None:
             model.card,
             worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
             address=address,
-            device="cpu",
+            device=str(device.place),
         ),
         lambda: worker.state,
     )

@@ -12,7 +12,7 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from services.core.base_model import BaseModel
 from services.core.types import Digest, WorkerId, WorkerReport
-from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
+from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.runtime import wire
 from services.runtime.client import bearer
 from services.runtime.status import from_rpc_error
@@ -26,12 +26,12 @@ REATTACH_SECONDS = 0.5
 
 class StoreClient:
     def __init__(
-        self, channel: grpc.aio.Channel, token: str, card: BaseModel, *, page_elements: int
+        self, channel: grpc.aio.Channel, token: str, card: BaseModel, reader: AdapterReader
     ) -> None:
         self._stub = store_rpc.AdapterStoreServiceStub(channel)
         self._metadata = bearer(token)
         self._card = card
-        self._page_elements = page_elements
+        self._reader = reader
 
     async def register(self) -> None:
         """Make this worker's base model known; waits for a store that is still starting."""
@@ -57,13 +57,7 @@ class StoreClient:
                 data += part.data
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        return await asyncio.to_thread(
-            parse_adapter,
-            bytes(data),
-            digest=digest,
-            card=self._card,
-            page_elements=self._page_elements,
-        )
+        return await asyncio.to_thread(self._reader.read, bytes(data), digest)
 
 
 class SchedulerClient:

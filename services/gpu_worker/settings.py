@@ -1,6 +1,7 @@
 """GPU_WORKER_* settings."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -20,8 +21,13 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """A Hugging Face folder or a GGUF file."""
     model_name: str = ""
     """The name that requests use; what the model calls itself if empty."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA if torch finds it."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of weights, keys, values and adapters. auto: bfloat16 on CUDA; float32 on a CPU, always."""
     memory_mebibytes: NonNegativeInt = 0
-    """For keys, values and adapters together; 0 means two fifths of what is free at start."""
+    """For keys, values and adapters together. 0: of what is free when the model is loaded, nine
+    tenths on CUDA and two fifths on a CPU."""
     host_cache_mebibytes: PositiveInt = 1024
     """For adapters in host memory, beside those on the device."""
     prefix_cache: bool = True

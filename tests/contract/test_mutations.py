@@ -37,8 +37,8 @@ MUTATIONS = {
         "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
     ),
     "a window is ignored": Mutation(
-        "gpu_worker/model/runner.py",
-        "starts=torch.tensor([max(0, end - window) for end in ends], dtype=torch.int32),",
+        "gpu_worker/kernels/cpu/attention.py",
+        "starts=torch.tensor([max(0, end - (window or end)) for end in ends], dtype=torch.int32),",
         "starts=torch.tensor([0 for end in ends], dtype=torch.int32),",
         "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
     ),

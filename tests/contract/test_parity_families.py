@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from services.core.errors import FailedPrecondition
-from services.core.types import Digest
 from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.model.loading import load_model
 from tests.engines import TestBench, greedy
-from tests.references import adapt, adapter_configs, canonical_of, logits_of
+from tests.parity import assert_a_mixed_batch_agrees
+from tests.references import logits_of
 from tests.tiny_models import VOCABULARY, configs, make_reference, save_reference
 
 # Longer than a page, than Mistral's window, and than a step of the smallest budget.
@@ -33,33 +33,7 @@ def test_a_mixed_batch_agrees_with_the_reference(
     reference: Any = make_reference(family)
     model = load_model(save_reference(reference, tmp_path))
     bench = TestBench(model, Limits(max_step_tokens=step_tokens), pages=400)
-    digests: dict[str, Digest | None] = {"base": None}
-    for seed, (name, config) in enumerate(adapter_configs().items()):
-        adapted: Any = adapt(reference, config, seed=seed)
-        digests[name] = bench.load(canonical_of(adapted, model.card.fingerprint))
-        adapted.unload()
-    requests = {
-        (name, index): greedy(f"{name}/{index}", prompt, digest, TOKENS)
-        for name, digest in digests.items()
-        for index, prompt in enumerate(PROMPTS)
-    }
-    answers = bench.generate(list(requests.values()))
-    for seed, name in enumerate(digests):
-        adapted = (
-            reference
-            if name == "base"
-            else adapt(reference, adapter_configs()[name], seed=seed - 1)
-        )
-        for index, prompt in enumerate(PROMPTS):
-            request = requests[name, index]
-            answer = answers[request.id]
-            expected = logits_of(adapted, [*prompt, *answer[:-1]])[len(prompt) - 1 :]
-            torch.testing.assert_close(bench.logits(request.id), expected, atol=1e-4, rtol=0)
-            assert expected.argmax(-1).tolist() == answer, request.id
-        if name != "base":
-            adapted.unload()
-    assert bench.pool.available == bench.pool.size
-    assert bench.pool.residency.pins == 0
+    assert_a_mixed_batch_agrees(bench, reference, PROMPTS, TOKENS)
 
 
 def test_shards_are_put_together(tmp_path: Path) -> None:

@@ -56,6 +56,38 @@ def decode_attention(
     return seen.flatten(1, 2)
 
 
+def prefill_attention(
+    q: Tensor, keys: Tensor, values: Tensor, *, table: Tensor, position: int, window: int | None
+) -> Tensor:
+    """q: [tokens, heads, head_dim], neighbours in one sequence, the first of them at `position`.
+
+    Each sees what is before it, itself included, at most `window` of it. table: [P] pages.
+    """
+    group = q.shape[1] // keys.shape[1]
+    rows = torch.arange(position, position + len(q)).unsqueeze(1)
+    seen = scaled_dot_product_attention(
+        q.transpose(0, 1).unsqueeze(0),
+        gather_pages(keys, table.unsqueeze(0)).repeat_interleave(group, 1),
+        gather_pages(values, table.unsqueeze(0)).repeat_interleave(group, 1),
+        attn_mask=visible(rows, len(table) * keys.shape[2], window),
+    )
+    return seen.squeeze(0).transpose(0, 1)
+
+
+def visible(positions: Tensor, length: int, window: int | None) -> Tensor:
+    """Which of `length` keys each position [N, 1] may look at: [N, length]."""
+    keys = torch.arange(length)
+    seen = keys <= positions
+    return seen if window is None else seen & (keys > positions - window)
+
+
+def page_tables(tables: Sequence[Sequence[int]]) -> Tensor:
+    """[B, P] int32, the shorter ones filled up with any page."""
+    most = max(map(len, tables), default=0)
+    rows = [[*table, *[0] * (most - len(table))] for table in tables]
+    return torch.tensor(rows, dtype=torch.int32).view(len(tables), most)
+
+
 def gather_pages(cache: Tensor, tables: Tensor) -> Tensor:
     """[B, kv_heads, P * page_tokens, head_dim] of the pages [B, P]."""
     return cache[tables].transpose(1, 2).flatten(2, 3)

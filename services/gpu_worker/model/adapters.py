@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import safetensors
 from safetensors.torch import load
 
-from services.core.base_model import BaseModel
 from services.core.errors import CorruptData, FailedPrecondition
 from services.core.types import Digest
+from services.gpu_worker.model.arena import page_elements
+from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.model.packing import Factors, Packing, pack
 
 
@@ -28,32 +29,40 @@ class AdapterWeights:
         return self.packing.image.nbytes
 
 
-def parse_adapter(
-    data: bytes, *, digest: Digest, card: BaseModel, page_elements: int
-) -> AdapterWeights:
-    """The adapter in `data`, a canonical safetensors file (see adapter_store/canonical.py).
+class AdapterReader:
+    """Makes canonical adapters ready for one model's pages."""
 
-    Raises CorruptData if the bytes are not the digest's, FailedPrecondition if they are for
-    another base model, ResourceExhausted if a page cannot hold even one rank of it.
-    """
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise CorruptData(f"the bytes of adapter {digest[:12]} are not what its digest says")
-    try:
-        tensors = load(data)
-        facts = json.loads(_metadata(data)["lorikeet"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CorruptData(f"adapter {digest[:12]} is not a canonical adapter") from error
-    if facts["base_fingerprint"] != card.fingerprint:
-        raise FailedPrecondition(f"adapter {digest[:12]} is for another base model")
-    sites = {
-        site: Factors(
-            a=tensors[f"{site}.A"].float(), b=tensors[f"{site}.B"].float().T.mul(scale).contiguous()
-        )
-        for site, scale in facts["scaling"].items()
-    }
-    widths = {module.site: module.out_features for module in card.modules}
-    layers = 1 + max(int(module.site.split(".")[0]) for module in card.modules)
-    return AdapterWeights(pack(sites, widths, layers=layers, elements=page_elements))
+    def __init__(self, model: LoadedModel, *, page_tokens: int) -> None:
+        self._card = model.card
+        self._device = model.network.device
+        self._elements = page_elements(model.network.config, page_tokens)
+        self._widths = {module.site: module.out_features for module in model.card.modules}
+
+    def read(self, data: bytes, digest: Digest) -> AdapterWeights:
+        """The adapter in `data`, a canonical safetensors file (see adapter_store/canonical.py).
+
+        Raises CorruptData if the bytes are not the digest's, FailedPrecondition if they are for
+        another base model, ResourceExhausted if a page cannot hold even one rank of it.
+        """
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise CorruptData(f"the bytes of adapter {digest[:12]} are not what its digest says")
+        try:
+            tensors = load(data)
+            facts = json.loads(_metadata(data)["lorikeet"])
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise CorruptData(f"adapter {digest[:12]} is not a canonical adapter") from error
+        if facts["base_fingerprint"] != self._card.fingerprint:
+            raise FailedPrecondition(f"adapter {digest[:12]} is for another base model")
+        sites = {
+            site: Factors(
+                a=tensors[f"{site}.A"].float(),
+                b=tensors[f"{site}.B"].float().T.mul(scale).contiguous(),
+            )
+            for site, scale in facts["scaling"].items()
+        }
+        layers = 1 + max(int(site.split(".")[0]) for site in self._widths)
+        packing = pack(sites, self._widths, layers=layers, elements=self._elements)
+        return AdapterWeights(replace(packing, image=self._device.stage(packing.image)))
 
 
 def _metadata(data: bytes) -> dict[str, str]:

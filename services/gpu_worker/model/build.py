@@ -4,7 +4,7 @@ from services.core.errors import FailedPrecondition
 from services.gpu_worker.engine.batcher import Batcher, Limits
 from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.pool import Pool
-from services.gpu_worker.model.arena import ELEMENT_BYTES, page_elements
+from services.gpu_worker.model.arena import page_elements
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.model.runner import TorchRunner
 
@@ -13,7 +13,8 @@ def build_engine(
     model: LoadedModel, *, memory_bytes: int, limits: Limits, keeps_prefixes: bool = True
 ) -> Engine:
     """`memory_bytes` are for keys, values and adapters together. Raises FailedPrecondition."""
-    page_bytes = page_elements(model.network.config, limits.page_tokens) * ELEMENT_BYTES
+    elements = page_elements(model.network.config, limits.page_tokens)
+    page_bytes = elements * model.network.device.dtype.itemsize
     count = memory_bytes // page_bytes
     if count < 2:
         raise FailedPrecondition(f"{memory_bytes} bytes are not two pages of {page_bytes}")

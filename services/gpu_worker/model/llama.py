@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import rms_norm, silu
 
 from services.core.errors import FailedPrecondition
-from services.gpu_worker.kernels.cpu import Linear
-from services.gpu_worker.model.attention import PagedKv, paged_attention
+from services.gpu_worker.kernels.device import Device, Linear
+from services.gpu_worker.model.arena import PagedKv
 from services.gpu_worker.model.config import ModelConfig
 from services.gpu_worker.model.packing import FUSED, SITES
 from services.gpu_worker.model.rope import Rope, build_rope, rotate
@@ -31,6 +31,7 @@ class Layer:
 @dataclass(frozen=True, slots=True)
 class Llama:
     config: ModelConfig
+    device: Device
     embedding: Tensor  # [vocabulary, hidden]
     layers: Sequence[Layer]
     norm: Tensor
@@ -66,9 +67,10 @@ class Llama:
         if layer.q_norm is not None and layer.k_norm is not None:
             q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
         q = rotate(q, *rotation)
-        cache.write(rotate(k, *rotation), v.unflatten(-1, heads), step.kv)
-        seen = paged_attention(q, cache, step.kv)
-        return layer.o(seen, step.deltas)
+        v = v.unflatten(-1, heads)
+        cache.write(rotate(k, *rotation), v, pages=step.pages, offsets=step.offsets)
+        seen = self.device.attention(q, cache.keys, cache.values, step.layout)
+        return layer.o(seen.flatten(1), step.deltas)
 
     def _mlp(self, layer: Layer, x: Tensor, step: StepInputs) -> Tensor:
         gate, up = layer.gate_up(x, step.deltas).chunk(2, -1)
@@ -79,7 +81,10 @@ class Llama:
 
 
 def build_llama(
-    config: ModelConfig, weights: Mapping[str, Tensor], rope_divisors: Tensor | None = None
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    device: Device,
+    rope_divisors: Tensor | None = None,
 ) -> Llama:
     """From tensors under their Hugging Face names. Raises FailedPrecondition for missing ones."""
 
@@ -89,7 +94,7 @@ def build_llama(
         if weights[name].shape != shape:
             found = list(weights[name].shape)
             raise FailedPrecondition(f"{name} has shape {found}, the config says {list(shape)}")
-        return weights[name].float()
+        return weights[name].to(device.place, device.dtype)
 
     def joined(
         index: int, fused: str, outputs: Mapping[str, int], width: int, *, bias: bool
@@ -98,7 +103,7 @@ def build_llama(
         weight = torch.cat([take(f"{at}.{n}.weight", out, width) for n, out in outputs.items()])
         biases = [take(f"{at}.{n}.bias", out) for n, out in outputs.items()] if bias else []
         site = index * len(FUSED) + SITES[fused]
-        return Linear(weight, torch.cat(biases) if biases else None, site=site)
+        return device.linear(weight, torch.cat(biases) if biases else None, site=site)
 
     def head_norm(name: str) -> Tensor | None:
         return take(name, config.head_dim) if config.qk_norm else None
@@ -127,11 +132,12 @@ def build_llama(
     tied = config.tied_embeddings or "lm_head.weight" not in weights
     return Llama(
         config=config,
+        device=device,
         embedding=embedding,
         layers=[layer(index) for index in range(config.layers)],
         norm=take("model.norm.weight", config.hidden),
-        head=Linear(
+        head=device.linear(
             embedding if tied else take("lm_head.weight", config.vocabulary, config.hidden)
         ),
-        rope=build_rope(config, rope_divisors),
+        rope=build_rope(config, device, rope_divisors),
     )

@@ -16,6 +16,8 @@ from torch import Tensor
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition
 from services.core.types import Fingerprint
+from services.gpu_worker.kernels.cpu.device import CpuDevice
+from services.gpu_worker.kernels.device import Device
 from services.gpu_worker.model.config import ModelConfig, read_config
 from services.gpu_worker.model.gguf import read_gguf
 from services.gpu_worker.model.llama import Llama, build_llama
@@ -29,21 +31,24 @@ class LoadedModel:
     network: Llama
 
 
-def load_model(path: Path, *, name: str | None = None) -> LoadedModel:
-    """Raises FailedPrecondition that says what is missing, corrupt or not supported."""
+def load_model(path: Path, *, name: str | None = None, device: Device | None = None) -> LoadedModel:
+    """On the CPU if no device is given.
+
+    Raises FailedPrecondition that says what is missing, corrupt or not supported.
+    """
     if path.is_dir() and not (path / "config.json").exists():
         found = sorted(path.glob("*.gguf"))
         if len(found) != 1:
             raise FailedPrecondition(f"{path} holds neither a config.json nor one .gguf file")
         path = found[0]
     if path.is_dir():
-        return _load_folder(path, name)
+        return _load_folder(path, name, device or CpuDevice())
     if path.suffix == ".gguf" and path.is_file():
-        return _load_gguf(path, name)
+        return _load_gguf(path, name, device or CpuDevice())
     raise FailedPrecondition(f"{path} is neither a model folder nor a .gguf file")
 
 
-def _load_folder(folder: Path, name: str | None) -> LoadedModel:
+def _load_folder(folder: Path, name: str | None, device: Device) -> LoadedModel:
     raw = _json(folder / "config.json")
     config = read_config(raw)
     shards = _shards(folder)
@@ -70,10 +75,10 @@ def _load_folder(folder: Path, name: str | None) -> LoadedModel:
         special_tokens={key: _token_text(tokens.get(key)) for key in SPECIAL_TOKENS},
         tokenizer_json=tokenizer.read_bytes(),
     )
-    return LoadedModel(card, build_llama(config, weights))
+    return LoadedModel(card, build_llama(config, weights, device))
 
 
-def _load_gguf(path: Path, name: str | None) -> LoadedModel:
+def _load_gguf(path: Path, name: str | None, device: Device) -> LoadedModel:
     found = read_gguf(path)
     config = read_config(found.config)
     stem = _slug(_QUANTISATION.sub("", path.stem))
@@ -87,7 +92,7 @@ def _load_gguf(path: Path, name: str | None) -> LoadedModel:
         special_tokens=found.special_tokens,
         tokenizer_json=found.tokenizer_json,
     )
-    return LoadedModel(card, build_llama(config, found.weights, found.rope_divisors))
+    return LoadedModel(card, build_llama(config, found.weights, device, found.rope_divisors))
 
 
 def _card(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from services.gpu_worker.kernels.device import Device
 from services.gpu_worker.model.config import ModelConfig, RopeScaling
 
 
@@ -27,7 +28,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.roll(x, half, dims=-1) * sin
 
 
-def build_rope(config: ModelConfig, divisors: Tensor | None = None) -> Rope:
+def build_rope(config: ModelConfig, device: Device, divisors: Tensor | None = None) -> Rope:
     """`divisors` [head_dim / 2] divide the frequencies, for models that ship their scaling so."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
     frequencies = 1.0 / (config.rope_theta**exponents)
@@ -36,8 +37,11 @@ def build_rope(config: ModelConfig, divisors: Tensor | None = None) -> Rope:
     if divisors is not None:
         frequencies = frequencies / divisors
     angles = torch.outer(torch.arange(config.context).float(), frequencies)
-    sin = angles.sin()
-    return Rope(cos=torch.cat((angles.cos(),) * 2, dim=-1), sin=torch.cat((-sin, sin), dim=-1))
+    cos, sin = angles.cos(), angles.sin()
+    return Rope(
+        cos=torch.cat((cos, cos), dim=-1).to(device.place, device.dtype),
+        sin=torch.cat((-sin, sin), dim=-1).to(device.place, device.dtype),
+    )
 
 
 def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:

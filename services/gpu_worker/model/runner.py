@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from services.core.types import Digest
-from services.gpu_worker.engine import batcher
 from services.gpu_worker.engine.batcher import StepPlan
 from services.gpu_worker.engine.engine import Sampled, Weights
-from services.gpu_worker.kernels.cpu import Bank, Deltas, Segment
+from services.gpu_worker.kernels.device import Bank, Segment, Span
 from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.arena import Arena
-from services.gpu_worker.model.attention import KvLayout, PagedKv, Stretch
 from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.sampler import Draw, sample
 from services.gpu_worker.model.step import StepInputs
@@ -26,20 +24,18 @@ class TorchRunner:
         config = network.config
         self._network = network
         self._page_tokens = page_tokens
-        self._arena = Arena(config, pages=pages, page_tokens=page_tokens)
-        self._caches = [
-            PagedKv(self._arena.keys(layer), self._arena.values(layer))
-            for layer in range(config.layers)
-        ]
+        self._device = network.device
+        self._arena = Arena(config, self._device, pages=pages, page_tokens=page_tokens)
         self._banks: dict[Digest, Bank] = {}
 
     def fill(self, weights: Weights, pages: Sequence[int]) -> None:
         assert isinstance(weights, AdapterWeights)
-        self._arena.fill(weights.packing.image, pages)
+        self._device.fill(self._arena.memory, weights.packing.image, pages)
 
     def bind(self, adapter: Digest, weights: Weights, pages: Sequence[int]) -> None:
         assert isinstance(weights, AdapterWeights)
-        self._banks[adapter] = Bank(weights.packing.bind(self._arena.memory, pages))
+        memory = self._arena.memory
+        self._banks[adapter] = self._device.bank(weights.packing.bind(memory, pages), memory)
 
     def unbind(self, adapter: Digest) -> None:
         del self._banks[adapter]
@@ -57,86 +53,40 @@ class TorchRunner:
 
     def forward(self, plan: StepPlan) -> Tensor:
         """Logits of the slices that sample, in order: [B, vocabulary]."""
-        return self._network.forward(self._inputs(plan), self._caches)
+        return self._network.forward(self._inputs(plan), self._arena.caches)
 
     def _inputs(self, plan: StepPlan) -> StepInputs:
         tokens: list[int] = []
         positions: list[int] = []
-        places: list[tuple[int, int]] = []
-        sampling_rows: list[int] = []
-        firsts: list[int] = []
-        size = self._page_tokens
+        spans: list[Span] = []
         for part in plan.slices:
-            span = range(part.start, part.start + part.count)
-            pages = part.sequence.pages
-            firsts.append(len(tokens))
+            spans.append(Span(len(tokens), part.count, part.start, part.sequence.pages))
             tokens += part.sequence.tokens[part.start : part.start + part.count]
-            positions += span
-            places += [(pages[at // size], at % size) for at in span]
-            if part.samples:
-                sampling_rows.append(len(tokens) - 1)
+            positions += range(part.start, part.start + part.count)
+        size, config, device = self._page_tokens, self._network.config, self._device
+        group = config.heads // config.kv_heads
         return StepInputs(
-            tokens=torch.tensor(tokens),
-            positions=torch.tensor(positions),
-            kv=self._layout(plan, firsts, torch.tensor(places)),
-            deltas=Deltas(self._segments(plan, firsts), len(tokens)),
-            sampling_rows=torch.tensor(sampling_rows, dtype=torch.long),
+            tokens=device.integers(tokens),
+            positions=device.integers(positions),
+            pages=device.integers([s.pages[at // size] for s in spans for at in s.positions]),
+            offsets=device.integers([at % size for at in positions]),
+            layout=device.layout(
+                spans, page_tokens=size, group=group, window=config.sliding_window
+            ),
+            deltas=device.deltas(self._segments(plan, spans), len(tokens)),
+            sampling_rows=device.integers(
+                [s.last for s, part in zip(spans, plan.slices, strict=True) if part.samples]
+            ),
         )
 
-    def _segments(self, plan: StepPlan, firsts: Sequence[int]) -> list[Segment]:
+    def _segments(self, plan: StepPlan, spans: Sequence[Span]) -> list[Segment]:
         """Neighbouring slices of one adapter are one segment; the base model has none."""
-        placed = zip(plan.slices, firsts, strict=True)
+        placed = zip(plan.slices, spans, strict=True)
         segments = []
         for adapter, group in groupby(placed, key=lambda pair: pair[0].sequence.request.adapter):
             if adapter is None:
                 continue
-            members = list(group)
-            last_part, last_first = members[-1]
+            members = [span for _, span in group]
             bank = self._banks[adapter]
-            segments.append(Segment(members[0][1], last_first + last_part.count, bank))
+            segments.append(Segment(members[0].first, members[-1].last + 1, bank))
         return segments
-
-    def _layout(self, plan: StepPlan, firsts: Sequence[int], places: Tensor) -> KvLayout:
-        """places: [tokens, 2], page and offset of each."""
-        singles = [(p, row) for p, row in zip(plan.slices, firsts, strict=True) if p.count == 1]
-        several = [(p, row) for p, row in zip(plan.slices, firsts, strict=True) if p.count > 1]
-        window = self._network.config.sliding_window or self._network.config.context
-        ends = [part.start + 1 for part, _ in singles]
-        return KvLayout(
-            pages=places[:, 0].contiguous(),
-            offsets=places[:, 1].contiguous(),
-            singles=torch.tensor([row for _, row in singles], dtype=torch.long),
-            tables=self._tables([part for part, _ in singles]),
-            starts=torch.tensor([max(0, end - window) for end in ends], dtype=torch.int32),
-            ends=torch.tensor(ends, dtype=torch.int32),
-            stretches=[self._stretch(part, row) for part, row in several],
-        )
-
-    def _tables(self, parts: Sequence[batcher.Slice]) -> Tensor:
-        """Page tables [B, P], padded with any page."""
-        counts = [part.start // self._page_tokens + 1 for part in parts]
-        most = max(counts, default=0)
-        rows = [
-            part.sequence.pages[:count] + [0] * (most - count)
-            for part, count in zip(parts, counts, strict=True)
-        ]
-        return torch.tensor(rows, dtype=torch.int32).view(len(parts), most)
-
-    def _stretch(self, part: batcher.Slice, first: int) -> Stretch:
-        count = (part.start + part.count - 1) // self._page_tokens + 1
-        rows = torch.arange(part.start, part.start + part.count).unsqueeze(1)
-        config = self._network.config
-        mask = self._visible(rows, count * self._page_tokens)
-        return Stretch(
-            first=first,
-            last=first + part.count,
-            table=torch.tensor(part.sequence.pages[:count]),
-            mask=mask.repeat(config.heads // config.kv_heads, 1)[None, None],
-        )
-
-    def _visible(self, positions: Tensor, length: int) -> Tensor:
-        """Which of `length` keys each position [N, 1] may look at: [N, length]."""
-        keys = torch.arange(length)
-        visible = keys <= positions
-        window = self._network.config.sliding_window
-        return visible if window is None else visible & (keys > positions - window)

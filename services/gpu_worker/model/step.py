@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from services.gpu_worker.kernels.cpu import Deltas
-from services.gpu_worker.model.attention import KvLayout
+from services.gpu_worker.kernels.device import Deltas, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +13,8 @@ class StepInputs:
 
     tokens: Tensor  # [T]
     positions: Tensor  # [T]
-    kv: KvLayout
+    pages: Tensor  # [T], where each one's key and value go
+    offsets: Tensor  # [T], within their pages
+    layout: Layout
     deltas: Deltas
     sampling_rows: Tensor  # [B]

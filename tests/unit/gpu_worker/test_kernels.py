@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from services.gpu_worker.kernels import cpu, reference
-from services.gpu_worker.kernels.native import library
+from services.gpu_worker.kernels import reference
+from services.gpu_worker.kernels.cpu.attention import decode_attention
+from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
+from services.gpu_worker.kernels.cpu.native import library
+from services.gpu_worker.kernels.device import Segment
 from services.gpu_worker.model.packing import FUSED, SITES, Factors, Packing, pack
 
 SHAPES = {"q": (576, 576), "k": (576, 192), "v": (576, 192), "o": (576, 576)}
@@ -31,7 +34,7 @@ def test_attention_over_pages(heads: int, kv_heads: int, head: int, window: int 
             arena[page, 1, :, :, offset] = torch.randn(2, kv_heads, head) * 3
     q = torch.randn(5, heads, head)
     keys, values = arena[:, 1, 0], arena[:, 1, 1]
-    ours = cpu.decode_attention(q, keys, values, tables=tables, starts=starts, ends=ends)
+    ours = decode_attention(q, keys, values, tables=tables, starts=starts, ends=ends)
     expected = reference.decode_attention(
         q, keys.nan_to_num(), values.nan_to_num(), tables=tables, starts=starts, ends=ends
     )
@@ -47,14 +50,14 @@ def adapter(rank: int, modules: list[str], *, seed: int, elements: int) -> Packi
     return pack(sites, WIDTHS, layers=1, elements=elements)
 
 
-def bank(packing: Packing, *, seed: int) -> cpu.Bank:
+def bank(packing: Packing, *, seed: int) -> Bank:
     """In shuffled pages of an arena whose other pages are poison."""
     torch.manual_seed(seed)
     count, elements = packing.image.shape
     memory = torch.full((count + 3, elements), float("nan"))
     pages = torch.randperm(count + 3)[:count].tolist()
     memory[pages] = packing.image
-    return cpu.Bank(packing.bind(memory, pages))
+    return Bank(packing.bind(memory, pages))
 
 
 @pytest.mark.parametrize("elements", [200_000, 30_000, 2_112], ids=["one", "several", "cut"])
@@ -66,16 +69,17 @@ def test_many_adapters_at_once(elements: int) -> None:
     ]
     banks = [bank(packing, seed=seed) for seed, packing in enumerate(packings)]
     spans = [(2, 3), (3, 7), (7, 8), (9, 60)]  # rows 0, 1 and 8 are the base model's
-    segments = [cpu.Segment(a, b, bank) for (a, b), bank in zip(spans, banks, strict=True)]
-    deltas = cpu.Deltas(segments, 64)
+    placed = list(zip(spans, banks, strict=True))
+    segments = [Segment(*span, ours) for span, ours in placed]
+    deltas = Deltas(segments, 64)
     for fused, modules in FUSED.items():
         wide, tall = SHAPES[modules[0]][0], sum(SHAPES[name][1] for name in modules)
         x, weight, bias = torch.randn(64, wide), torch.randn(tall, wide), torch.randn(tall)
         expected = x @ weight.T + bias
-        for segment in segments:
-            rows = slice(segment.first, segment.last)
-            reference.add_delta(expected[rows], x[rows], segment.bank.sites[SITES[fused]])
-        y = cpu.Linear(weight, bias, site=SITES[fused])(x, deltas)
+        for span, ours in placed:
+            rows = slice(*span)
+            reference.add_delta(expected[rows], x[rows], ours.sites[SITES[fused]])
+        y = Linear(weight, bias, site=SITES[fused])(x, deltas)
         torch.testing.assert_close(y, expected, atol=3e-3, rtol=1e-4)
 
 
@@ -86,7 +90,7 @@ def test_a_product_with_any_number_of_rows(rows: int, wide: int, tall: int) -> N
     x, weight = torch.randn(rows, wide + 5)[:, :wide], torch.randn(tall, wide)
     exact = x.double() @ weight.double().T
     for bias in (None, torch.randn(tall)):
-        y = cpu.Linear(weight, bias)(x)
+        y = Linear(weight, bias)(x)
         expected = exact if bias is None else exact + bias
         torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
 

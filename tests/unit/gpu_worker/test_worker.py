@@ -12,7 +12,7 @@ from services.core.errors import CorruptData, InvalidRequest, ServingError, Unav
 from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
-from services.gpu_worker.model.adapters import AdapterWeights, parse_adapter
+from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.worker import Worker
 from tests.engines import TestBench, digest_of, greedy
@@ -20,7 +20,6 @@ from tests.references import adapt, adapter_configs, canonical_of
 from tests.tiny_models import make_reference, save_reference
 
 PROMPT = list(range(2, 12))
-ELEMENTS = 3 * 2 * 16 * 16  # of a page: layers, keys and values, their width, tokens
 
 
 class Shelf:
@@ -38,9 +37,7 @@ class Shelf:
         await self.gate.wait()
         if digest not in self.files:
             raise Unavailable("the store is away")
-        return parse_adapter(
-            self.files[digest], digest=digest, card=self.model.card, page_elements=ELEMENTS
-        )
+        return AdapterReader(self.model, page_tokens=16).read(self.files[digest], digest)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 /* Products with few rows, and what many small adapters add to them. fp32; threads are OpenMP's,
  * shared with torch.
  *
- * References of the same meaning: reference.py. Called through cpu.py.
+ * References of the same meaning: ../reference.py. Called through linear.py.
  */
 
 #include "deltas.h"

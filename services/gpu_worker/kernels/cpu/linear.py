@@ -1,16 +1,16 @@
-"""The CPU's kernels: those in C where they are to be had, else their references."""
+"""Products on the CPU: in C where a compiler is at hand, else their references."""
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from services.gpu_worker.kernels import reference
-from services.gpu_worker.kernels.native import library
+from services.gpu_worker.kernels import device, reference
+from services.gpu_worker.kernels.cpu.native import library
+from services.gpu_worker.kernels.device import Segment
 from services.gpu_worker.kernels.reference import Piece
 
 MOST_SLICES = 3
@@ -82,24 +82,15 @@ class Bank:
         return ctypes.addressof(self._sites)
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Neighbouring rows of one adapter; rows of the base model are in none."""
-
-    first: int
-    last: int
-    bank: Bank
-
-
 class Deltas:
     """What all adapters of a step add, made once a step and used by every linear."""
 
     def __init__(self, segments: Sequence[Segment], rows: int) -> None:
-        self.segments = segments
+        self.segments = [(segment, _ours(segment.bank)) for segment in segments]
         chunks = (_Chunk * len(segments))(
-            *(_Chunk(s.first, s.last - s.first, s.bank.address) for s in segments)
+            *(_Chunk(s.first, s.last - s.first, bank.address) for s, bank in self.segments)
         )
-        most_rank = max((s.bank.most_rank for s in segments), default=0)
+        most_rank = max((bank.most_rank for _, bank in self.segments), default=0)
         hidden = torch.empty(rows, most_rank)
         self._kept = (chunks, hidden)  # C has their addresses
         self._in_c = _Deltas(
@@ -108,7 +99,7 @@ class Deltas:
             len(segments),
             max((s.last - s.first for s in segments), default=0),
             most_rank,
-            max((s.bank.most_pieces for s in segments), default=0),
+            max((bank.most_pieces for _, bank in self.segments), default=0),
         )
 
     @property
@@ -134,13 +125,14 @@ class Linear:
                 _int(self._out), _int(self._in),
             )  # fmt: skip
 
-    def __call__(self, x: Tensor, deltas: Deltas | None = None) -> Tensor:
-        """x: [tokens, in] -> [tokens, out], with what the tokens' adapters add."""
+    def __call__(self, x: Tensor, deltas: device.Deltas | None = None) -> Tensor:
+        """See device.Linear."""
+        assert deltas is None or isinstance(deltas, Deltas)
         if self._library is None:
             y = linear(x, self._weight, self._bias)
-            for segment in deltas.segments if deltas is not None else ():
+            for segment, bank in deltas.segments if deltas is not None else ():
                 rows = slice(segment.first, segment.last)
-                reference.add_delta(y[rows], x[rows], segment.bank.sites[self._site])
+                reference.add_delta(y[rows], x[rows], bank.sites[self._site])
             return y
         y = torch.empty(x.shape[0], self._out)
         self._library.lorikeet_linear(
@@ -153,24 +145,9 @@ class Linear:
         return y
 
 
-def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, *, tables: Tensor, starts: Tensor, ends: Tensor
-) -> Tensor:
-    """See reference.decode_attention; tables, starts and ends are int32."""
-    native = library()
-    out = torch.empty_like(q)
-    batch, heads, head = q.shape
-    _, kv_heads, page_tokens, _ = keys.shape
-    if native is None or native.lorikeet_decode_attention(
-        _pointer(q.data_ptr()), _pointer(out.data_ptr()),
-        _pointer(keys.data_ptr()), _pointer(values.data_ptr()), _long(keys.stride(0)),
-        _pointer(tables.data_ptr()), _long(tables.shape[1]),
-        _pointer(starts.data_ptr()), _pointer(ends.data_ptr()),
-        _int(batch), _int(kv_heads), _int(heads // kv_heads), _int(head), _int(page_tokens),
-        ctypes.c_float(head**-0.5),
-    ):  # fmt: skip
-        return reference.decode_attention(q, keys, values, tables=tables, starts=starts, ends=ends)
-    return out
+def _ours(bank: device.Bank) -> Bank:
+    assert isinstance(bank, Bank)
+    return bank
 
 
 def _in_c(piece: Piece) -> Any:

@@ -1,6 +1,6 @@
 /* Attention of one token a sequence over its pages. fp32; threads are OpenMP's, shared with torch.
  *
- * Reference of the same meaning: reference.py. Called through cpu.py.
+ * Reference of the same meaning: ../reference.py. Called through attention.py.
  */
 
 #include <math.h>

@@ -1,0 +1,62 @@
+"""The CPU as a device: fp32, kernels in C."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from services.gpu_worker.kernels.cpu import attention
+from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
+from services.gpu_worker.kernels.device import Layout, Segment, Span
+from services.gpu_worker.kernels.reference import Piece
+
+
+class CpuDevice:
+    """See device.Device."""
+
+    place = torch.device("cpu")
+    dtype = torch.float32
+
+    def spare_memory(self) -> int:
+        """Two fifths of what the machine, or its container, has left: others live here too."""
+        cgroup = Path("/sys/fs/cgroup")
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+        try:
+            most = int((cgroup / "memory.max").read_text())
+            used = int((cgroup / "memory.current").read_text())
+        except (OSError, ValueError):  # no container, or one without a limit ("max")
+            return free * 2 // 5
+        return min(free, most - used) * 2 // 5
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
+        return Linear(weight, bias, site=site)
+
+    def stage(self, image: Tensor) -> Tensor:
+        return image
+
+    def fill(self, memory: Tensor, image: Tensor, pages: Sequence[int]) -> None:
+        for row, page in enumerate(pages):
+            memory[page].copy_(image[row])
+
+    def bank(self, sites: Sequence[Sequence[Piece]], memory: Tensor) -> Bank:
+        return Bank(sites)
+
+    def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
+        return Deltas(segments, rows)
+
+    def layout(
+        self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None
+    ) -> Layout:
+        return attention.lay_out(spans, page_tokens=page_tokens, group=group, window=window)
+
+    def attention(self, q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
+        assert isinstance(layout, attention.Layout)
+        return attention.attend(q, keys, values, layout)
+
+    def integers(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long)

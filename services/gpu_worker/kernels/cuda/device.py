@@ -1,0 +1,73 @@
+"""A CUDA device: torch for products with the base, Triton for adapters and attention."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from services.gpu_worker.kernels import device
+from services.gpu_worker.kernels.cuda import attention
+from services.gpu_worker.kernels.cuda.lora import Bank, Deltas
+from services.gpu_worker.kernels.cuda.transfer import SideStream, integers
+from services.gpu_worker.kernels.device import Layout, Segment, Span
+from services.gpu_worker.kernels.reference import Piece
+
+
+class Linear:
+    """See device.Linear."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, site: int) -> None:
+        self._weight = weight
+        self._bias = bias
+        self._site = site
+
+    def __call__(self, x: Tensor, deltas: device.Deltas | None = None) -> Tensor:
+        y = linear(x, self._weight, self._bias)
+        if deltas is not None:
+            assert isinstance(deltas, Deltas)
+            deltas.add(y, x, self._site)
+        return y
+
+
+class CudaDevice:
+    """See device.Device. Under TRITON_INTERPRET=1 any torch device will do."""
+
+    def __init__(self, place: torch.device, dtype: torch.dtype) -> None:
+        self.place = place
+        self.dtype = dtype
+        self._side = SideStream(place)
+
+    def spare_memory(self) -> int:
+        """Nine tenths of what is free: activations take the rest."""
+        free, _ = torch.cuda.mem_get_info(self.place)
+        return free * 9 // 10
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
+        return Linear(weight, bias, site=site)
+
+    def stage(self, image: Tensor) -> Tensor:
+        """Pinned, in the device's precision."""
+        staged = image.to(self.dtype)
+        return staged.pin_memory() if self.place.type == "cuda" else staged
+
+    def fill(self, memory: Tensor, image: Tensor, pages: Sequence[int]) -> None:
+        self._side.fill(memory, image, pages)
+
+    def bank(self, sites: Sequence[Sequence[Piece]], memory: Tensor) -> Bank:
+        return Bank(sites, memory)
+
+    def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
+        return Deltas(segments, rows, self.place)
+
+    def layout(
+        self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None
+    ) -> attention.Layout:
+        return attention.lay_out(spans, page_tokens=page_tokens, window=window, place=self.place)
+
+    def attention(self, q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
+        assert isinstance(layout, attention.Layout)
+        return attention.attend(q.contiguous(), keys, values, layout)
+
+    def integers(self, values: Sequence[int]) -> Tensor:
+        return integers(values, self.place)
