@@ -1,8 +1,8 @@
 """The words that every service uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
-from typing import NewType
+from typing import Any, NewType
 
 TenantId = NewType("TenantId", str)
 KeyId = NewType("KeyId", str)
@@ -15,6 +15,9 @@ WorkerId = NewType("WorkerId", str)
 LONGEST_STOP = 256
 MOST_STOPS = 16
 MOST_TOP_LOGPROBS = 20
+MOST_STOP_TOKENS = 64
+MOST_BIASES = 1024
+LONGEST_CONSTRAINT = 64 * 1024
 
 
 class FinishReason(Enum):
@@ -22,19 +25,48 @@ class FinishReason(Enum):
     LENGTH = "length"
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How the next token is chosen and when a generation ends; see generation.proto."""
+class ConstraintKind(Enum):
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    GRAMMAR = "grammar"  # Lark, as llguidance reads it
 
-    max_tokens: int
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What a whole completion must match."""
+
+    kind: ConstraintKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRules:
+    """How the next token is chosen and what ends a generation; see generation.proto."""
+
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    seed: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: bool = False
     top_logprobs: int = 0
+    constraint: Constraint | None = None
+
+    def values(self) -> dict[str, Any]:
+        """By name, for another class with these fields."""
+        return {field.name: getattr(self, field.name) for field in fields(TokenRules)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams(TokenRules):
+    max_tokens: int
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,9 +137,7 @@ class Gateway:
         """Raises InvalidRequest or ModelNotFound before anything runs."""
         base, adapter = await self._resolve(tenant, model)
         tokens = await self._prompts.tokens(base, prompt)
-        sampling = checked(
-            asked, prompt_tokens=len(tokens), context_tokens=base.card.context_tokens
-        )
+        sampling = checked(asked, base.card, prompt_tokens=len(tokens))
         job = Job(
             # Callers choose request ids; two that choose the same must not meet at a worker.
             request_id=RequestId(f"{request_id}.{secrets.token_hex(4)}"),
@@ -206,7 +204,8 @@ class Gateway:
             async for piece in pieces:
                 text, taken = "", 0
                 for token in piece.tokens:
-                    text += stop.push(detokenizer.push(token))
+                    if token not in completion.job.sampling.stop_tokens:
+                        text += stop.push(detokenizer.push(token))
                     taken += 1
                     if stop.found:
                         break

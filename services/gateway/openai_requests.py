@@ -5,7 +5,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.core.errors import FieldViolation, InvalidRequest
+from services.core.types import Constraint
 from services.gateway.chat import ChatMessage
+from services.gateway.openai_constraints import ResponseFormat, StructuredOutputs
 from services.gateway.sampling import Asked
 
 MOST_CHOICES = 16
@@ -30,6 +32,20 @@ class _Body(BaseModel):
     seed: int | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    presence_penalty: float | None = Field(None, description="-2 to 2.")
+    frequency_penalty: float | None = Field(None, description="-2 to 2.")
+    logit_bias: dict[int, float] | None = Field(None, description="By token id, -100 to 100.")
+    response_format: ResponseFormat | None = Field(
+        None, description="text, json_object, or json_schema with a schema that the answer matches."
+    )
+    min_p: float = Field(
+        0.0, description="An extension: only tokens at least this share as likely as the likeliest."
+    )
+    repetition_penalty: float = Field(1.0, description="An extension: more than 0, at most 10.")
+    stop_token_ids: list[int] = Field([], description="An extension: tokens that end the answer.")
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="An extension: a JSON schema, regex, choice or Lark grammar to match."
+    )
     ignore_eos: bool = Field(False, description="An extension: go on past end-of-text tokens.")
 
     def refuse_unsupported(self) -> None:
@@ -51,15 +67,33 @@ class _Body(BaseModel):
     def includes_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
+    def _constraint(self) -> Constraint | None:
+        asked = [
+            form.constraint()
+            for form in (self.response_format, self.structured_outputs)
+            if form is not None
+        ]
+        wanted = [constraint for constraint in asked if constraint is not None]
+        if len(wanted) > 1:
+            raise InvalidRequest.of("structured_outputs", "does not go with response_format")
+        return wanted[0] if wanted else None
+
     def _asked(self, *, max_tokens: int | None, logprobs: bool, top_logprobs: int) -> Asked:
         return Asked(
             max_tokens=max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
             seed=self.seed,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=tuple((self.logit_bias or {}).items()),
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            stop_tokens=tuple(self.stop_token_ids),
             ignore_eos=self.ignore_eos,
+            constraint=self._constraint(),
             logprobs=logprobs,
             top_logprobs=top_logprobs,
         )
@@ -135,20 +169,12 @@ _CHANGES_THE_ANSWER: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
-    "frequency_penalty": (0, 0.0),
     "function_call": ("none",),
     "functions": ([],),
     "guided_json": (),
-    "logit_bias": ({},),
-    "min_p": (0, 0.0),
     "min_tokens": (0,),
     "modalities": (["text"],),
     "prediction": (),
-    "presence_penalty": (0, 0.0),
-    "repetition_penalty": (1, 1.0),
-    "response_format": ({"type": "text"},),
-    "stop_token_ids": ([],),
-    "structured_outputs": (),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),

@@ -2,71 +2,108 @@
 
 import math
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+from services.core.base_model import BaseModel
 from services.core.errors import FieldViolation, InvalidRequest
-from services.core.types import LONGEST_STOP, MOST_STOPS, MOST_TOP_LOGPROBS, SamplingParams
+from services.core.types import (
+    LONGEST_CONSTRAINT,
+    LONGEST_STOP,
+    MOST_BIASES,
+    MOST_STOP_TOKENS,
+    MOST_STOPS,
+    MOST_TOP_LOGPROBS,
+    SamplingParams,
+    TokenRules,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(TokenRules):
     """As a client sent it; None where it said nothing."""
 
     max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int = 0
     seed: int | None = None
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    logprobs: bool = False
-    top_logprobs: int = 0
 
 
-def checked(asked: Asked, *, prompt_tokens: int, context_tokens: int) -> SamplingParams:
+def checked(asked: Asked, base: BaseModel, *, prompt_tokens: int) -> SamplingParams:
     """Everything set and within bounds. Raises InvalidRequest that names every wrong field."""
-    room = context_tokens - prompt_tokens
+    room = base.context_tokens - prompt_tokens
     if room < 1:
         raise InvalidRequest.of(
             "prompt",
             f"{prompt_tokens} tokens leave no room for a completion "
-            f"in the model's context of {context_tokens}",
+            f"in the model's context of {base.context_tokens}",
         )
     max_tokens = room if asked.max_tokens is None else asked.max_tokens
-    temperature = 1.0 if asked.temperature is None else asked.temperature
-    top_p = 1.0 if asked.top_p is None else asked.top_p
     seed = secrets.randbits(63) if asked.seed is None else asked.seed
-    rules = {
-        "max_tokens": (
-            1 <= max_tokens <= room,
-            f"must be 1 to {room}: the context holds {context_tokens} tokens "
-            f"and the prompt has {prompt_tokens}",
-        ),
-        "temperature": (math.isfinite(temperature) and 0 <= temperature <= 2, "must be 0 to 2"),
-        "top_p": (math.isfinite(top_p) and 0 < top_p <= 1, "must be more than 0, at most 1"),
-        "top_k": (0 <= asked.top_k < 2**32, "must be 0 to 4294967295"),
-        "seed": (-(2**63) <= seed < 2**64, "must fit in 64 bits"),
-        "stop": (
-            len(asked.stop) <= MOST_STOPS
-            and all(1 <= len(text) <= LONGEST_STOP for text in asked.stop),
-            f"at most {MOST_STOPS} texts of 1 to {LONGEST_STOP} characters",
-        ),
-        "top_logprobs": (
-            0 <= asked.top_logprobs <= MOST_TOP_LOGPROBS,
-            f"must be 0 to {MOST_TOP_LOGPROBS}",
-        ),
-    }
-    wrong = [FieldViolation(name, text) for name, (good, text) in rules.items() if not good]
+    wrong = list(_wrong_rules(asked, base.vocabulary_tokens))
+    if not 1 <= max_tokens <= room:
+        said = (
+            f"must be 1 to {room}: the context holds {base.context_tokens} tokens "
+            f"and the prompt has {prompt_tokens}"
+        )
+        wrong.append(FieldViolation("max_tokens", said))
+    if not -(2**63) <= seed < 2**64:
+        wrong.append(FieldViolation("seed", "must fit in 64 bits"))
     if wrong:
         raise InvalidRequest(wrong)
-    return SamplingParams(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=asked.top_k,
-        seed=seed % 2**64,
-        stop=asked.stop,
-        ignore_eos=asked.ignore_eos,
-        logprobs=asked.logprobs or asked.top_logprobs > 0,
-        top_logprobs=asked.top_logprobs,
-    )
+    rules = replace(asked, logprobs=asked.logprobs or asked.top_logprobs > 0)
+    return SamplingParams(max_tokens=max_tokens, seed=seed % 2**64, **rules.values())
+
+
+def _wrong_rules(rules: TokenRules, vocabulary: int) -> Iterator[FieldViolation]:
+    biases = [bias for _, bias in rules.logit_bias]
+    biased = [token for token, _ in rules.logit_bias]
+    constraint = "" if rules.constraint is None else rules.constraint.text
+    tests = {
+        "temperature": (_within(rules.temperature, 0, 2), "must be 0 to 2"),
+        "top_p": (
+            _within(rules.top_p, 0, 1) and rules.top_p > 0,
+            "must be more than 0, at most 1",
+        ),
+        "top_k": (0 <= rules.top_k < 2**32, "must be 0 to 4294967295"),
+        "min_p": (_within(rules.min_p, 0, 1), "must be 0 to 1"),
+        "repetition_penalty": (
+            _within(rules.repetition_penalty, 0, 10) and rules.repetition_penalty > 0,
+            "must be more than 0, at most 10",
+        ),
+        "presence_penalty": (_within(rules.presence_penalty, -2, 2), "must be -2 to 2"),
+        "frequency_penalty": (_within(rules.frequency_penalty, -2, 2), "must be -2 to 2"),
+        "logit_bias": (
+            len(biases) <= MOST_BIASES
+            and all(_within(bias, -100, 100) for bias in biases)
+            and all(0 <= token < vocabulary for token in biased),
+            f"at most {MOST_BIASES} token ids below {vocabulary}, each with -100 to 100",
+        ),
+        "stop": (
+            len(rules.stop) <= MOST_STOPS
+            and all(1 <= len(text) <= LONGEST_STOP for text in rules.stop),
+            f"at most {MOST_STOPS} texts of 1 to {LONGEST_STOP} characters",
+        ),
+        "stop_tokens": (
+            len(rules.stop_tokens) <= MOST_STOP_TOKENS
+            and all(0 <= token < vocabulary for token in rules.stop_tokens),
+            f"at most {MOST_STOP_TOKENS} token ids below {vocabulary}",
+        ),
+        "top_logprobs": (
+            0 <= rules.top_logprobs <= MOST_TOP_LOGPROBS,
+            f"must be 0 to {MOST_TOP_LOGPROBS}",
+        ),
+        "constraint": (
+            len(constraint.encode()) <= LONGEST_CONSTRAINT,
+            f"must be at most {LONGEST_CONSTRAINT} bytes",
+        ),
+        "ignore_eos": (
+            not (rules.ignore_eos and constraint),
+            "does not go with a constraint, which says where the text ends",
+        ),
+    }
+    for name, (good, description) in tests.items():
+        if not good:
+            yield FieldViolation(name, description)
+
+
+def _within(number: float, least: float, most: float) -> bool:
+    return math.isfinite(number) and least <= number <= most

@@ -84,14 +84,8 @@ def _prompt(request: pb.GenerateRequest) -> str | tuple[int, ...] | tuple[ChatMe
 def _asked(sampling: generation_pb2.SamplingParams) -> Asked:
     return Asked(
         max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
-        temperature=sampling.temperature if sampling.HasField("temperature") else None,
-        top_p=sampling.top_p if sampling.HasField("top_p") else None,
-        top_k=sampling.top_k,
         seed=sampling.seed if sampling.HasField("seed") else None,
-        stop=tuple(sampling.stop),
-        ignore_eos=sampling.ignore_eos,
-        logprobs=sampling.logprobs,
-        top_logprobs=sampling.top_logprobs,
+        **wire.rules_from_wire(sampling).values(),
     )
 
 

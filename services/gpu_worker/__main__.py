@@ -67,9 +67,7 @@ async def main() -> None:
         gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
         services=[GPU_WORKER],
     )
-    rpc.add_GpuWorkerServiceServicer_to_server(
-        GpuWorkerServicer(worker, model.card.fingerprint), server.grpc
-    )
+    rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
     await store.register()
     await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
     await asyncio.gather(store_channel.close(), scheduler_channel.close())

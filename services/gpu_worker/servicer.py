@@ -1,29 +1,38 @@
 """The GPU worker on the wire."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
+from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, InvalidRequest
-from services.core.types import BatchFacts, Digest, Fingerprint, RequestId, TokenPiece
+from services.core.types import BatchFacts, Digest, RequestId, TokenPiece
 from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.model.grammar import Grammars
 from services.gpu_worker.worker import Worker
 from services.runtime import wire
 from services.runtime.interceptors import Context
 
 
 class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
-    def __init__(self, worker: Worker, fingerprint: Fingerprint) -> None:
+    def __init__(self, worker: Worker, card: BaseModel) -> None:
         self._worker = worker
-        self._fingerprint = fingerprint
+        self._fingerprint = card.fingerprint
+        self._grammars = Grammars(card)
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         if request.base_fingerprint != self._fingerprint:
             raise FailedPrecondition("the request is for another base model")
-        async with aclosing(self._worker.generate(_from_wire(request))) as pieces:
+        asked = _from_wire(request)
+        if asked.sampling.constraint is not None:
+            filtered = await asyncio.to_thread(self._grammars.filter, asked.sampling.constraint)
+            asked = replace(asked, filter=filtered)
+        async with aclosing(self._worker.generate(asked)) as pieces:
             async for piece in pieces:
                 yield _to_wire(piece)
 

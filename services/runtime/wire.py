@@ -10,12 +10,15 @@ from lorikeet.types.v1 import generation_pb2 as pb
 from services.core.base_model import BaseModel, Module
 from services.core.types import (
     BatchFacts,
+    Constraint,
+    ConstraintKind,
     Digest,
     Fingerprint,
     FinishReason,
     PositionLogprobs,
     SamplingParams,
     TokenLogprob,
+    TokenRules,
     WorkerReport,
 )
 
@@ -36,31 +39,47 @@ def finish_from_wire(reason: pb.FinishReason.ValueType) -> FinishReason | None:
 
 
 def sampling_to_wire(sampling: SamplingParams) -> pb.SamplingParams:
+    rules = sampling.values()
+    constraint: Constraint | None = rules.pop("constraint")
     return pb.SamplingParams(
         max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
         seed=sampling.seed,
-        stop=sampling.stop,
-        ignore_eos=sampling.ignore_eos,
-        logprobs=sampling.logprobs,
-        top_logprobs=sampling.top_logprobs,
+        constraint=None
+        if constraint is None
+        else pb.Constraint(**{constraint.kind.value: constraint.text}),
+        logit_bias=dict(rules.pop("logit_bias")),
+        **rules,
     )
 
 
 def sampling_from_wire(message: pb.SamplingParams) -> SamplingParams:
     """For a message whose max_tokens and seed are set."""
     return SamplingParams(
-        max_tokens=message.max_tokens,
+        max_tokens=message.max_tokens, seed=message.seed, **rules_from_wire(message).values()
+    )
+
+
+def rules_from_wire(message: pb.SamplingParams) -> TokenRules:
+    kind = message.constraint.WhichOneof("kind")
+    return TokenRules(
         temperature=message.temperature if message.HasField("temperature") else 1.0,
         top_p=message.top_p if message.HasField("top_p") else 1.0,
         top_k=message.top_k,
-        seed=message.seed,
+        min_p=message.min_p,
+        repetition_penalty=(
+            message.repetition_penalty if message.HasField("repetition_penalty") else 1.0
+        ),
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+        logit_bias=tuple(sorted(message.logit_bias.items())),
         stop=tuple(message.stop),
+        stop_tokens=tuple(message.stop_tokens),
         ignore_eos=message.ignore_eos,
         logprobs=message.logprobs,
         top_logprobs=message.top_logprobs,
+        constraint=None
+        if kind is None
+        else Constraint(ConstraintKind(kind), getattr(message.constraint, kind)),
     )
 
 

@@ -53,6 +53,34 @@ def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(client: openai.OpenAI
     assert answer.choices[0].finish_reason == "stop"
 
 
+def test_an_answer_follows_a_schema(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"minutes": {"type": "integer"}, "boil": {"type": "boolean"}},
+        "required": ["minutes", "boil"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "egg", "schema": schema}}
+    answer = chat(client, response_format=wanted, max_tokens=60)
+    found = json.loads(answer.choices[0].message.content)
+    assert isinstance(found["minutes"], int)
+    assert isinstance(found["boil"], bool)
+    assert answer.choices[0].finish_reason == "stop"
+    choice = chat(client, extra_body={"structured_outputs": {"choice": ["hard", "soft"]}})
+    assert choice.choices[0].message.content in ("hard", "soft")
+
+
+def test_rules_change_what_is_said(client: openai.OpenAI) -> None:
+    plain = chat(client)
+    token = 12  # any that ends the answer at once when nothing else may come
+    ended = chat(client, logit_bias={str(token): 100}, extra_body={"stop_token_ids": [token]})
+    assert ended.usage.completion_tokens == 1
+    assert ended.choices[0].message.content == ""
+    assert ended.choices[0].finish_reason == "stop"
+    said = plain.choices[0].message.content
+    assert chat(client, frequency_penalty=2, presence_penalty=2).choices[0].message.content != said
+
+
 def test_a_seed_makes_sampling_repeat(client: openai.OpenAI) -> None:
     def ask(seed: int) -> str:
         answer = chat(client, model=BASE, temperature=1.0, top_p=0.9, seed=seed)
@@ -136,9 +164,12 @@ def test_an_unknown_key_is_refused(running: Running) -> None:
         ({"messages": [{"role": "user", "content": "word " * 9000}]}, "prompt"),
         ({"n": 0}, "n"),
         ({"stop": [""]}, "stop"),
-        ({"presence_penalty": 1}, "presence_penalty"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias"),
+        ({"structured_outputs": {"regex": "("}}, "constraint"),
+        ({"structured_outputs": {"regex": "a", "json_object": True}}, "structured_outputs"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"top_logprobs": 3}, "top_logprobs"),
     ],
 )

@@ -134,15 +134,21 @@ class Engine:
         sampled = self._runner.run(plan) if plan.slices else ()
         facts = BatchFacts(len(plan.slices), plan.adapters)
         pieces = []
+        refused: list[tuple[RequestId, ServingError]] = [*self._batcher.rejected()]
         for part, result in zip(plan.slices, sampled, strict=True):
             sequence = part.sequence
             sequence.cached += part.count
             sequence.peak = _larger(sequence.peak, facts)
-            if result is not None:
+            if result is None:
+                continue
+            try:
                 pieces.append((sequence.request.id, self._settle(sequence, result)))
+            except ServingError as error:
+                self._batcher.cancel(sequence.request.id)
+                refused.append((sequence.request.id, error))
         return StepReport(
             pieces=tuple(pieces),
-            refused=tuple(self._batcher.rejected()),
+            refused=tuple(refused),
             sequences=len(plan.slices),
             adapters=plan.adapters,
             tokens=sum(part.count for part in plan.slices),
@@ -170,7 +176,12 @@ class Engine:
         )
 
     def _finish_of(self, sequence: running.Sequence, token: int) -> FinishReason | None:
-        if token in self._end_tokens and not sequence.request.sampling.ignore_eos:
+        request = sequence.request
+        if token in self._end_tokens and not request.sampling.ignore_eos:
+            return FinishReason.STOP
+        if token in request.sampling.stop_tokens:
+            return FinishReason.STOP
+        if request.filter is not None and request.filter.advance(token):
             return FinishReason.STOP
         if len(sequence.tokens) >= self._batcher.end_of(sequence):
             return FinishReason.LENGTH

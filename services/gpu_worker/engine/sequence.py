@@ -1,8 +1,21 @@
 """One request's progress."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from services.core.types import BatchFacts, Digest, RequestId, SamplingParams
+
+
+class TokenFilter(Protocol):
+    """Which tokens may come next; it follows one completion."""
+
+    def allowed(self) -> bytes:
+        """A bit a token, the lowest bit of a byte first."""
+        ...
+
+    def advance(self, token: int) -> bool:
+        """A token came: whether the completion is whole. Raises ServingError if it cannot go on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +27,7 @@ class EngineRequest:
     sampling: SamplingParams
     adapter: Digest | None = None
     cache_salt: str = ""
+    filter: TokenFilter | None = None
 
 
 @dataclass(slots=True, eq=False)

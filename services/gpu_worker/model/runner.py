@@ -9,6 +9,7 @@ from torch import Tensor
 from services.core.types import Digest
 from services.gpu_worker.engine.batcher import StepPlan
 from services.gpu_worker.engine.engine import Sampled, Weights
+from services.gpu_worker.engine.sequence import Sequence as Running
 from services.gpu_worker.kernels.device import Bank, Segment, Span
 from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.arena import Arena
@@ -42,11 +43,7 @@ class TorchRunner:
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> list[Sampled | None]:
-        draws = [
-            Draw(part.sequence.request.sampling, len(part.sequence.tokens))
-            for part in plan.slices
-            if part.samples
-        ]
+        draws = [_draw_of(part.sequence) for part in plan.slices if part.samples]
         logits = self.forward(plan)
         sampled = iter(sample(logits, draws) if draws else ())
         return [next(sampled) if part.samples else None for part in plan.slices]
@@ -90,3 +87,8 @@ class TorchRunner:
             bank = self._banks[adapter]
             segments.append(Segment(members[0].first, members[-1].last + 1, bank))
         return segments
+
+
+def _draw_of(sequence: Running) -> Draw:
+    request = sequence.request
+    return Draw(request.sampling, sequence.tokens, len(request.prompt), request.filter)
