@@ -122,7 +122,8 @@ def test_a_constraint_that_goes_too_far_ends_its_own_request_only(
         sampling = SamplingParams(max_tokens=12, constraint=constraint, temperature=0.0)
         filtered = None if constraint is None else grammars.filter(constraint)
         bench.engine.submit(EngineRequest(RequestId(name), (5, 6), sampling, filter=filtered))
-    refused, made = [], 0
+    refused: list[tuple[RequestId, Exception]] = []
+    made = 0
     while not (report := bench.engine.step()).is_idle:
         refused += report.refused
         made += sum(len(piece.tokens) for name, piece in report.pieces if name == "good")
