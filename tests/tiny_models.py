@@ -8,6 +8,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers import PreTrainedModel as Reference
 
+from services.core.base_model import BaseModel
+from services.core.types import Fingerprint
+
 VOCABULARY = 120
 LLAMA3 = {
     "rope_type": "llama3",
@@ -69,3 +72,20 @@ def save_reference(model: Reference, folder: Path, **how: Any) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def tiny_card() -> BaseModel:
+    """Of a model that nobody runs: a context of 100 tokens, a vocabulary of 50."""
+    return BaseModel(
+        name="tiny",
+        also_known_as=(),
+        fingerprint=Fingerprint("0" * 64),
+        architecture="llama",
+        context_tokens=100,
+        vocabulary_tokens=50,
+        end_tokens=(1,),
+        chat_template="",
+        special_tokens={},
+        modules=(),
+        tokenizer_json=b"",
+    )

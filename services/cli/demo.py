@@ -43,6 +43,12 @@ Port = Annotated[
 Model = Annotated[
     Path | None, typer.Option(help="A Hugging Face folder or GGUF file. Default: SmolLM2-135M.")
 ]
+Memory = Annotated[
+    int,
+    typer.Option(
+        min=0, help="MiB for keys, values and adapters together. Default: by what is free."
+    ),
+]
 
 
 @dataclass(slots=True)
@@ -53,9 +59,9 @@ class _Answer:
     error: grpc.RpcError | None = None
 
 
-def up(port: Port = DEFAULT_PORT, model: Model = None) -> None:
+def up(port: Port = DEFAULT_PORT, model: Model = None, memory: Memory = 0) -> None:
     """Start the whole suite on this machine and leave it running until Ctrl-C."""
-    with one_sentence(), _running(port, model) as (suite, profile):
+    with one_sentence(), _running(port, model, memory) as (suite, profile):
         _print_lines(profile)
         console.print("Running; Ctrl-C stops everything.")
         try:
@@ -86,11 +92,11 @@ def demo(port: Port = DEFAULT_PORT, model: Model = None, question: str = QUESTIO
 
 
 @contextmanager
-def _running(port: int, model: Path | None) -> Iterator[tuple[Suite, Profile]]:
+def _running(port: int, model: Path | None, memory: int = 0) -> Iterator[tuple[Suite, Profile]]:
     addresses = Addresses.at(port) if port else free_addresses()
     if taken := addresses.taken():
         raise OSError(f"in use: {', '.join(taken)}; choose other ports with --port")
-    suite = Suite(home(), addresses, model or embedded_model())
+    suite = Suite(home(), addresses, model or embedded_model(), memory)
     with interruptible(), only_one(suite.home):
         try:
             yield suite, _start(suite)

@@ -65,6 +65,7 @@ class Suite:
     home: Path
     addresses: Addresses
     model: Path
+    memory_mebibytes: int = 0  # of the worker's pages; 0: by what is free
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, step: Step) -> Profile:
@@ -141,6 +142,8 @@ class Suite:
         for name, _ in self._services():
             ours[f"{name.upper()}_SERVICE_TOKEN"] = tokens["service_token"]
             ours[f"{name.upper()}_DRAIN_SECONDS"] = str(STOP_SECONDS - 5)
+        if self.memory_mebibytes:
+            ours["GPU_WORKER_MEMORY_MEBIBYTES"] = str(self.memory_mebibytes)
         return ours | {name: value for name, value in os.environ.items() if name not in ours}
 
     def _spawn(

@@ -13,6 +13,7 @@ ServingError
 ├── CorruptData               bytes that are not what their checksum says
 ├── ResourceExhausted         it cannot fit, now or ever
 ├── Unavailable               try again later
+│   └── TooLate               its first token would come later than the caller can wait
 └── DeadlineExceeded
 """
 
@@ -104,6 +105,10 @@ class Unavailable(ServingError):
     def __init__(self, message: str, retry_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.retry_seconds = retry_seconds
+
+
+class TooLate(Unavailable):
+    reason = "TOO_LATE"
 
 
 class DeadlineExceeded(ServingError):

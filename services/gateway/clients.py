@@ -145,6 +145,7 @@ def _worker_request(job: Job) -> worker_pb.GenerateRequest:
         prompt=job.prompt,
         sampling=wire.sampling_to_wire(job.sampling),
         cache_salt=job.cache_salt,
+        first_token_within_ms=job.first_token_within_ms,
     )
 
 

@@ -39,6 +39,7 @@ from services.gateway.text import Detokenizer, StopText
 log = structlog.get_logger()
 
 MOST_PLACEMENTS = 3
+COMMON_SALT = "*"  # no tenant is called that
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Job:
     prompt: tuple[int, ...]
     sampling: SamplingParams
     cache_salt: str
+    first_token_within_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ class Gateway:
             adapter=adapter,
             prompt=tokens,
             sampling=sampling,
-            cache_salt=tenant,
+            cache_salt=COMMON_SALT if asked.share_prefix and adapter is None else tenant,
+            first_token_within_ms=asked.first_token_within_ms,
         )
         return Completion(tenant, model, base, job)
 
@@ -227,8 +230,12 @@ class Gateway:
     async def _follow(self, job: Job, deadline: float) -> AsyncGenerator[TokenPiece, None]:
         """The worker's tokens; another worker's if the first fails before its first token."""
         failed: frozenset[WorkerId] = frozenset()
+        why: Unavailable | None = None
         while True:
-            placement = await self._scheduler.place(job, failed)
+            try:
+                placement = await self._scheduler.place(job, failed)
+            except Unavailable as error:
+                raise why or error from error
             begun = False
             try:
                 stream = self._workers.generate(placement, job, _left(deadline))
@@ -238,7 +245,7 @@ class Gateway:
                         yield piece
                 return
             except Unavailable as error:
-                failed |= {placement.worker}
+                failed, why = failed | {placement.worker}, error
                 log.warning("worker_failed", worker=placement.worker, begun=begun, why=str(error))
                 if begun:
                     raise Unavailable("the worker was lost in the middle of the stream") from error

@@ -24,6 +24,7 @@ HTTP: dict[type[ServingError], tuple[int, str, str | None]] = {
     errors.CorruptData: (422, "invalid_request_error", "corrupt_data"),
     errors.ResourceExhausted: (429, "rate_limit_error", "resource_exhausted"),
     errors.Unavailable: (503, "server_error", "unavailable"),
+    errors.TooLate: (503, "server_error", "too_late"),
     errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
 }
 

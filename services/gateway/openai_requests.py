@@ -48,6 +48,13 @@ class _Body(BaseModel):
     )
     ignore_eos: bool = Field(False, description="An extension: go on past end-of-text tokens.")
 
+    first_token_within_ms: int | None = Field(
+        None, description="An extension: refuse at once (503, too_late) what would take longer."
+    )
+    share_prefix: bool = Field(
+        False, description="An extension: share cached base-model prefixes with other tenants."
+    )
+
     def refuse_unsupported(self) -> None:
         """Raises InvalidRequest for fields that would change the answer and are not honoured."""
         extra = self.model_extra or {}
@@ -94,6 +101,8 @@ class _Body(BaseModel):
             stop_tokens=tuple(self.stop_token_ids),
             ignore_eos=self.ignore_eos,
             constraint=self._constraint(),
+            first_token_within_ms=self.first_token_within_ms,
+            share_prefix=self.share_prefix,
             logprobs=logprobs,
             top_logprobs=top_logprobs,
         )

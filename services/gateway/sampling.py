@@ -25,6 +25,8 @@ class Asked(TokenRules):
 
     max_tokens: int | None = None
     seed: int | None = None
+    first_token_within_ms: int | None = None
+    share_prefix: bool = False
 
 
 def checked(asked: Asked, base: BaseModel, *, prompt_tokens: int) -> SamplingParams:
@@ -47,6 +49,8 @@ def checked(asked: Asked, base: BaseModel, *, prompt_tokens: int) -> SamplingPar
         wrong.append(FieldViolation("max_tokens", said))
     if not -(2**63) <= seed < 2**64:
         wrong.append(FieldViolation("seed", "must fit in 64 bits"))
+    if asked.first_token_within_ms is not None and not 0 < asked.first_token_within_ms < 2**31:
+        wrong.append(FieldViolation("first_token_within_ms", "must be 1 to 2147483647"))
     if wrong:
         raise InvalidRequest(wrong)
     rules = replace(asked, logprobs=asked.logprobs or asked.top_logprobs > 0)

@@ -30,7 +30,7 @@ class GatewayServicer(rpc.GatewayServiceServicer):
             request_id=current.request_id,
             model=request.model,
             prompt=_prompt(request),
-            asked=_asked(request.sampling),
+            asked=_asked(request),
         )
         seconds = min(context.time_remaining() or self._longest_seconds, self._longest_seconds)
         first = True
@@ -81,8 +81,12 @@ def _prompt(request: pb.GenerateRequest) -> str | tuple[int, ...] | tuple[ChatMe
             raise InvalidRequest.of("input", "give a prompt, tokens or a chat")
 
 
-def _asked(sampling: generation_pb2.SamplingParams) -> Asked:
+def _asked(request: pb.GenerateRequest) -> Asked:
+    sampling = request.sampling
+    within = request.HasField("first_token_within_ms")
     return Asked(
+        first_token_within_ms=request.first_token_within_ms if within else None,
+        share_prefix=request.share_prefix,
         max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
         seed=sampling.seed if sampling.HasField("seed") else None,
         **wire.rules_from_wire(sampling).values(),

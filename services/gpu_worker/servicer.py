@@ -46,6 +46,11 @@ def _from_wire(request: pb.GenerateRequest) -> EngineRequest:
         sampling=wire.sampling_from_wire(request.sampling),
         adapter=Digest(request.adapter_digest) if request.adapter_digest else None,
         cache_salt=request.cache_salt or request.request_id,
+        first_token_within=(
+            request.first_token_within_ms / 1000
+            if request.HasField("first_token_within_ms")
+            else None
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -187,12 +188,13 @@ class Worker:
 
 def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:
     """Everything that touches the engine, in the engine's thread."""
+    now = time.monotonic()
     refused: list[tuple[RequestId, ServingError]] = []
     unloadable: list[tuple[Digest, ServingError]] = []
     fills: list[tuple[Digest, Callable[[], None]]] = []
     for request in inbox.arrived:
         try:
-            engine.submit(request)
+            engine.submit(request, now)
         except ServingError as error:
             refused.append((request.id, error))
     for request_id in inbox.cancelled:
@@ -207,6 +209,6 @@ def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:
         else:
             if fill is not None:
                 fills.append((digest, fill))
-    report = engine.step()
+    report = engine.step(now)
     wanted = frozenset(engine.wanted())
     return _Turn(report, refused, unloadable, fills, wanted, engine.resident)

@@ -26,6 +26,7 @@ STATUS: dict[type[ServingError], grpc.StatusCode] = {
     errors.CorruptData: grpc.StatusCode.DATA_LOSS,
     errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.TooLate: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
@@ -37,7 +38,6 @@ _BY_CODE: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
     grpc.StatusCode.DATA_LOSS: errors.CorruptData,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
-    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
 
@@ -77,9 +77,9 @@ def from_rpc_error(failure: grpc.aio.AioRpcError) -> ServingError:
     """What a peer of the suite said, as the domain error that it raised there."""
     status = rpc_status.from_call(cast(grpc.Call, failure))
     bad_request = error_details_pb2.BadRequest()
-    info = error_details_pb2.ErrorInfo()
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details if status else ():
-        detail.Unpack(bad_request) or detail.Unpack(info)
+        detail.Unpack(bad_request) or detail.Unpack(info) or detail.Unpack(retry)
     text = failure.details() or failure.code().name
     match failure.code():
         case grpc.StatusCode.INVALID_ARGUMENT:
@@ -93,6 +93,10 @@ def from_rpc_error(failure: grpc.aio.AioRpcError) -> ServingError:
             return errors.OffsetMismatch(int(info.metadata["committed_bytes"]), -1)
         case grpc.StatusCode.NOT_FOUND if info.reason == errors.ModelNotFound.reason:
             return errors.ModelNotFound(text)
+        case grpc.StatusCode.UNAVAILABLE:
+            late = info.reason == errors.TooLate.reason
+            seconds = retry.retry_delay.ToMilliseconds() / 1000
+            return (errors.TooLate if late else errors.Unavailable)(text, seconds or 1.0)
         case code:
             return _BY_CODE.get(code, ServingError)(text)
 

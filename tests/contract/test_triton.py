@@ -3,7 +3,6 @@
 Pages lie in any order in memory that is poisoned with NaN, as is all scratch memory.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -12,9 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 
 from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.kernels import reference

@@ -182,6 +182,18 @@ def test_bad_input_is_named(running: Running, changes: dict[str, Any], param: st
     assert error["param"] == param
 
 
+def test_what_would_come_too_late_is_refused_at_once(
+    client: openai.OpenAI, running: Running
+) -> None:
+    chat(client)  # the worker knows how long its steps take
+    body = {"model": "pirate", "messages": ASK, "max_tokens": 5, "first_token_within_ms": 1}
+    answer = post(running, json.dumps(body).encode())
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["error"]["code"] == "too_late"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert chat(client, extra_body={"first_token_within_ms": 60_000}).choices
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -1,12 +1,15 @@
 """The next step: who is admitted, and how many tokens of whom run, within budgets."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.core.errors import InvalidRequest, ResourceExhausted, Unavailable
+from services.core.errors import InvalidRequest, ResourceExhausted, ServingError, Unavailable
 from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.pool import Pool
+from services.gpu_worker.engine.punctuality import Punctuality
 from services.gpu_worker.engine.sequence import EngineRequest, Sequence
+from services.policies.first_token import Holder
 
 LEARNING_RATE = 0.05  # of the expected length of an output
 
@@ -21,11 +24,21 @@ class Limits:
     page_tokens: int = 16
     patience_steps: int = 512
     """A request that has waited for so long is overtaken no more."""
+    clustered_adapters: int = 0
+    """While so many adapters run, only requests of these are admitted, until the patience of
+    others ends (S-LoRA's adapter clustering, arXiv 2311.03285, section 4.1). 0: no clustering."""
+    first_token_seconds: float = 0
+    """For requests that do not say how long they can wait for their first token. 0: for ever."""
+    early_abort: bool = True
+    """Whether requests that are predicted to miss their first token are refused at once."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in ("max_step_tokens", "max_sequences", "max_waiting", "page_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        for name in ("patience_steps", "clustered_adapters", "first_token_seconds"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +78,10 @@ class Batcher:
         self._waiting: dict[RequestId, Sequence] = {}
         self._running: dict[RequestId, Sequence] = {}  # the oldest first
         self._expected_share = 1.0  # of max_tokens that outputs take, learnt from those that ended
-        self._rejected: list[tuple[RequestId, ResourceExhausted]] = []
+        self._rejected: list[tuple[RequestId, ServingError]] = []
         self._step = 0
+        self._now = 0.0
+        self._punctuality = Punctuality(limits.max_step_tokens, limits.first_token_seconds)
 
     @property
     def num_waiting(self) -> int:
@@ -76,13 +91,13 @@ class Batcher:
     def num_running(self) -> int:
         return len(self._running)
 
-    def submit(self, request: EngineRequest) -> None:
+    def submit(self, request: EngineRequest, now: float = 0.0) -> None:
         """Raises InvalidRequest, ResourceExhausted (never fits) or Unavailable (queue full)."""
         if len(request.prompt) >= self._context_tokens:
             raise InvalidRequest.of(
                 "prompt", f"must be shorter than the context of {self._context_tokens} tokens"
             )
-        sequence = Sequence(request, arrived=self._step)
+        sequence = Sequence(request, arrived=self._step, arrived_at=now)
         if self._pool.pages_for(self.end_of(sequence)) > self._pool.size:
             raise ResourceExhausted("the request needs more memory than the worker has")
         if len(self._waiting) >= self._limits.max_waiting:
@@ -91,7 +106,8 @@ class Batcher:
 
     def cancel(self, request: RequestId) -> None:
         """Frees what the request holds; a request that is not here is no error."""
-        self._waiting.pop(request, None)
+        if request in self._waiting:
+            self._punctuality.forget(self._waiting.pop(request))
         if request in self._running:
             self._stop(self._running[request])
 
@@ -109,8 +125,8 @@ class Batcher:
             if sequence.request.adapter is not None and not self._is_resident(sequence)
         }
 
-    def rejected(self) -> list[tuple[RequestId, ResourceExhausted]]:
-        """Requests that turned out not to fit beside their adapter, since this was last asked."""
+    def rejected(self) -> list[tuple[RequestId, ServingError]]:
+        """Requests that cannot fit beside their adapter or would be late, since this was asked."""
         rejected, self._rejected = self._rejected, []
         return rejected
 
@@ -123,14 +139,19 @@ class Batcher:
         waiting = (s for s in self._waiting.values() if s.request.adapter == adapter)
         return max((self._need(sequence) for sequence in list(waiting)[:1]), default=0)
 
-    def plan(self) -> StepPlan:
-        self._step += 1
+    def plan(self, now: float = 0.0) -> StepPlan:
+        """`now`: seconds on any clock that only moves forward."""
+        self._step, self._now = self._step + 1, now
+        self._punctuality.step_begins(now)
         self._pool.tick()
+        if self._limits.early_abort:
+            self._refuse_the_late()
         self._admit()
         slices = list(self._slices())
         # A sequence that gave way after it was planned runs in a later step.
         kept = [part for part in slices if part.sequence.request.id in self._running]
         kept.sort(key=lambda part: part.sequence.request.adapter or "")
+        self._punctuality.step_runs(now, sum(part.count for part in kept))
         return StepPlan(tuple(kept))
 
     def end_of(self, sequence: Sequence) -> int:
@@ -150,11 +171,45 @@ class Batcher:
                 self._rejected.append((sequence.request.id, error))
                 continue
             need = self._need(sequence)
+            if self._is_held_back(sequence):
+                continue
             if self._is_resident(sequence) and need + growth <= self._room_for(sequence):
                 growth += need
                 self._start(sequence)
             elif self._step - sequence.arrived > self._limits.patience_steps:
                 return
+
+    def _is_held_back(self, sequence: Sequence) -> bool:
+        """By clustering, while its patience lasts."""
+        most = self._limits.clustered_adapters
+        if not most or self._step - sequence.arrived > self._limits.patience_steps:
+            return False
+        running = {other.request.adapter for other in self._running.values()}
+        return len(running) >= most and sequence.request.adapter not in running
+
+    def _refuse_the_late(self) -> None:
+        if not any(self._punctuality.limit(sequence) for sequence in self._waiting.values()):
+            return
+        late = self._punctuality.late(
+            ((s, self._holder(s), self._is_resident(s)) for s in self._waiting.values()),
+            [self._holder(sequence) for sequence in self._running.values()],
+            free_pages=self._pool.available - self.growth(),
+            free_slots=self._limits.max_sequences - len(self._running),
+            now=self._now,
+        )
+        for sequence, error in list(late):
+            del self._waiting[sequence.request.id]
+            self._rejected.append((sequence.request.id, error))
+
+    def _holder(self, sequence: Sequence) -> Holder:
+        prefill = sequence.pending if sequence.pending > 1 else 0
+        return Holder(self._need(sequence), prefill, self._steps_left(sequence))
+
+    def _steps_left(self, sequence: Sequence) -> int:
+        """Until it is expected to end."""
+        most = self.end_of(sequence) - len(sequence.tokens)
+        expected = sequence.request.sampling.max_tokens * self._expected_share
+        return max(1, min(most, round(expected) - sequence.generated))
 
     def _start(self, sequence: Sequence) -> None:
         del self._waiting[sequence.request.id]

@@ -92,9 +92,9 @@ class Engine:
     def resident(self) -> tuple[Digest, ...]:
         return self._pool.residency.resident
 
-    def submit(self, request: EngineRequest) -> None:
+    def submit(self, request: EngineRequest, now: float = 0.0) -> None:
         """Raises InvalidRequest, ResourceExhausted (it can never fit) or Unavailable."""
-        self._batcher.submit(request)
+        self._batcher.submit(request, now)
 
     def cancel(self, request: RequestId) -> None:
         """Frees everything that the request holds, at once."""
@@ -127,8 +127,9 @@ class Engine:
         self._runner.bind(adapter, weights, pages)
         self._pool.activate(adapter)
 
-    def step(self) -> StepReport:
-        plan = self._batcher.plan()
+    def step(self, now: float = 0.0) -> StepReport:
+        """`now`: seconds on any clock that only moves forward; promises are kept by it."""
+        plan = self._batcher.plan(now)
         self._unbind_evicted()
         reused = sum(p.sequence.reused for p in plan.slices if p.start == p.sequence.reused)
         sampled = self._runner.run(plan) if plan.slices else ()

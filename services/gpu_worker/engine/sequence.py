@@ -28,6 +28,8 @@ class EngineRequest:
     adapter: Digest | None = None
     cache_salt: str = ""
     filter: TokenFilter | None = None
+    first_token_within: float | None = None
+    """Seconds from its arrival; a request that is predicted to miss them is refused at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +38,7 @@ class Sequence:
 
     request: EngineRequest
     arrived: int  # step
+    arrived_at: float = 0.0  # seconds
     tokens: list[int] = field(default_factory=list)  # prompt, then what was generated
     pages: list[int] = field(default_factory=list)
     cached: int = 0  # tokens whose keys and values are in the pages

@@ -3,24 +3,12 @@ from typing import Any
 
 import pytest
 
-from services.core.base_model import BaseModel
 from services.core.errors import InvalidRequest
-from services.core.types import Constraint, ConstraintKind, Fingerprint
+from services.core.types import Constraint, ConstraintKind
 from services.gateway.sampling import Asked, checked
+from tests.tiny_models import tiny_card
 
-BASE = BaseModel(
-    name="tiny",
-    also_known_as=(),
-    fingerprint=Fingerprint("0" * 64),
-    architecture="llama",
-    context_tokens=100,
-    vocabulary_tokens=50,
-    end_tokens=(1,),
-    chat_template="",
-    special_tokens={},
-    modules=(),
-    tokenizer_json=b"",
-)
+BASE = tiny_card()
 
 
 @pytest.mark.parametrize(

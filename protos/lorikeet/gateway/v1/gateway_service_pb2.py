@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lorikeet.types.v1 import generation_pb2 as lorikeet_dot_types_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lorikeet/gateway/v1/gateway_service.proto\x12\x13lorikeet.gateway.v1\x1a\"lorikeet/types/v1/generation.proto\"\xca\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12-\n\x06tokens\x18\x03 \x01(\x0b\x32\x1b.lorikeet.types.v1.TokenIdsH\x00\x12)\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x19.lorikeet.gateway.v1.ChatH\x00\x12\x33\n\x08sampling\x18\x05 \x01(\x0b\x32!.lorikeet.types.v1.SamplingParamsB\x07\n\x05input\":\n\x04\x43hat\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .lorikeet.gateway.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x8e\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.lorikeet.types.v1.PositionLogprobs\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.lorikeet.types.v1.FinishReason\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.lorikeet.types.v1.Usage\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t\x12,\n\x05\x62\x61tch\x18\x07 \x01(\x0b\x32\x1d.lorikeet.types.v1.BatchFacts\"\x13\n\x11ListModelsRequest\"f\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x17\n\x0f\x63reated_seconds\x18\x04 \x01(\x03\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.lorikeet.gateway.v1.Model2\xca\x01\n\x0eGatewayService\x12Y\n\x08Generate\x12$.lorikeet.gateway.v1.GenerateRequest\x1a%.lorikeet.gateway.v1.GenerateResponse0\x01\x12]\n\nListModels\x12&.lorikeet.gateway.v1.ListModelsRequest\x1a\'.lorikeet.gateway.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lorikeet/gateway/v1/gateway_service.proto\x12\x13lorikeet.gateway.v1\x1a\"lorikeet/types/v1/generation.proto\"\x9e\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12-\n\x06tokens\x18\x03 \x01(\x0b\x32\x1b.lorikeet.types.v1.TokenIdsH\x00\x12)\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x19.lorikeet.gateway.v1.ChatH\x00\x12\x33\n\x08sampling\x18\x05 \x01(\x0b\x32!.lorikeet.types.v1.SamplingParams\x12\"\n\x15\x66irst_token_within_ms\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0cshare_prefix\x18\x07 \x01(\x08\x42\x07\n\x05inputB\x18\n\x16_first_token_within_ms\":\n\x04\x43hat\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .lorikeet.gateway.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x8e\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.lorikeet.types.v1.PositionLogprobs\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.lorikeet.types.v1.FinishReason\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.lorikeet.types.v1.Usage\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t\x12,\n\x05\x62\x61tch\x18\x07 \x01(\x0b\x32\x1d.lorikeet.types.v1.BatchFacts\"\x13\n\x11ListModelsRequest\"f\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x17\n\x0f\x63reated_seconds\x18\x04 \x01(\x03\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.lorikeet.gateway.v1.Model2\xca\x01\n\x0eGatewayService\x12Y\n\x08Generate\x12$.lorikeet.gateway.v1.GenerateRequest\x1a%.lorikeet.gateway.v1.GenerateResponse0\x01\x12]\n\nListModels\x12&.lorikeet.gateway.v1.ListModelsRequest\x1a\'.lorikeet.gateway.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.gateway.v1.gateway
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=103
-  _globals['_GENERATEREQUEST']._serialized_end=305
-  _globals['_CHAT']._serialized_start=307
-  _globals['_CHAT']._serialized_end=365
-  _globals['_CHATMESSAGE']._serialized_start=367
-  _globals['_CHATMESSAGE']._serialized_end=411
-  _globals['_GENERATERESPONSE']._serialized_start=414
-  _globals['_GENERATERESPONSE']._serialized_end=684
-  _globals['_LISTMODELSREQUEST']._serialized_start=686
-  _globals['_LISTMODELSREQUEST']._serialized_end=705
-  _globals['_MODEL']._serialized_start=707
-  _globals['_MODEL']._serialized_end=809
-  _globals['_LISTMODELSRESPONSE']._serialized_start=811
-  _globals['_LISTMODELSRESPONSE']._serialized_end=875
-  _globals['_GATEWAYSERVICE']._serialized_start=878
-  _globals['_GATEWAYSERVICE']._serialized_end=1080
+  _globals['_GENERATEREQUEST']._serialized_end=389
+  _globals['_CHAT']._serialized_start=391
+  _globals['_CHAT']._serialized_end=449
+  _globals['_CHATMESSAGE']._serialized_start=451
+  _globals['_CHATMESSAGE']._serialized_end=495
+  _globals['_GENERATERESPONSE']._serialized_start=498
+  _globals['_GENERATERESPONSE']._serialized_end=768
+  _globals['_LISTMODELSREQUEST']._serialized_start=770
+  _globals['_LISTMODELSREQUEST']._serialized_end=789
+  _globals['_MODEL']._serialized_start=791
+  _globals['_MODEL']._serialized_end=893
+  _globals['_LISTMODELSRESPONSE']._serialized_start=895
+  _globals['_LISTMODELSRESPONSE']._serialized_end=959
+  _globals['_GATEWAYSERVICE']._serialized_start=962
+  _globals['_GATEWAYSERVICE']._serialized_end=1164
 # @@protoc_insertion_point(module_scope)

@@ -32,12 +32,23 @@ class GenerateRequest(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
+    SHARE_PREFIX_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A base model ("smollm2-135m-instruct"), one of the tenant's adapters ("pirate", its newest
     version) or a version of it ("pirate@2", "pirate@<digest>").
     """
     prompt: _builtins.str
     """Text, continued as it is."""
+    first_token_within_ms: _builtins.int
+    """Milliseconds that the first token may take; a request that no worker is predicted to serve in
+    time is refused at once (UNAVAILABLE with reason TOO_LATE). Unset: the worker's default.
+    """
+    share_prefix: _builtins.bool
+    """Use, and leave for others, cached prefixes of the base model across all tenants who also say
+    so. Whoever knows a prompt can then measure whether it was sent before. No effect with an
+    adapter.
+    """
     @_builtins.property
     def tokens(self) -> _generation_pb2.TokenIds:
         """Token ids, continued as they are."""
@@ -58,13 +69,20 @@ class GenerateRequest(_message.Message):
         tokens: _generation_pb2.TokenIds | None = ...,
         chat: Global___Chat | None = ...,
         sampling: _generation_pb2.SamplingParams | None = ...,
+        first_token_within_ms: _builtins.int | None = ...,
+        share_prefix: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "input", b"input", "prompt", b"prompt", "sampling", b"sampling", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "chat", b"chat", "first_token_within_ms", b"first_token_within_ms", "input", b"input", "prompt", b"prompt", "sampling", b"sampling", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "input", b"input", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "chat", b"chat", "first_token_within_ms", b"first_token_within_ms", "input", b"input", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "share_prefix", b"share_prefix", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_token_within_ms: _TypeAlias = _typing.Literal["first_token_within_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_token_within_ms: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["prompt", "tokens", "chat"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_within_ms) -> _WhichOneofReturnType__first_token_within_ms | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015

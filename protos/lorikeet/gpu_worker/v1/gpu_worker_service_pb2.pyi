@@ -31,6 +31,7 @@ class GenerateRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """For logs."""
     base_fingerprint: _builtins.str
@@ -40,6 +41,10 @@ class GenerateRequest(_message.Message):
     cache_salt: _builtins.str
     """Sequences of the same salt and adapter version use each other's cached prefixes; the gateway
     passes the tenant. Empty: shared with nobody.
+    """
+    first_token_within_ms: _builtins.int
+    """Milliseconds that the first token may take from here; if it is predicted to take longer the
+    request is refused at once (UNAVAILABLE, TOO_LATE). Unset: the worker's default.
     """
     @_builtins.property
     def prompt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -58,12 +63,15 @@ class GenerateRequest(_message.Message):
         prompt: _abc.Iterable[_builtins.int] | None = ...,
         sampling: _generation_pb2.SamplingParams | None = ...,
         cache_salt: _builtins.str = ...,
+        first_token_within_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "first_token_within_ms", b"first_token_within_ms", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "first_token_within_ms", b"first_token_within_ms", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__first_token_within_ms: _TypeAlias = _typing.Literal["first_token_within_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_token_within_ms: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_within_ms) -> _WhichOneofReturnType__first_token_within_ms | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 

@@ -140,6 +140,32 @@ def _tables(spans: Sequence[Span], page_tokens: int, place: torch.device) -> Ten
     return tables.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else tables
 
 
+@triton.jit
+def fold(
+    query, keys, values, at, inside, sees, scale, most, total, sums,
+    HEAD: tl.constexpr, HEAD_BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The running maximum, sum and weighted values of [N] queries, with [K] more keys.
+
+    at: where each key starts, if it is inside; sees: [N, K] or [1, K].
+    """
+    d = tl.arange(0, HEAD_BLOCK)
+    key = tl.load(
+        keys + at[None, :] + d[:, None], mask=inside[None, :] & (d < HEAD)[:, None], other=0.0
+    )
+    score = tl.where(sees, dot(query, key) * scale, float("-inf"))
+    larger = tl.maximum(most, tl.max(score, 1))
+    # A row whose window begins after these keys has seen nothing yet.
+    base = tl.where(larger == float("-inf"), 0.0, larger)
+    weight = tl.exp(score - base[:, None])
+    shrunk = tl.exp(most - base)
+    value = tl.load(
+        values + at[:, None] + d[None, :], mask=inside[:, None] & (d < HEAD)[None, :], other=0.0
+    )
+    seen = dot(weight.to(value.dtype), value)
+    return larger, total * shrunk + tl.sum(weight, 1), sums * shrunk[:, None] + seen
+
+
 @triton.jit(do_not_specialize=["table_row", "splits"])
 def decode_split(
     q, keys, values, tables, rows, starts, ends, partial, weights,
@@ -172,22 +198,10 @@ def decode_split(
         inside = (position >= low) & (position < high)
         page = tl.load(tables + sequence * table_row + position // PAGE, mask=inside, other=0)
         at = page.to(tl.int64) * page_stride + (kv_head * PAGE + position % PAGE) * HEAD
-        key = tl.load(
-            keys + at[None, :] + d[:, None], mask=inside[None, :] & (d < HEAD)[:, None], other=0.0
-        )
-        score = dot(query, key) * scale
-        score = tl.where(inside[None, :], score, float("-inf"))
-        larger = tl.maximum(most, tl.max(score, 1))
-        weight = tl.exp(score - larger[:, None])
-        shrunk = tl.exp(most - larger)
-        total = total * shrunk + tl.sum(weight, 1)
-        value = tl.load(
-            values + at[:, None] + d[None, :],
-            mask=inside[:, None] & (d < HEAD)[None, :], other=0.0,
+        most, total, sums = fold(
+            query, keys, values, at, inside, inside[None, :], scale, most, total, sums,
+            HEAD, HEAD_BLOCK,
         )  # fmt: skip
-        seen = dot(weight.to(value.dtype), value)
-        sums = sums * shrunk[:, None] + seen
-        most = larger
     to = (sequence * KV_HEADS * GROUP + head) * splits + split
     tl.store(partial + to[:, None] * HEAD + d[None, :], sums / total[:, None], mask=has)
     tl.store(weights + to, most + tl.log(total), mask=group < GROUP)
@@ -252,25 +266,11 @@ def prefill(
         inside = (position >= low) & (position < high)
         page = tl.load(tables + sequence * table_row + position // PAGE, mask=inside, other=0)
         at = page.to(tl.int64) * page_stride + (head // GROUP * PAGE + position % PAGE) * HEAD
-        key = tl.load(
-            keys + at[None, :] + d[:, None], mask=inside[None, :] & (d < HEAD)[:, None], other=0.0
-        )
-        score = dot(query, key) * scale
         sees = (position[None, :] <= own[:, None]) & (position[None, :] > own[:, None] - window)
-        score = tl.where(sees & inside[None, :], score, float("-inf"))
-        larger = tl.maximum(most, tl.max(score, 1))
-        # A row's window may begin after this block: all it has so far is nothing.
-        base = tl.where(larger == float("-inf"), 0.0, larger)
-        weight = tl.exp(score - base[:, None])
-        shrunk = tl.exp(most - base)
-        total = total * shrunk + tl.sum(weight, 1)
-        value = tl.load(
-            values + at[:, None] + d[None, :],
-            mask=inside[:, None] & (d < HEAD)[None, :], other=0.0,
+        most, total, sums = fold(
+            query, keys, values, at, inside, sees & inside[None, :], scale, most, total, sums,
+            HEAD, HEAD_BLOCK,
         )  # fmt: skip
-        seen = dot(weight.to(value.dtype), value)
-        sums = sums * shrunk[:, None] + seen
-        most = larger
     total = tl.where(total > 0, total, 1.0)  # rows beyond the last see nothing
     to = out + rows[:, None] * out_row + head * HEAD + d[None, :]
     tl.store(to, (sums / total[:, None]).to(out.dtype.element_ty), mask=has)

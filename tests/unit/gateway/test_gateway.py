@@ -1,0 +1,58 @@
+"""What of a request reaches a worker."""
+
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models
+
+from services.core.types import Digest, RequestId, TenantId
+from services.gateway.base_models import ServedModel
+from services.gateway.gateway import COMMON_SALT, Adapter, Completion, Gateway
+from services.gateway.sampling import Asked
+from tests.tiny_models import tiny_card
+
+CARD = tiny_card()
+
+
+class World:
+    """One base model; everybody has an adapter called pirate."""
+
+    async def find(self, name: str) -> ServedModel | None:
+        return ServedModel(CARD, Tokenizer(models.WordLevel({}))) if name == "tiny" else None
+
+    async def resolve(self, tenant: TenantId, reference: str) -> Adapter:
+        return Adapter(reference, 1, Digest("a" * 64), "tiny", CARD.fingerprint, 0)
+
+    async def tokens(self, base: ServedModel, prompt: Any) -> tuple[int, ...]:
+        return (1, 2, 3)
+
+
+async def prepared(model: str, **asked: Any) -> Completion:
+    world: Any = World()
+    gateway = Gateway(base_models=world, store=world, scheduler=world, workers=world, prompts=world)
+    return await gateway.prepare(
+        tenant=TenantId("acme"),
+        request_id=RequestId("r"),
+        model=model,
+        prompt="x",
+        asked=Asked(**asked),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "shares", "salt"),
+    [
+        ("tiny", False, "acme"),
+        ("tiny", True, COMMON_SALT),
+        ("pirate", True, "acme"),  # an adapter is its tenant's own
+        ("pirate", False, "acme"),
+    ],
+)
+async def test_prefixes_are_shared_by_those_who_say_so(model: str, shares: bool, salt: str) -> None:
+    completion = await prepared(model, share_prefix=shares)
+    assert completion.job.cache_salt == salt
+
+
+async def test_how_long_a_first_token_may_take_is_passed_on() -> None:
+    assert (await prepared("tiny")).job.first_token_within_ms is None
+    assert (await prepared("tiny", first_token_within_ms=5)).job.first_token_within_ms == 5
