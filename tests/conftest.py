@@ -1,4 +1,4 @@
-"""Before anything imports Triton: without a GPU its kernels, and its own library, are interpreted."""
+"""Before anything imports Triton: without a GPU kernels, its own among them, are interpreted."""
 
 import os
 
