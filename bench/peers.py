@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from bench.engines import drive, prepare
 from bench.results import save
-from bench.throughput import drive, prepare
 from bench.workload import saturated, written_adapters
 from services.core.types import Digest
 from services.gpu_worker.engine.engine import Engine

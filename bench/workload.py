@@ -1,5 +1,6 @@
 """What is measured: prompts, adapters and arrivals, the same for us and for our peers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ def saturated(requests: int, adapters: int) -> list[Arrival]:
     ]
 
 
+def drawn(requests: int, adapters: int, *, seed: int = 42) -> list[Arrival]:
+    """All requests at once, each with one of the adapters, every one as likely."""
+    which = np.random.default_rng(seed).integers(0, adapters, requests)
+    return [Arrival(0.0, prompt(i), OUTPUT_TOKENS, int(adapter)) for i, adapter in enumerate(which)]
+
+
 def s_lora_trace(
     *, adapters: int, alpha: float, rate: float, cv: float, seconds: float, seed: int = 42
 ) -> list[Arrival]:
@@ -52,7 +59,9 @@ def s_lora_trace(
     moments = random.gamma(1 / cv**2, cv**2 / rate, count).cumsum()
     lengths = random.integers(8, 512, (count, 2))
     return [
-        Arrival(float(moment), prompt(i, int(inputs)), int(outputs), int(adapter))
+        Arrival(
+            float(moment), prompt(i, int(inputs)), int(outputs), int(adapter) if adapters else None
+        )
         for i, (moment, adapter, (inputs, outputs)) in enumerate(
             zip(moments, which, lengths, strict=True)
         )
@@ -70,15 +79,20 @@ def written_adapters(folder: Path, base: BaseModel, count: int) -> Iterator[Cano
 def random_adapters(
     base: BaseModel, count: int, *, ranks: Sequence[int] = RANKS, seed: int = 0
 ) -> Iterator[CanonicalAdapter]:
-    """All-linear adapters with ranks in turn, alpha = 2 * rank, and a B that is not zero."""
+    """All-linear adapters with ranks in turn, alpha = 2 * rank, and a B that is not zero.
+
+    Each is cut out of the same random numbers at a place of its own.
+    """
     random = np.random.default_rng(seed)
+    numbers = random.standard_normal(1 << 24, np.float32) * np.float32(0.02)
     for index in range(count):
         rank = ranks[index % len(ranks)]
         tensors, scaling = {}, {}
         for module in base.modules:
             shapes = {"A": (rank, module.in_features), "B": (module.out_features, rank)}
             for side, shape in shapes.items():
-                values = random.standard_normal(shape, np.float32) * np.float32(0.02)
+                start = int(random.integers(0, numbers.size - math.prod(shape)))
+                values = numbers[start : start + math.prod(shape)]
                 tensors[f"{module.site}.{side}"] = RawTensor("F32", shape, values.tobytes())
             scaling[module.site] = 2.0
         yield canonical(tensors, scaling, base.fingerprint)

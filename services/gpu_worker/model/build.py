@@ -10,7 +10,12 @@ from services.gpu_worker.model.runner import TorchRunner
 
 
 def build_engine(
-    model: LoadedModel, *, memory_bytes: int, limits: Limits, keeps_prefixes: bool = True
+    model: LoadedModel,
+    *,
+    memory_bytes: int,
+    limits: Limits,
+    keeps_prefixes: bool = True,
+    runner: type[TorchRunner] = TorchRunner,
 ) -> Engine:
     """`memory_bytes` are for keys, values and adapters together. Raises FailedPrecondition."""
     elements = page_elements(model.network.config, limits.page_tokens)
@@ -21,7 +26,7 @@ def build_engine(
     pool = Pool(count, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
     return Engine(
         batcher=Batcher(limits=limits, pool=pool, context_tokens=model.card.context_tokens),
-        runner=TorchRunner(model.network, pages=count, page_tokens=limits.page_tokens),
+        runner=runner(model.network, pages=count, page_tokens=limits.page_tokens),
         pool=pool,
         end_tokens=model.card.end_tokens,
     )

@@ -19,7 +19,6 @@ from services.core.types import Fingerprint
 from services.gpu_worker.kernels.cpu.device import CpuDevice
 from services.gpu_worker.kernels.device import Device
 from services.gpu_worker.model.config import ModelConfig, read_config
-from services.gpu_worker.model.gguf import read_gguf
 from services.gpu_worker.model.llama import Llama, build_llama
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -79,6 +78,9 @@ def _load_folder(folder: Path, name: str | None, device: Device) -> LoadedModel:
 
 
 def _load_gguf(path: Path, name: str | None, device: Device) -> LoadedModel:
+    # Only GGUF files need the package that reads them.
+    from services.gpu_worker.model.gguf import read_gguf  # noqa: PLC0415
+
     found = read_gguf(path)
     config = read_config(found.config)
     stem = _slug(_QUANTISATION.sub("", path.stem))

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -10,10 +11,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import structlog
 import torch
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 # -ffast-math as a whole would change how the process treats denormal numbers.
@@ -41,7 +41,7 @@ def library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"") or b""
-        log.warning("native_kernels_missing", why=str(error), compiler=said.decode()[-500:])
+        log.warning("there are no native kernels: %s %s", error, said.decode()[-500:])
         return None
 
 

@@ -1,0 +1,222 @@
+"""Many more adapters than fit: python -m bench.adapters FOLDER
+
+FOLDER (some 25 GB for 1,000) keeps the adapters between runs; they are fetched from there, verified
+and packed beside the steps, as from the store. Every comparison is made `--repeats` times in turn,
+and the median of its ratios counts.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.engines import engine_request
+from bench.results import save
+from bench.streams import Timings, follow, percentile
+from bench.workload import OUTPUT_TOKENS, Arrival, drawn, prompt, random_adapters
+from services.cli.suite import embedded_model
+from services.core.types import Digest
+from services.gpu_worker.engine.batcher import Limits
+from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
+from services.gpu_worker.model.build import build_engine
+from services.gpu_worker.model.loading import LoadedModel, load_model
+from services.gpu_worker.worker import Worker
+
+GIBIBYTE = 1 << 30
+STREAMS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`value` compares `this` with `that`; at least or at most `target` is wanted."""
+
+    claim: str
+    this: float
+    that: float
+    value: float
+    target: str
+
+
+class Files:
+    """An AdapterSource: canonical files in a folder."""
+
+    def __init__(self, model: LoadedModel, folder: Path, count: int) -> None:
+        self._reader = AdapterReader(model, page_tokens=Limits().page_tokens)
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        listing = folder / f"{model.card.fingerprint[:12]}-{count}.txt"
+        if not listing.exists():
+            digests = []
+            for adapter in random_adapters(model.card, count):
+                (folder / adapter.digest).write_bytes(adapter.data)
+                digests.append(adapter.digest)
+            listing.write_text("\n".join(digests))
+        self.digests = [Digest(line) for line in listing.read_text().split()]
+
+    async def fetch(self, digest: Digest) -> AdapterWeights:
+        return await asyncio.to_thread(self._read, digest)
+
+    def _read(self, digest: Digest) -> AdapterWeights:
+        return self._reader.read((self._folder / digest).read_bytes(), digest)
+
+
+@asynccontextmanager
+async def working(
+    model: LoadedModel, files: Files, *, pool_bytes: int, host_bytes: int
+) -> AsyncIterator[Worker]:
+    limits = Limits(max_sequences=64)
+    engine = build_engine(model, memory_bytes=pool_bytes, limits=limits, keeps_prefixes=False)
+    worker = Worker(engine, files, HostCache(host_bytes))
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def asking(worker: Worker, digests: Sequence[Digest]) -> Callable[..., AsyncIterator[int]]:
+    async def ask(number: int, arrival: Arrival) -> AsyncIterator[int]:
+        request = engine_request(number, arrival, digests)
+        async with aclosing(worker.generate(request)) as pieces:
+            async for piece in pieces:
+                yield len(piece.tokens)
+
+    return ask
+
+
+async def rate(worker: Worker, files: Files, adapters: int, requests: int) -> float:
+    arrivals = drawn(requests, adapters)
+    timings = await follow(asking(worker, files.digests), arrivals, at_once=STREAMS)
+    return timings.run(arrivals).tokens_per_second
+
+
+async def many(model: LoadedModel, files: Files, asked: argparse.Namespace) -> list[Claim]:
+    """32 streams: adapters drawn from 5, from 8 and from all."""
+    whole = len(files.digests)
+    rates: dict[int, list[float]] = {5: [], 8: [], whole: []}
+    async with working(
+        model, files, pool_bytes=int(asked.pool * GIBIBYTE), host_bytes=int(asked.host * GIBIBYTE)
+    ) as worker:
+        for repeat in range(asked.repeats + 1):
+            for count, found in rates.items():
+                measured = await rate(worker, files, count, asked.requests)
+                if repeat:
+                    found.append(measured)
+                print(f"  {count} adapters: {measured:.1f} tokens/s", flush=True)
+    return [
+        _claim(f"{whole} registered against 8 resident", rates[whole], rates[8], ">= 0.85"),
+        _claim(f"{whole} registered against 5", rates[whole], rates[5], ">= 0.95"),
+    ]
+
+
+async def oversubscribed(
+    model: LoadedModel, files: Files, asked: argparse.Namespace
+) -> list[Claim]:
+    """Time to first token with as many adapters as fit, and with twice as many, at half load."""
+    resident = 16
+    image = statistics.mean([(await files.fetch(d)).size_bytes for d in files.digests[:6]])
+    pool = int(image * resident + GIBIBYTE / 8)
+    firsts: dict[int, list[float]] = {resident: [], 2 * resident: []}
+    for repeat in range(asked.repeats + 1):
+        for count, found in firsts.items():
+            async with working(
+                model, files, pool_bytes=pool, host_bytes=int(asked.host * GIBIBYTE)
+            ) as worker:
+                ask = asking(worker, files.digests)
+                await follow(ask, drawn(2 * count, count, seed=1), at_once=8)  # warm
+                arrivals = [
+                    Arrival(i / asked.rate, a.prompt, a.output_tokens, a.adapter)
+                    for i, a in enumerate(drawn(asked.requests // 2, count, seed=2 + repeat))
+                ]
+                timings = await follow(ask, arrivals)
+            if repeat:
+                found.append(statistics.median(timings.first))
+            print(
+                f"  {count} adapters: first token {timings.run(arrivals).median_first_token:.3f} s"
+            )
+    twice, once = firsts[2 * resident], firsts[resident]
+    return [_claim("first token, 2x over-subscribed against in cache", twice, once, "<= 2")]
+
+
+async def interference(model: LoadedModel, files: Files, asked: argparse.Namespace) -> list[Claim]:
+    """p99 between tokens of 16 streams, beside short requests for cold adapters or for warm."""
+    p99: dict[str, list[float]] = {"cold": [], "warm": []}
+    unseen = iter(range(20, len(files.digests)))
+    async with working(model, files, pool_bytes=int(asked.pool * GIBIBYTE), host_bytes=1) as worker:
+        ask = asking(worker, files.digests)
+        for repeat in range(asked.repeats + 1):
+            for kind, found in p99.items():
+                streams = [Arrival(0.0, prompt(i), 4 * OUTPUT_TOKENS, i % 8) for i in range(16)]
+                others = [
+                    Arrival(0.5 + i, prompt(i, 8), 1, next(unseen) if kind == "cold" else i % 8)
+                    for i in range(8)
+                ]
+                measured = await _beside(ask, streams, others)
+                if repeat:
+                    found.append(percentile(measured.gaps, 0.99))
+                print(f"  {kind}: p99 gap {percentile(measured.gaps, 0.99):.3f} s", flush=True)
+    return [
+        _claim("p99 gap of others, cold adapters against warm", p99["cold"], p99["warm"], "< 1.1")
+    ]
+
+
+async def _beside(ask: Any, streams: list[Arrival], others: list[Arrival]) -> Timings:
+    """Timings of `streams` alone, whose request numbers come first."""
+
+    async def shifted(number: int, arrival: Arrival) -> AsyncIterator[int]:
+        async for tokens in ask(number + len(streams), arrival):
+            yield tokens
+
+    measured, _ = await asyncio.gather(follow(ask, streams), follow(shifted, others))
+    return measured
+
+
+def _claim(name: str, this: list[float], that: list[float], target: str) -> Claim:
+    ratio = statistics.median(a / b for a, b in zip(this, that, strict=True))
+    return Claim(name, statistics.median(this), statistics.median(that), ratio, target)
+
+
+PARTS: dict[str, Callable[..., Coroutine[Any, Any, list[Claim]]]] = {
+    "many": many,
+    "oversubscribed": oversubscribed,
+    "interference": interference,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.adapters")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--adapters", type=int, default=1000)
+    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pool", type=float, default=8, help="GiB for pages")
+    parser.add_argument("--host", type=float, default=6, help="GiB for adapters in host memory")
+    parser.add_argument("--rate", type=float, default=2, help="requests a second, over-subscribed")
+    parser.add_argument("--parts", default=",".join(PARTS), help="a list")
+    asked = parser.parse_args()
+    torch.set_num_threads(os.cpu_count() or 1)
+    model = load_model(embedded_model())
+    files = Files(model, asked.folder, asked.adapters)
+    claims: list[Claim] = []
+    for name in asked.parts.split(","):
+        print(name)
+        claims += asyncio.run(PARTS[name](model, files, asked))
+    for claim in claims:
+        print(
+            f"{claim.claim}: {claim.this:.3g} against {claim.that:.3g}, "
+            f"x{claim.value:.2f} (wanted {claim.target})"
+        )
+    save("adapters", {"claims": [asdict(claim) for claim in claims]})
+
+
+if __name__ == "__main__":
+    main()
