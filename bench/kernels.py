@@ -21,8 +21,9 @@ from bench.workload import Arrival, prompt, random_adapters, saturated
 from services.cli.suite import embedded_model
 from services.gpu_worker.engine.batcher import StepPlan
 from services.gpu_worker.engine.engine import Engine, Sampled
-from services.gpu_worker.kernels.cpu.attention import decode_attention
+from services.gpu_worker.kernels.cpu.attention import attend, lay_out
 from services.gpu_worker.kernels.cpu.linear import Linear
+from services.gpu_worker.kernels.device import Span
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.runner import TorchRunner
 
@@ -81,16 +82,12 @@ def attention(speed: float) -> Row:
     """64 sequences of 512 tokens, SmolLM2's heads."""
     pages = torch.randn(64 * 32, 2, 3, 16, 64)
     q = torch.randn(64, 9, 64)
-    tables = torch.randperm(64 * 32).view(64, 32).int()
-    ends = torch.full((64,), 512, dtype=torch.int32)
-    taken = seconds(
-        lambda: decode_attention(
-            q, pages[:, 0], pages[:, 1], tables=tables, starts=torch.zeros_like(ends), ends=ends
-        )
-    )
-    return Row(
-        "decode attention, 64 x 512 tokens, of copy bandwidth", pages.nbytes / taken / speed, "x"
-    )
+    tables = torch.randperm(64 * 32).view(64, 32).tolist()
+    spans = [Span(row, 1, 511, tables[row]) for row in range(64)]
+    layout = lay_out(spans, page_tokens=16, group=3, window=None)
+    taken = seconds(partial(attend, q, pages[:, 0], pages[:, 1], layout))
+    reached = pages.nbytes / taken / speed
+    return Row("decode attention, 64 x 512 tokens, of copy bandwidth", reached, "x")
 
 
 def single_stream(model: LoadedModel, speed: float) -> Row:

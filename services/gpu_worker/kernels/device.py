@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.reference import HeadNorms, Piece, Places
 
 
 class Bank(Protocol):
@@ -97,6 +97,25 @@ class Device(Protocol):
         ...
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas: ...
+
+    def add_norm(self, x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+        """See reference.add_norm."""
+        ...
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        """See reference.gate."""
+        ...
+
+    def enter_heads(
+        self,
+        qkv: Tensor,
+        places: Places,
+        keys: Tensor,
+        values: Tensor,
+        norms: HeadNorms | None,
+    ) -> Tensor:
+        """See reference.enter_heads."""
+        ...
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None

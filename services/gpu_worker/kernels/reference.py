@@ -5,7 +5,26 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a step's tokens stand in their sequences, and where their keys and values go."""
+
+    cos: Tensor  # [tokens, head_dim]
+    sin: Tensor  # its first half negated
+    pages: Tensor  # [tokens]
+    offsets: Tensor  # [tokens], within their pages
+
+
+@dataclass(frozen=True, slots=True)
+class HeadNorms:
+    """Qwen3's, of every query and key head: [head_dim]."""
+
+    q: Tensor
+    k: Tensor
+    eps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +44,44 @@ class Piece:
 
     down: Tensor  # [ranks of all slices, in]
     slices: Sequence[Slice]
+
+
+def add_norm(x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+    """x += y, in place; RMSNorm (arXiv 1910.07467) of the sum. x, y: [tokens, hidden]."""
+    if y is not None:
+        x += y
+    return rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def gate(gate_up: Tensor) -> Tensor:
+    """SwiGLU (arXiv 2002.05202): [tokens, 2 * width] -> [tokens, width]."""
+    gated, up = gate_up.chunk(2, -1)
+    return silu(gated) * up
+
+
+def enter_heads(
+    qkv: Tensor, places: Places, keys: Tensor, values: Tensor, norms: HeadNorms | None
+) -> Tensor:
+    """Rotates queries and keys (RoFormer, arXiv 2104.09864, in Llama's half-split form) and writes
+    keys and values to their pages. Gives the queries, [tokens, heads, head_dim].
+
+    qkv: [tokens, q + k + v], which may be changed; keys, values: see device.Device.attention.
+    """
+    head = keys.shape[-1]
+    kv_width = keys.shape[1] * head
+    widths = (qkv.shape[1] - 2 * kv_width, kv_width, kv_width)
+    q, k, v = (part.unflatten(1, (-1, head)) for part in qkv.split(widths, dim=-1))
+    if norms is not None:
+        q = rms_norm(q, (head,), norms.q, norms.eps)
+        k = rms_norm(k, (head,), norms.k, norms.eps)
+    keys[places.pages, :, places.offsets] = _rotated(k, places)
+    values[places.pages, :, places.offsets] = v
+    return _rotated(q, places)
+
+
+def _rotated(x: Tensor, places: Places) -> Tensor:
+    turned = torch.roll(x, x.shape[-1] // 2, dims=-1)
+    return x * places.cos.unsqueeze(1) + turned * places.sin.unsqueeze(1)
 
 
 def add_delta(y: Tensor, x: Tensor, pieces: Sequence[Piece]) -> None:

@@ -21,11 +21,6 @@ class PagedKv:
     keys: Tensor
     values: Tensor
 
-    def write(self, keys: Tensor, values: Tensor, *, pages: Tensor, offsets: Tensor) -> None:
-        """keys, values: [tokens, kv_heads, head_dim]; a page and an offset in it a token."""
-        self.keys[pages, :, offsets] = keys
-        self.values[pages, :, offsets] = values
-
 
 class Arena:
     """S-LoRA's unified paging (arXiv 2311.03285, section 4.1), with a page that spans layers:

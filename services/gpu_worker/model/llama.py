@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, silu
 
 from services.core.errors import FailedPrecondition
 from services.gpu_worker.kernels.device import Device, Linear
+from services.gpu_worker.kernels.reference import HeadNorms
 from services.gpu_worker.model.arena import PagedKv
 from services.gpu_worker.model.config import ModelConfig
 from services.gpu_worker.model.packing import FUSED, SITES
-from services.gpu_worker.model.rope import Rope, build_rope, rotate
+from services.gpu_worker.model.rope import Rope, build_rope
 from services.gpu_worker.model.step import StepInputs
 
 
@@ -24,8 +24,7 @@ class Layer:
     down: Linear
     attention_norm: Tensor
     mlp_norm: Tensor
-    q_norm: Tensor | None = None  # [head_dim], Qwen3's
-    k_norm: Tensor | None = None
+    head_norms: HeadNorms | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +39,21 @@ class Llama:
 
     def forward(self, step: StepInputs, caches: Sequence[PagedKv]) -> Tensor:
         """Logits of the sampling rows, [B, vocabulary]."""
+        device, eps = self.device, self.config.norm_eps
         x = self.embedding[step.tokens]
-        rotation = self.rope.at(step.positions)
+        added: Tensor | None = None
         for layer, cache in zip(self.layers, caches, strict=True):
-            normed = self._norm(x, layer.attention_norm)
-            x = x + self._attend(layer, normed, step, cache=cache, rotation=rotation)
-            x = x + self._mlp(layer, self._norm(x, layer.mlp_norm), step)
-        if not step.sampling_rows.numel():
+            normed = device.add_norm(x, added, layer.attention_norm, eps)
+            qkv = layer.qkv(normed, step.deltas)
+            q = device.enter_heads(qkv, step.places, cache.keys, cache.values, layer.head_norms)
+            seen = device.attention(q, cache.keys, cache.values, step.layout)
+            attended = layer.o(seen.flatten(1), step.deltas)
+            normed = device.add_norm(x, attended, layer.mlp_norm, eps)
+            added = layer.down(device.gate(layer.gate_up(normed, step.deltas)), step.deltas)
+        rows = step.sampling_rows
+        if added is None or not rows.numel():
             return x.new_empty(0, self.config.vocabulary)
-        return self.head(self._norm(x[step.sampling_rows], self.norm))
-
-    def _attend(
-        self,
-        layer: Layer,
-        x: Tensor,
-        step: StepInputs,
-        *,
-        cache: PagedKv,
-        rotation: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        config = self.config
-        qkv = layer.qkv(x, step.deltas)
-        q, k, v = qkv.split((config.q_width, config.kv_width, config.kv_width), dim=-1)
-        heads = (-1, config.head_dim)
-        q, k = q.unflatten(-1, heads), k.unflatten(-1, heads)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
-        q = rotate(q, *rotation)
-        v = v.unflatten(-1, heads)
-        cache.write(rotate(k, *rotation), v, pages=step.pages, offsets=step.offsets)
-        seen = self.device.attention(q, cache.keys, cache.values, step.layout)
-        return layer.o(seen.flatten(1), step.deltas)
-
-    def _mlp(self, layer: Layer, x: Tensor, step: StepInputs) -> Tensor:
-        gate, up = layer.gate_up(x, step.deltas).chunk(2, -1)
-        return layer.down(silu(gate) * up, step.deltas)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, (x.shape[-1],), weight, self.config.norm_eps)
+        return self.head(device.add_norm(x[rows], added[rows], self.norm, eps))
 
 
 def build_llama(
@@ -105,8 +81,11 @@ def build_llama(
         site = index * len(FUSED) + SITES[fused]
         return device.linear(weight, torch.cat(biases) if biases else None, site=site)
 
-    def head_norm(name: str) -> Tensor | None:
-        return take(name, config.head_dim) if config.qk_norm else None
+    def head_norms(at: str) -> HeadNorms | None:
+        if not config.qk_norm:
+            return None
+        q, k = (take(f"{at}.self_attn.{n}_norm.weight", config.head_dim) for n in ("q", "k"))
+        return HeadNorms(q, k, config.norm_eps)
 
     def layer(index: int) -> Layer:
         at = f"model.layers.{index}"
@@ -124,8 +103,7 @@ def build_llama(
             down=joined(index, "down", down, config.intermediate, bias=config.mlp_bias),
             attention_norm=take(f"{at}.input_layernorm.weight", config.hidden),
             mlp_norm=take(f"{at}.post_attention_layernorm.weight", config.hidden),
-            q_norm=head_norm(f"{at}.self_attn.q_norm.weight"),
-            k_norm=head_norm(f"{at}.self_attn.k_norm.weight"),
+            head_norms=head_norms(at),
         )
 
     embedding = take("model.embed_tokens.weight", config.vocabulary, config.hidden)

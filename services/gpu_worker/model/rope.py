@@ -12,20 +12,14 @@ from services.gpu_worker.model.config import ModelConfig, RopeScaling
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Tables [context, head_dim]; the sines of the first half are negated (see `rotate`)."""
+    """Tables [context, head_dim]; the first half of `sin` is negated, so both halves turn alike."""
 
     cos: Tensor
     sin: Tensor
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of each token, [tokens, 1, head_dim]."""
-        return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x: [tokens, heads, head_dim]."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.roll(x, half, dims=-1) * sin
+        """cos and sin of each token, [tokens, head_dim]."""
+        return self.cos[positions], self.sin[positions]
 
 
 def build_rope(config: ModelConfig, device: Device, divisors: Tensor | None = None) -> Rope:

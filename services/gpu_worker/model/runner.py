@@ -11,6 +11,7 @@ from services.gpu_worker.engine.batcher import StepPlan
 from services.gpu_worker.engine.engine import Sampled, Weights
 from services.gpu_worker.engine.sequence import Sequence as Running
 from services.gpu_worker.kernels.device import Bank, Segment, Span
+from services.gpu_worker.kernels.reference import Places
 from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.arena import Arena
 from services.gpu_worker.model.llama import Llama
@@ -64,9 +65,11 @@ class TorchRunner:
         group = config.heads // config.kv_heads
         return StepInputs(
             tokens=device.integers(tokens),
-            positions=device.integers(positions),
-            pages=device.integers([s.pages[at // size] for s in spans for at in s.positions]),
-            offsets=device.integers([at % size for at in positions]),
+            places=Places(
+                *self._network.rope.at(device.integers(positions)),
+                pages=device.integers([s.pages[at // size] for s in spans for at in s.positions]),
+                offsets=device.integers([at % size for at in positions]),
+            ),
             layout=device.layout(
                 spans, page_tokens=size, group=group, window=config.sliding_window
             ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from services.gpu_worker.kernels.device import Deltas, Layout
+from services.gpu_worker.kernels.reference import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +13,7 @@ class StepInputs:
     """T tokens of any number of sequences, of which B sample."""
 
     tokens: Tensor  # [T]
-    positions: Tensor  # [T]
-    pages: Tensor  # [T], where each one's key and value go
-    offsets: Tensor  # [T], within their pages
+    places: Places
     layout: Layout
     deltas: Deltas
     sampling_rows: Tensor  # [B]

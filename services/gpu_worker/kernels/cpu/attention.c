@@ -7,23 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { MOST_HEAD = 256, MOST_GROUP = 16, MOST_PAGE = 64 };
+#include "exponential.h"
 
-/* e^x for x <= 0: 2^n times a polynomial on [-0.5, 0.5] ln 2, relative error below 2e-7. */
-static inline float exp_negative(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    float n = floorf(x * 1.44269504f + 0.5f);
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    union { int32_t i; float f; } scale = {.i = ((int32_t)n + 127) << 23};
-    return p * scale.f;
-}
+enum { MOST_HEAD = 256, MOST_GROUP = 16, MOST_PAGE = 64 };
 
 static inline float dot(const float *a, const float *b, int n) {
     float sum = 0.0f;
@@ -31,21 +17,22 @@ static inline float dot(const float *a, const float *b, int n) {
     return sum;
 }
 
-/* One query token a row. q, out: [rows, kv_heads * group, head]. A page holds, for this layer,
- * [kv_heads, page_tokens, head] keys and as many values. Row i sees positions starts[i] to
- * ends[i] - 1, whose pages are tables[i, position / page_tokens]. Softmax is taken page by page
+/* One query token a sequence: which[i] is the row of the i-th in q (rows q_stride apart) and in
+ * out ([kv_heads * group, head] a row). A page holds, for this layer, [kv_heads, page_tokens, head]
+ * keys and as many values. The i-th sees positions starts[i] to ends[i] - 1, whose pages are
+ * tables[i, position / page_tokens]. Softmax is taken page by page
  * (Milakov and Gimelshein, arXiv 1805.02867).
  * Returns -1, and does nothing, for sizes beyond what it has room for. */
 int lorikeet_decode_attention(
-    const float *q, float *out, const float *keys, const float *values, int64_t page_stride,
-    const int32_t *tables, int64_t table_stride, const int32_t *starts, const int32_t *ends,
-    int rows, int kv_heads, int group, int head, int page_tokens, float scale) {
+    const float *q, int64_t q_stride, float *out, const int64_t *which, const float *keys,
+    const float *values, int64_t page_stride, const int32_t *tables, int64_t table_stride,
+    const int32_t *starts, const int32_t *ends, int rows, int kv_heads, int group, int head, int page_tokens, float scale) {
     if (head > MOST_HEAD || group > MOST_GROUP || page_tokens > MOST_PAGE) return -1;
     const int64_t width = (int64_t)kv_heads * group * head;
 #pragma omp parallel for collapse(2) schedule(dynamic, 2)
     for (int row = 0; row < rows; row++) {
         for (int kv = 0; kv < kv_heads; kv++) {
-            const float *query = q + row * width + (int64_t)kv * group * head;
+            const float *query = q + which[row] * q_stride + (int64_t)kv * group * head;
             float acc[MOST_GROUP][MOST_HEAD];
             float most[MOST_GROUP], sum[MOST_GROUP], weight[MOST_GROUP][MOST_PAGE];
             for (int g = 0; g < group; g++) {
@@ -84,7 +71,7 @@ int lorikeet_decode_attention(
                 }
                 at += count;
             }
-            float *result = out + row * width + (int64_t)kv * group * head;
+            float *result = out + which[row] * width + (int64_t)kv * group * head;
             for (int g = 0; g < group; g++)
                 for (int i = 0; i < head; i++) result[g * head + i] = acc[g][i] / sum[g];
         }

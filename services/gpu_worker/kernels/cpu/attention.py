@@ -51,9 +51,30 @@ def lay_out(spans: Sequence[Span], *, page_tokens: int, group: int, window: int 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
     """See device.Device.attention."""
-    out = torch.empty_like(q)
+    out = torch.empty(q.shape)
     if layout.singles.numel():
-        out[layout.singles] = decode_attention(
+        decode_attention(q, keys, values, layout, out)
+    for stretch in layout.stretches:
+        rows = slice(stretch.first, stretch.last)
+        out[rows] = _attend_stretch(q[rows], keys, values, stretch)
+    return out
+
+
+def decode_attention(q: Tensor, keys: Tensor, values: Tensor, layout: Layout, out: Tensor) -> None:
+    """Of the layout's single tokens, into their rows of `out`; see reference.decode_attention."""
+    native = library()
+    _, heads, head = q.shape
+    _, kv_heads, page_tokens, _ = keys.shape
+    if native is None or native.lorikeet_decode_attention(
+        _pointer(q.data_ptr()), _long(q.stride(0)), _pointer(out.data_ptr()),
+        _pointer(layout.singles.data_ptr()),
+        _pointer(keys.data_ptr()), _pointer(values.data_ptr()), _long(keys.stride(0)),
+        _pointer(layout.tables.data_ptr()), _long(layout.tables.shape[1]),
+        _pointer(layout.starts.data_ptr()), _pointer(layout.ends.data_ptr()),
+        _int(len(layout.singles)), _int(kv_heads), _int(heads // kv_heads), _int(head),
+        _int(page_tokens), ctypes.c_float(head**-0.5),
+    ):  # fmt: skip
+        out[layout.singles] = reference.decode_attention(
             q[layout.singles],
             keys,
             values,
@@ -61,30 +82,6 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
             starts=layout.starts,
             ends=layout.ends,
         )
-    for stretch in layout.stretches:
-        rows = slice(stretch.first, stretch.last)
-        out[rows] = _attend_stretch(q[rows], keys, values, stretch)
-    return out
-
-
-def decode_attention(
-    q: Tensor, keys: Tensor, values: Tensor, *, tables: Tensor, starts: Tensor, ends: Tensor
-) -> Tensor:
-    """See reference.decode_attention; tables, starts and ends are int32."""
-    native = library()
-    out = torch.empty_like(q)
-    batch, heads, head = q.shape
-    _, kv_heads, page_tokens, _ = keys.shape
-    if native is None or native.lorikeet_decode_attention(
-        _pointer(q.data_ptr()), _pointer(out.data_ptr()),
-        _pointer(keys.data_ptr()), _pointer(values.data_ptr()), _long(keys.stride(0)),
-        _pointer(tables.data_ptr()), _long(tables.shape[1]),
-        _pointer(starts.data_ptr()), _pointer(ends.data_ptr()),
-        _int(batch), _int(kv_heads), _int(heads // kv_heads), _int(head), _int(page_tokens),
-        ctypes.c_float(head**-0.5),
-    ):  # fmt: skip
-        return reference.decode_attention(q, keys, values, tables=tables, starts=starts, ends=ends)
-    return out
 
 
 def _stretch(span: Span, page_tokens: int, group: int, window: int | None) -> Stretch:

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from services.gpu_worker.kernels.cpu import attention
+from services.gpu_worker.kernels.cpu import attention, between
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
 from services.gpu_worker.kernels.device import Layout, Segment, Span
-from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.reference import HeadNorms, Piece, Places
 
 
 class CpuDevice:
@@ -48,6 +48,22 @@ class CpuDevice:
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
         return Deltas(segments, rows)
+
+    def add_norm(self, x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+        return between.add_norm(x, y, weight, eps)
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        return between.gate(gate_up)
+
+    def enter_heads(
+        self,
+        qkv: Tensor,
+        places: Places,
+        keys: Tensor,
+        values: Tensor,
+        norms: HeadNorms | None,
+    ) -> Tensor:
+        return between.enter_heads(qkv, places, keys, values, norms)
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None

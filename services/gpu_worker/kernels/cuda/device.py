@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from services.gpu_worker.kernels import device
+from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cuda import attention
 from services.gpu_worker.kernels.cuda.lora import Bank, Deltas
 from services.gpu_worker.kernels.cuda.transfer import SideStream, integers
 from services.gpu_worker.kernels.device import Layout, Segment, Span
-from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.reference import HeadNorms, Piece, Places
 
 
 class Linear:
@@ -59,6 +59,22 @@ class CudaDevice:
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
         return Deltas(segments, rows, self.place)
+
+    def add_norm(self, x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+        return reference.add_norm(x, y, weight, eps)
+
+    def gate(self, gate_up: Tensor) -> Tensor:
+        return reference.gate(gate_up)
+
+    def enter_heads(
+        self,
+        qkv: Tensor,
+        places: Places,
+        keys: Tensor,
+        values: Tensor,
+        norms: HeadNorms | None,
+    ) -> Tensor:
+        return reference.enter_heads(qkv, places, keys, values, norms)
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None
