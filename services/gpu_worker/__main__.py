@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import structlog
 import torch
@@ -32,11 +35,14 @@ MEBIBYTE = 1024 * 1024
 async def main() -> None:
     settings = load(GpuWorkerSettings)
     telemetry.setup("gpu_worker", log_format=settings.log_format, level=settings.log_level)
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    # The engine's thread asks for the interpreter's lock again after every product of a step.
+    sys.setswitchinterval(0.0005)
     device = open_device(settings.device, settings.dtype)
-    model = await asyncio.to_thread(
+    thread = _threads(settings.threads or os.cpu_count() or 1)
+    loading = partial(
         load_model, settings.model_path, name=settings.model_name or None, device=device
     )
+    model = await asyncio.get_running_loop().run_in_executor(thread, loading)
     log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
@@ -49,7 +55,7 @@ async def main() -> None:
         limits=settings.limits,
         keeps_prefixes=settings.prefix_cache,
     )
-    worker = Worker(engine, store, HostCache(settings.host_cache_mebibytes * MEBIBYTE))
+    worker = Worker(engine, store, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
     address = settings.advertise_address or settings.address
     scheduler = SchedulerClient(
         scheduler_channel,
@@ -71,6 +77,17 @@ async def main() -> None:
     await store.register()
     await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
     await asyncio.gather(store_channel.close(), scheduler_channel.close())
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    """The engine's thread, with as many helpers in its products; all other threads have none.
+
+    Every thread that multiplies has OpenMP helpers of its own, and when they are more than the
+    processors OpenMP puts them all to sleep between products, which wakes them late.
+    """
+    others = ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,))
+    asyncio.get_running_loop().set_default_executor(others)
+    return ThreadPoolExecutor(1, "engine", initializer=torch.set_num_threads, initargs=(count,))
 
 
 async def _serve(

@@ -52,11 +52,18 @@ class _Turn:
 class Worker:
     """Callers and the loop share an event loop; the engine has a thread of its own."""
 
-    def __init__(self, engine: Engine, adapters: AdapterSource, host: HostCache) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        adapters: AdapterSource,
+        host: HostCache,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """`thread` (one, and the worker's from now on) runs the engine; a new one if not given."""
         self._engine = engine
         self._adapters = adapters
         self._host = host
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._inbox = _Inbox()
         self._wake = asyncio.Event()
         self._streams: dict[RequestId, asyncio.Queue[Outcome]] = {}

@@ -77,6 +77,10 @@ class Device(Protocol):
         """Bytes that pages may take when the weights are loaded, if nobody says how many."""
         ...
 
+    def pages(self, count: int, elements: int) -> Tensor:
+        """Zeroed memory [count, elements]."""
+        ...
+
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         """weight: [out, in]"""
         ...

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from services.gpu_worker.kernels.device import Device
@@ -31,7 +30,7 @@ class Arena:
         self, config: ModelConfig, device: Device, *, pages: int, page_tokens: int
     ) -> None:
         elements = page_elements(config, page_tokens)
-        self.memory = torch.zeros(pages, elements, dtype=device.dtype, device=device.place)
+        self.memory = device.pages(pages, elements)
         by_layer = self.memory.view(
             pages, config.layers, 2, config.kv_heads, page_tokens, config.head_dim
         )

@@ -9,12 +9,70 @@
 
 #include "exponential.h"
 
+typedef float v8 __attribute__((vector_size(32), aligned(4)));
+typedef float v4 __attribute__((vector_size(16), aligned(4)));
+typedef int32_t i8 __attribute__((vector_size(32)));
+
 enum { MOST_HEAD = 256, MOST_GROUP = 16, MOST_PAGE = 64 };
 
-static inline float dot(const float *a, const float *b, int n) {
-    float sum = 0.0f;
-    for (int i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
+/* The sums of four vectors' numbers, in order. */
+static inline v4 sums(v8 a, v8 b, v8 c, v8 d) {
+    const v8 ab = __builtin_shuffle(a, b, (i8){0, 8, 2, 10, 4, 12, 6, 14}) +
+                  __builtin_shuffle(a, b, (i8){1, 9, 3, 11, 5, 13, 7, 15});
+    const v8 cd = __builtin_shuffle(c, d, (i8){0, 8, 2, 10, 4, 12, 6, 14}) +
+                  __builtin_shuffle(c, d, (i8){1, 9, 3, 11, 5, 13, 7, 15});
+    const v8 all = __builtin_shuffle(ab, cd, (i8){0, 1, 8, 9, 4, 5, 12, 13}) +
+                   __builtin_shuffle(ab, cd, (i8){2, 3, 10, 11, 6, 7, 14, 15});
+    return (v4){all[0], all[1], all[2], all[3]} + (v4){all[4], all[5], all[6], all[7]};
+}
+
+/* w[t] = scale * q . k[t], for `count` keys of `head` numbers. */
+static inline void scores(const float *q, const float *k, float *w, int count, int head,
+                          float scale) {
+    int t = 0;
+    for (; t + 4 <= count; t += 4) {
+        const float *a = k + t * head, *b = a + head, *c = b + head, *d = c + head;
+        v8 sa = {0}, sb = {0}, sc = {0}, sd = {0};
+        int i = 0;
+        for (; i + 8 <= head; i += 8) {
+            const v8 part = *(const v8 *)(q + i);
+            sa += part * *(const v8 *)(a + i);
+            sb += part * *(const v8 *)(b + i);
+            sc += part * *(const v8 *)(c + i);
+            sd += part * *(const v8 *)(d + i);
+        }
+        v4 four = sums(sa, sb, sc, sd);
+        for (; i < head; i++) four += q[i] * (v4){a[i], b[i], c[i], d[i]};
+        *(v4 *)(w + t) = four * scale;
+    }
+    for (; t < count; t++) {
+        float sum = 0.0f;
+        for (int i = 0; i < head; i++) sum += q[i] * k[t * head + i];
+        w[t] = scale * sum;
+    }
+}
+
+/* to = to * shrink + the sum of w[t] * v[t], 32 numbers at a time in registers. */
+static inline void weigh(float *to, float shrink, const float *w, const float *v, int count,
+                         int head) {
+    int i = 0;
+    for (; i + 32 <= head; i += 32) {
+        v8 *at = (v8 *)(to + i);
+        v8 a = at[0] * shrink, b = at[1] * shrink, c = at[2] * shrink, d = at[3] * shrink;
+        for (int t = 0; t < count; t++) {
+            const v8 *value = (const v8 *)(v + t * head + i);
+            a += w[t] * value[0];
+            b += w[t] * value[1];
+            c += w[t] * value[2];
+            d += w[t] * value[3];
+        }
+        at[0] = a, at[1] = b, at[2] = c, at[3] = d;
+    }
+    for (; i < head; i++) {
+        float sum = to[i] * shrink;
+        for (int t = 0; t < count; t++) sum += w[t] * v[t * head + i];
+        to[i] = sum;
+    }
 }
 
 /* One query token a sequence: which[i] is the row of the i-th in q (rows q_stride apart) and in
@@ -50,10 +108,8 @@ int lorikeet_decode_attention(
                 const float *k = keys + offset, *v = values + offset;
                 for (int g = 0; g < group; g++) {
                     float *w = weight[g], top = most[g];
-                    for (int t = 0; t < count; t++) {
-                        w[t] = scale * dot(query + g * head, k + t * head, head);
-                        top = w[t] > top ? w[t] : top;
-                    }
+                    scores(query + g * head, k, w, count, head, scale);
+                    for (int t = 0; t < count; t++) top = w[t] > top ? w[t] : top;
                     const float shrink = sum[g] > 0.0f ? exp_negative(most[g] - top) : 0.0f;
                     float total = 0.0f;
                     for (int t = 0; t < count; t++) {
@@ -62,12 +118,7 @@ int lorikeet_decode_attention(
                     }
                     most[g] = top;
                     sum[g] = sum[g] * shrink + total;
-                    float *a = acc[g];
-                    for (int i = 0; i < head; i++) a[i] *= shrink;
-                    for (int t = 0; t < count; t++) {
-                        const float *value = v + t * head;
-                        for (int i = 0; i < head; i++) a[i] += w[t] * value[i];
-                    }
+                    weigh(acc[g], shrink, w, v, count, head);
                 }
                 at += count;
             }

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from services.gpu_worker.kernels.cpu import attention, between
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
+from services.gpu_worker.kernels.cpu.native import huge
 from services.gpu_worker.kernels.device import Layout, Segment, Span
 from services.gpu_worker.kernels.reference import HeadNorms, Piece, Places
 
@@ -32,6 +33,9 @@ class CpuDevice:
         except (OSError, ValueError):  # no container, or one without a limit ("max")
             return free * 2 // 5
         return min(free, most - used) * 2 // 5
+
+    def pages(self, count: int, elements: int) -> Tensor:
+        return huge(torch.zeros(count, elements))
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         return Linear(weight, bias, site=site)

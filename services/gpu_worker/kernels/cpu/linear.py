@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from services.gpu_worker.kernels import device, reference
-from services.gpu_worker.kernels.cpu.native import library
+from services.gpu_worker.kernels.cpu.native import huge, library
 from services.gpu_worker.kernels.device import Segment
 from services.gpu_worker.kernels.reference import Piece
 
@@ -119,7 +119,7 @@ class Linear:
         self._site = site
         if self._library is not None:
             panels = -(-self._out // PANEL)
-            self._weight = torch.empty(panels, self._in, PANEL)
+            self._weight = huge(torch.empty(panels, self._in, PANEL))
             self._library.lorikeet_pack(
                 _pointer(weight.contiguous().data_ptr()), _pointer(self._weight.data_ptr()),
                 _int(self._out), _int(self._in),

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,23 @@ def library() -> ctypes.CDLL | None:
     """
     assert torch.get_num_threads()
     try:
-        return ctypes.CDLL(str(_compiled()))
+        found = ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"") or b""
         log.warning("there are no native kernels: %s %s", error, said.decode()[-500:])
         return None
+    found.lorikeet_keep_freed_memory()
+    return found
+
+
+def huge(memory: Tensor) -> Tensor:
+    """The same memory, in huge pages where the system has them. To be called before it is used."""
+    native = library()
+    if native is not None:
+        native.lorikeet_use_huge_pages(
+            ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(memory.nbytes)
+        )
+    return memory
 
 
 def _compiled() -> Path:

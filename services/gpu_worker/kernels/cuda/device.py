@@ -43,6 +43,9 @@ class CudaDevice:
         free, _ = torch.cuda.mem_get_info(self.place)
         return free * 9 // 10
 
+    def pages(self, count: int, elements: int) -> Tensor:
+        return torch.zeros(count, elements, dtype=self.dtype, device=self.place)
+
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         return Linear(weight, bias, site=site)
 
