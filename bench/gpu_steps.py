@@ -21,9 +21,11 @@ from services.gpu_worker.model.arena import page_elements
 from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.runner import TorchRunner
 
+Made = tuple[Engine, list[Digest]]
 
-def made_engine(network: Llama, size: Size, packings: Sequence[Any]) -> tuple[Engine, list[Digest]]:
-    """With every adapter resident."""
+
+def made_engine(network: Llama, size: Size, packings: Sequence[Any]) -> Made | None:
+    """With every adapter resident; None if they do not fit the device."""
     elements = page_elements(network.config, PAGE)
     needed = sum(len(packing.image) for packing in packings)
     tokens = 2 * size.requests * (size.prompt + size.outputs)
@@ -32,6 +34,8 @@ def made_engine(network: Llama, size: Size, packings: Sequence[Any]) -> tuple[En
         pages = max(
             pages, network.device.spare_memory() // (elements * network.device.dtype.itemsize)
         )
+    if needed + tokens // PAGE > pages:
+        return None
     limits = Limits(max_sequences=size.requests, max_step_tokens=2048)
     pool = Pool(pages, page_tokens=PAGE, keeps_prefixes=False)
     engine = Engine(
@@ -74,15 +78,21 @@ def end_to_end(device: CudaDevice, size: Size) -> list[Row]:
         made = {rank: replace(p, image=device.stage(p.image)) for rank, p in made.items()}
         for count in size.swept:
             packings = [made[ranks[i % len(ranks)]] for i in range(count)]
-            engine, digests = made_engine(network, size, packings)
+            made_now = made_engine(network, size, packings)
+            if made_now is None:
+                print(f"{count} adapters of {list(ranks)} do not fit", flush=True)
+                continue
+            engine, digests = made_now
             drive(engine, size, digests[: size.requests])  # compiles, warms
             rate = drive(engine, size, digests)
             alone = alone or rate
             name = f"end to end, {count} adapters of {list(ranks)}, {size.requests} requests"
             rows.append(Row(name, rate, "tokens/s", rate / alone))
             print(rows[-1], flush=True)
-            del engine
+            del engine, made_now
             torch.cuda.empty_cache()
+    del network
+    torch.cuda.empty_cache()
     return rows
 
 

@@ -68,14 +68,26 @@ def _processor() -> str:
     return platform.processor()
 
 
+_WITHOUT_A_GPU = (
+    ()
+    if (FOLDER / "gpu.json").exists()
+    else (
+        "",
+        "No GPU was at hand yet: the Triton kernels agree with their references under Triton's",
+        "interpreter, and their speed is unknown, not assumed. `python -m bench.gpu` measures it.",
+    )
+)
+
+
 def render() -> str:
     """bench/README.md."""
     lines = [
         "# What was measured",
         "",
         "Tables made by `python -m bench.results` from `bench/results/*.json`. Machines are shared",
-        "and noisy: compare ratios within one run. The Triton kernels are not written yet, and",
-        "nothing here says how fast anything is on a GPU.",
+        "and noisy: compare ratios within one run. `python -m bench.<name> --help` says what each",
+        "measures.",
+        *_WITHOUT_A_GPU,
     ]
     for path in sorted(FOLDER.glob("*.json")):
         found = json.loads(path.read_text())

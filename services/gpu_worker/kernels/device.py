@@ -134,6 +134,10 @@ class Device(Protocol):
         """
         ...
 
+    def wait(self) -> None:
+        """Until all that was asked of it is done: then pages may change hands."""
+        ...
+
     def integers(self, values: Sequence[int]) -> Tensor:
         """int64, on the device, without waiting for it."""
         ...

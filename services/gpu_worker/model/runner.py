@@ -47,6 +47,7 @@ class TorchRunner:
         draws = [_draw_of(part.sequence) for part in plan.slices if part.samples]
         logits = self.forward(plan)
         sampled = iter(sample(logits, draws) if draws else ())
+        self._device.wait()
         return [next(sampled) if part.samples else None for part in plan.slices]
 
     def forward(self, plan: StepPlan) -> Tensor:

@@ -78,5 +78,8 @@ class CpuDevice:
         assert isinstance(layout, attention.Layout)
         return attention.attend(q, keys, values, layout)
 
+    def wait(self) -> None:
+        """Nothing here is done later than it is asked for."""
+
     def integers(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long)

@@ -88,5 +88,9 @@ class CudaDevice:
         assert isinstance(layout, attention.Layout)
         return attention.attend(q.contiguous(), keys, values, layout)
 
+    def wait(self) -> None:
+        if self.place.type == "cuda":
+            torch.cuda.current_stream(self.place).synchronize()
+
     def integers(self, values: Sequence[int]) -> Tensor:
         return integers(values, self.place)

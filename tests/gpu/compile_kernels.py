@@ -1,0 +1,72 @@
+"""Compiles every Triton kernel for a GPU that need not be here: python compile_kernels.py
+
+Run by test_compile.py in a process of its own, because kernels are interpreted in the tests'.
+"""
+
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from services.gpu_worker.kernels.cuda import attention, lora
+
+POINTERS = {
+    "chunks": "*i64",
+    "tables": "*i32",
+    "h": "*fp32",
+    "partial": "*fp32",
+    "weights": "*fp32",
+}
+POINTERS |= dict.fromkeys(("rows", "starts", "ends", "sequences", "blocks"), "*i64")
+NUMBERS = {"site", "x_stride", "y_stride", "h_part", "h_row", "q_row", "out_row", "page_stride"}
+NUMBERS |= {"table_row", "splits", "window"}
+UNALIGNED = {"site", "splits", "table_row", "window"}
+LLAMA: dict[str, Any] = {"KV_HEADS": 8, "GROUP": 4, "HEADS": 32, "HEAD": 128, "PAGE": 16}
+SMOLLM: dict[str, Any] = {"KV_HEADS": 3, "GROUP": 3, "HEADS": 9, "HEAD": 64, "PAGE": 16}
+HIDDEN = {"SITES": 128, "INPUTS": 4096, "STEPS": 4, "DEPTH": 128, "WIDTH": 128, "PARTS": 8}
+BLOCKS = {"GROUP_BLOCK": 16, "SPLIT": attention.SPLIT, "KEYS": attention.KEYS}
+BLOCKS |= {"QUERIES": attention.QUERIES}
+
+
+def compiled(kernel: Any, dtype: str, **constants: Any) -> Any:
+    signature, used = {}, {}
+    for name in kernel.arg_names:
+        if name in constants:
+            signature[name], used[name] = "constexpr", constants[name]
+        elif name in POINTERS:
+            signature[name] = POINTERS[name]
+        elif name in NUMBERS:
+            signature[name] = "i32"
+        else:
+            signature[name] = "fp32" if name == "scale" else f"*{dtype}"
+    # As at run time: torch's memory is aligned, and so are the strides of real models.
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, kind in enumerate(signature.values())
+        if kind.startswith("*") or (kind == "i32" and list(signature)[index] not in UNALIGNED)
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=used, attrs=aligned)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32))
+
+
+def main() -> None:
+    for dtype in ("fp32", "bf16"):
+        for height in (16, 64):
+            how = HIDDEN | {"HEIGHT": height, "ALIGN": lora.ALIGNED}
+            report("shrink", dtype, compiled(lora.shrink, dtype, **how))
+            report("expand", dtype, compiled(lora.expand, dtype, **how))
+        for shape in (LLAMA, SMOLLM):
+            how = shape | BLOCKS | {"HEAD_BLOCK": shape["HEAD"]}
+            for name in ("decode_split", "decode_join", "prefill"):
+                report(name, dtype, compiled(getattr(attention, name), dtype, **how))
+
+
+def report(name: str, dtype: str, made: Any) -> None:
+    """A line for the test. Narrow loads are of two bytes at a time: weights must not come so."""
+    narrow = made.asm["ptx"].count("ld.global.b16")
+    print(f"{name} {dtype} shared={made.metadata.shared} narrow={narrow}")
+
+
+if __name__ == "__main__":
+    main()
