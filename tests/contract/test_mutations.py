@@ -42,6 +42,24 @@ MUTATIONS = {
         "starts=torch.tensor([0 for end in ends], dtype=torch.int32),",
         "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
     ),
+    "a window is ignored on a GPU": Mutation(
+        "gpu_worker/kernels/cuda/attention.py",
+        "low = tl.maximum(tl.load(starts + sequence), split * SPLIT)",
+        "low = split * SPLIT",
+        "tests/gpu/test_kernels.py::test_attention[window-4-4-20-fp32]",
+    ),
+    "a constraint is not followed": Mutation(
+        "gpu_worker/engine/engine.py",
+        "request.filter is not None and request.filter.advance(token)",
+        "request.filter is None and False",
+        "tests/unit/gpu_worker/test_grammar.py::test_each_of_a_batch_matches_its_own",
+    ),
+    "a prefix is shared unasked": Mutation(
+        "gateway/gateway.py",
+        "COMMON_SALT if asked.share_prefix and adapter is None else tenant",
+        "COMMON_SALT if adapter is None else tenant",
+        "tests/unit/gateway/test_gateway.py::test_prefixes_are_shared_by_those_who_say_so",
+    ),
     "a draw depends on the batch": Mutation(
         "gpu_worker/model/sampler.py",
         "[_uniform(draw) for draw in draws]",

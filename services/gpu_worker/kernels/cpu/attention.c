@@ -8,23 +8,9 @@
 #include <string.h>
 
 #include "exponential.h"
-
-typedef float v8 __attribute__((vector_size(32), aligned(4)));
-typedef float v4 __attribute__((vector_size(16), aligned(4)));
-typedef int32_t i8 __attribute__((vector_size(32)));
+#include "vector.h"
 
 enum { MOST_HEAD = 256, MOST_GROUP = 16, MOST_PAGE = 64 };
-
-/* The sums of four vectors' numbers, in order. */
-static inline v4 sums(v8 a, v8 b, v8 c, v8 d) {
-    const v8 ab = __builtin_shuffle(a, b, (i8){0, 8, 2, 10, 4, 12, 6, 14}) +
-                  __builtin_shuffle(a, b, (i8){1, 9, 3, 11, 5, 13, 7, 15});
-    const v8 cd = __builtin_shuffle(c, d, (i8){0, 8, 2, 10, 4, 12, 6, 14}) +
-                  __builtin_shuffle(c, d, (i8){1, 9, 3, 11, 5, 13, 7, 15});
-    const v8 all = __builtin_shuffle(ab, cd, (i8){0, 1, 8, 9, 4, 5, 12, 13}) +
-                   __builtin_shuffle(ab, cd, (i8){2, 3, 10, 11, 6, 7, 14, 15});
-    return (v4){all[0], all[1], all[2], all[3]} + (v4){all[4], all[5], all[6], all[7]};
-}
 
 /* w[t] = scale * q . k[t], for `count` keys of `head` numbers. */
 static inline void scores(const float *q, const float *k, float *w, int count, int head,

@@ -41,51 +41,47 @@ static inline void add_rows(float *to, const float *factor, const float *b, int6
         for (int i = 0; i < n; i++) to[i] += factor[r] * b[r * stride + i];
 }
 
-/* h[i, j] = x[i] . a[j] for so many rows of both. */
+/* h[i, j] = x[i] . a[j] for so many rows of x, at most three, and four of a. */
 static inline __attribute__((always_inline)) void dots(
-    const float *x, int64_t xs, const float *a, int n, float *h, int64_t hs, const int rows,
-    const int ranks) {
-    v8 c[4][3];
+    const float *x, int64_t xs, const float *a, int n, float *h, int64_t hs, const int rows) {
+    v8 c[3][4], part[3];
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < ranks; j++) c[i][j] = all(0.0f);
+        for (int j = 0; j < 4; j++) c[i][j] = all(0.0f);
     int k = 0;
-    for (; k + 8 <= n; k += 8)
-        for (int j = 0; j < ranks; j++) {
+    for (; k + 8 <= n; k += 8) {
+        for (int i = 0; i < rows; i++) part[i] = *(const v8 *)(x + i * xs + k);
+        for (int j = 0; j < 4; j++) {
             const v8 av = *(const v8 *)(a + (int64_t)j * n + k);
-            for (int i = 0; i < rows; i++) c[i][j] += av * *(const v8 *)(x + i * xs + k);
+            for (int i = 0; i < rows; i++) c[i][j] += av * part[i];
         }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < ranks; j++) {
-            float sum = 0.0f;
-            for (int l = 0; l < 8; l++) sum += c[i][j][l];
-            for (int l = k; l < n; l++) sum += x[i * xs + l] * a[(int64_t)j * n + l];
-            h[i * hs + j] = sum;
-        }
+    }
+    for (int i = 0; i < rows; i++) {
+        v4 four = sums(c[i][0], c[i][1], c[i][2], c[i][3]);
+        for (int l = k; l < n; l++)
+            four += x[i * xs + l] * (v4){a[l], a[n + l], a[2 * n + l], a[3 * n + l]};
+        *(v4 *)(h + i * hs) = four;
+    }
 }
 
 static void shrink(const float *x, int64_t xs, const float *a, int n, float *h, int64_t hs,
                    int rows, int ranks) {
-    for (int i = 0; i < rows; i += 4) {
-        const int many = rows - i < 4 ? rows - i : 4;
-        for (int j = 0; j < ranks; j += 3) {
+    int j = 0;
+    for (; j + 4 <= ranks; j += 4)
+        for (int i = 0; i < rows; i += 3) {
             const float *xi = x + i * xs, *aj = a + (int64_t)j * n;
             float *hij = h + i * hs + j;
-            switch (4 * (ranks - j < 3 ? ranks - j : 3) + many - 1) {
-                case 15: dots(xi, xs, aj, n, hij, hs, 4, 3); break;
-                case 14: dots(xi, xs, aj, n, hij, hs, 3, 3); break;
-                case 13: dots(xi, xs, aj, n, hij, hs, 2, 3); break;
-                case 12: dots(xi, xs, aj, n, hij, hs, 1, 3); break;
-                case 11: dots(xi, xs, aj, n, hij, hs, 4, 2); break;
-                case 10: dots(xi, xs, aj, n, hij, hs, 3, 2); break;
-                case 9: dots(xi, xs, aj, n, hij, hs, 2, 2); break;
-                case 8: dots(xi, xs, aj, n, hij, hs, 1, 2); break;
-                case 7: dots(xi, xs, aj, n, hij, hs, 4, 1); break;
-                case 6: dots(xi, xs, aj, n, hij, hs, 3, 1); break;
-                case 5: dots(xi, xs, aj, n, hij, hs, 2, 1); break;
-                default: dots(xi, xs, aj, n, hij, hs, 1, 1); break;
+            switch (rows - i) {
+                case 1: dots(xi, xs, aj, n, hij, hs, 1); break;
+                case 2: dots(xi, xs, aj, n, hij, hs, 2); break;
+                default: dots(xi, xs, aj, n, hij, hs, 3); break;
             }
         }
-    }
+    for (; j < ranks; j++)
+        for (int i = 0; i < rows; i++) {
+            float sum = 0.0f;
+            for (int l = 0; l < n; l++) sum += x[i * xs + l] * a[(int64_t)j * n + l];
+            h[i * hs + j] = sum;
+        }
 }
 
 /* y[rows, width] += h[rows, ranks] b[ranks, width]; a row of b is `bs` after the last. */

@@ -48,7 +48,7 @@ void lorikeet_linear(const float *x, int64_t xs, const float *packed, const floa
         wanted = regions_of(deltas, site, regions, lines);
 #pragma omp parallel
     {
-#pragma omp for collapse(2) schedule(dynamic, 4)
+#pragma omp for collapse(2) schedule(dynamic, 4) nowait
         for (int block = 0; block < heights; block++) {
             for (int p = 0; p < panels; p++) {
                 const int row = block * HEIGHT, at = p * PANEL;

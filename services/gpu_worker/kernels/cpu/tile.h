@@ -2,16 +2,13 @@
 
 #include <stdint.h>
 
-typedef float v8 __attribute__((vector_size(32), aligned(4)));
-
+#include "vector.h"
 enum {
     PANEL = 16,  /* columns of a tile: two vectors */
     ROWS = 6,    /* rows of a tile: with two vectors each, twelve accumulators */
     AHEAD = 64,  /* rows of a panel that are fetched early */
     LINE = 16,   /* numbers in a line of the cache */
 };
-
-static inline v8 all(float a) { return (v8){a, a, a, a, a, a, a, a}; }
 
 /* y[rows, PANEL] = x[rows, depth] b[depth, PANEL], or += ; a row of b is `bs` after the last. */
 static inline __attribute__((always_inline)) void tile(
