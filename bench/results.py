@@ -52,11 +52,15 @@ def _without_folders(argument: str) -> str:
 
 
 def _commit() -> str:
-    """Marked when the tree has changes that no commit holds."""
+    """Marked when the tree has changes that no commit holds, results apart."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/bench/results")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
     done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True, text=True, check=False, cwd=FOLDER.parent,
-    )  # fmt: skip
+        ["git", *arguments], capture_output=True, text=True, check=False, cwd=FOLDER.parent
+    )
     return done.stdout.strip()
 
 
