@@ -206,16 +206,15 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     model = load_model(embedded_model())
     files = Files(model, asked.folder, asked.adapters)
-    claims: list[Claim] = []
     for name in asked.parts.split(","):
         print(name)
-        claims += asyncio.run(PARTS[name](model, files, asked))
-    for claim in claims:
-        print(
-            f"{claim.claim}: {claim.this:.3g} against {claim.that:.3g}, "
-            f"x{claim.value:.2f} (wanted {claim.target})"
-        )
-    save("adapters", {"claims": [asdict(claim) for claim in claims]})
+        claims = asyncio.run(PARTS[name](model, files, asked))
+        for claim in claims:
+            print(
+                f"{claim.claim}: {claim.this:.3g} against {claim.that:.3g}, "
+                f"x{claim.value:.2f} (wanted {claim.target})"
+            )
+        save(f"adapters_{name}", {"claims": [asdict(claim) for claim in claims]})
 
 
 if __name__ == "__main__":
