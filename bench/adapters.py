@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.engines import engine_request
 from bench.results import save
 from bench.streams import Timings, follow, percentile
@@ -28,6 +26,7 @@ from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.loading import LoadedModel, load_model
+from services.gpu_worker.model.threads import engine_thread, side_threads
 from services.gpu_worker.worker import Worker
 
 GIBIBYTE = 1 << 30
@@ -74,7 +73,8 @@ async def working(
 ) -> AsyncIterator[Worker]:
     limits = Limits(max_sequences=64)
     engine = build_engine(model, memory_bytes=pool_bytes, limits=limits, keeps_prefixes=False)
-    worker = Worker(engine, files, HostCache(host_bytes))
+    asyncio.get_running_loop().set_default_executor(side_threads())
+    worker = Worker(engine, files, HostCache(host_bytes), engine_thread(os.cpu_count() or 1))
     task = asyncio.create_task(worker.run())
     try:
         yield worker
@@ -203,7 +203,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2, help="requests a second, over-subscribed")
     parser.add_argument("--parts", default=",".join(PARTS), help="a list")
     asked = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
     model = load_model(embedded_model())
     files = Files(model, asked.folder, asked.adapters)
     for name in asked.parts.split(","):

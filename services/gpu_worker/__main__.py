@@ -3,11 +3,9 @@
 import asyncio
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import structlog
-import torch
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.types import WorkerId
@@ -17,6 +15,7 @@ from services.gpu_worker.kernels.choice import open_device
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.loading import load_model
+from services.gpu_worker.model.threads import engine_thread, side_threads
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.settings import GpuWorkerSettings
 from services.gpu_worker.worker import Worker
@@ -38,7 +37,8 @@ async def main() -> None:
     # The engine's thread asks for the interpreter's lock again after every product of a step.
     sys.setswitchinterval(0.0005)
     device = open_device(settings.device, settings.dtype)
-    thread = _threads(settings.threads or os.cpu_count() or 1)
+    thread = engine_thread(settings.threads or os.cpu_count() or 1)
+    asyncio.get_running_loop().set_default_executor(side_threads())
     loading = partial(
         load_model, settings.model_path, name=settings.model_name or None, device=device
     )
@@ -77,17 +77,6 @@ async def main() -> None:
     await store.register()
     await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
     await asyncio.gather(store_channel.close(), scheduler_channel.close())
-
-
-def _threads(count: int) -> ThreadPoolExecutor:
-    """The engine's thread, with as many helpers in its products; all other threads have none.
-
-    Every thread that multiplies has OpenMP helpers of its own, and when they are more than the
-    processors OpenMP puts them all to sleep between products, which wakes them late.
-    """
-    others = ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,))
-    asyncio.get_running_loop().set_default_executor(others)
-    return ThreadPoolExecutor(1, "engine", initializer=torch.set_num_threads, initargs=(count,))
 
 
 async def _serve(

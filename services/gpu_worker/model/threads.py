@@ -1,0 +1,30 @@
+"""Which threads of a worker compute, and with how many helpers."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+SIDE_THREADS = 4
+SIDE_NICENESS = 5  # a third of the weight of the engine's thread
+
+
+def engine_thread(helpers: int) -> ThreadPoolExecutor:
+    """One thread for the engine, with so many processors for its products; load the model in it.
+
+    Every thread that multiplies has OpenMP helpers of its own, and when they are more than the
+    processors OpenMP puts them all to sleep between products, which wakes them late.
+    """
+    return ThreadPoolExecutor(1, "engine", initializer=torch.set_num_threads, initargs=(helpers,))
+
+
+def side_threads() -> ThreadPoolExecutor:
+    """For what happens beside the steps, as when adapters are read: no helpers, less weight."""
+    return ThreadPoolExecutor(SIDE_THREADS, "side", initializer=_step_back)
+
+
+def _step_back() -> None:
+    torch.set_num_threads(1)
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SIDE_NICENESS)
