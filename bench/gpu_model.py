@@ -23,13 +23,6 @@ LLAMA_8B = ModelConfig(
     context=8192,
     norm_eps=1e-5,
     rope_theta=500000.0,
-    rope_scaling=None,
-    sliding_window=None,
-    qkv_bias=False,
-    qk_norm=False,
-    output_bias=False,
-    mlp_bias=False,
-    tied_embeddings=False,
 )
 TINY = replace(
     LLAMA_8B, hidden=64, intermediate=96, layers=2, heads=4, kv_heads=2, head_dim=16,

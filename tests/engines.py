@@ -28,7 +28,7 @@ class RecordingRunner(TorchRunner):
     def forward(self, plan: StepPlan) -> Tensor:
         logits = super().forward(plan)
         for request, row in zip(self._ids, logits, strict=True):
-            self.logits.setdefault(request, []).append(row.clone())
+            self.logits.setdefault(request, []).append(row.to("cpu", copy=True))
         return logits
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.core.errors import FieldViolation, InvalidRequest
 from services.core.types import Constraint
@@ -18,28 +18,31 @@ class StreamOptions(BaseModel):
 
 
 class _Body(BaseModel):
-    """Fields of both endpoints. Unknown fields are ignored, as OpenAI's clients expect."""
+    """Fields of both endpoints. Unknown fields are ignored, as OpenAI's clients expect; null asks
+    for the default.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(description="A base model, an adapter, or adapter@version.")
     max_tokens: int | None = None
-    temperature: float | None = Field(None, description="0 to 2; 0 is greedy.")
-    top_p: float | None = Field(None, description="More than 0, at most 1.")
-    top_k: int = Field(0, description="An extension: only the k most likely tokens.")
+    temperature: float = Field(1.0, description="0 to 2; 0 is greedy.")
+    top_p: float = Field(1.0, description="More than 0, at most 1.")
+    top_k: int = Field(0, description="An extension: only the k most likely tokens; 0: any.")
     n: int = Field(1, description=f"Choices to make, 1 to {MOST_CHOICES}.")
-    stop: str | list[str] | None = None
+    stop: str | list[str] = []
     seed: int | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    presence_penalty: float | None = Field(None, description="-2 to 2.")
-    frequency_penalty: float | None = Field(None, description="-2 to 2.")
-    logit_bias: dict[int, float] | None = Field(None, description="By token id, -100 to 100.")
+    presence_penalty: float = Field(0.0, description="-2 to 2.")
+    frequency_penalty: float = Field(0.0, description="-2 to 2.")
+    logit_bias: dict[int, float] = Field({}, description="By token id, -100 to 100.")
     response_format: ResponseFormat | None = Field(
         None, description="text, json_object, or json_schema with a schema that the answer matches."
     )
     min_p: float = Field(
-        0.0, description="An extension: only tokens at least this share as likely as the likeliest."
+        0.0,
+        description="An extension: only tokens at least this share as likely as the likeliest.",
     )
     repetition_penalty: float = Field(1.0, description="An extension: more than 0, at most 10.")
     stop_token_ids: list[int] = Field([], description="An extension: tokens that end the answer.")
@@ -47,13 +50,19 @@ class _Body(BaseModel):
         None, description="An extension: a JSON schema, regex, choice or Lark grammar to match."
     )
     ignore_eos: bool = Field(False, description="An extension: go on past end-of-text tokens.")
-
     first_token_within_ms: int | None = Field(
         None, description="An extension: refuse at once (503, too_late) what would take longer."
     )
     share_prefix: bool = Field(
         False, description="An extension: share cached base-model prefixes with other tenants."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None}
 
     def refuse_unsupported(self) -> None:
         """Raises InvalidRequest for fields that would change the answer and are not honoured."""
@@ -89,15 +98,15 @@ class _Body(BaseModel):
         return Asked(
             max_tokens=max_tokens,
             seed=self.seed,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            temperature=self.temperature,
+            top_p=self.top_p,
             top_k=self.top_k,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            logit_bias=tuple((self.logit_bias or {}).items()),
-            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=tuple(self.logit_bias.items()),
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
             stop_tokens=tuple(self.stop_token_ids),
             ignore_eos=self.ignore_eos,
             constraint=self._constraint(),
@@ -132,7 +141,7 @@ class ChatCompletionRequest(_Body):
     messages: list[Message]
     max_completion_tokens: int | None = Field(None, description="The newer name of max_tokens.")
     logprobs: bool = False
-    top_logprobs: int | None = None
+    top_logprobs: int = 0
 
     def prompt(self) -> tuple[ChatMessage, ...]:
         if not self.messages:
@@ -146,12 +155,13 @@ class ChatCompletionRequest(_Body):
         return self._asked(
             max_tokens=self.max_tokens if newer is None else newer,
             logprobs=self.logprobs,
-            top_logprobs=self.top_logprobs or 0,
+            top_logprobs=self.top_logprobs,
         )
 
 
 class CompletionRequest(_Body):
     prompt: str | list[int] | list[str]
+    max_tokens: int | None = 16
     logprobs: int | None = Field(None, description="How many of the most likely tokens to show.")
 
     def one_prompt(self) -> str | tuple[int, ...]:
@@ -165,7 +175,7 @@ class CompletionRequest(_Body):
 
     def asked(self) -> Asked:
         return self._asked(
-            max_tokens=16 if self.max_tokens is None else self.max_tokens,  # OpenAI's default
+            max_tokens=self.max_tokens,
             logprobs=self.logprobs is not None,
             top_logprobs=self.logprobs or 0,
         )

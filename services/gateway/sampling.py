@@ -58,10 +58,13 @@ def checked(asked: Asked, base: BaseModel, *, prompt_tokens: int) -> SamplingPar
 
 
 def _wrong_rules(rules: TokenRules, vocabulary: int) -> Iterator[FieldViolation]:
-    biases = [bias for _, bias in rules.logit_bias]
-    biased = [token for token, _ in rules.logit_bias]
-    constraint = "" if rules.constraint is None else rules.constraint.text
-    tests = {
+    for name, (good, description) in (_numbers(rules) | _lists(rules, vocabulary)).items():
+        if not good:
+            yield FieldViolation(name, description)
+
+
+def _numbers(rules: TokenRules) -> dict[str, tuple[bool, str]]:
+    return {
         "temperature": (_within(rules.temperature, 0, 2), "must be 0 to 2"),
         "top_p": (
             _within(rules.top_p, 0, 1) and rules.top_p > 0,
@@ -75,10 +78,22 @@ def _wrong_rules(rules: TokenRules, vocabulary: int) -> Iterator[FieldViolation]
         ),
         "presence_penalty": (_within(rules.presence_penalty, -2, 2), "must be -2 to 2"),
         "frequency_penalty": (_within(rules.frequency_penalty, -2, 2), "must be -2 to 2"),
+        "top_logprobs": (
+            0 <= rules.top_logprobs <= MOST_TOP_LOGPROBS,
+            f"must be 0 to {MOST_TOP_LOGPROBS}",
+        ),
+    }
+
+
+def _lists(rules: TokenRules, vocabulary: int) -> dict[str, tuple[bool, str]]:
+    constraint = "" if rules.constraint is None else rules.constraint.text
+    return {
         "logit_bias": (
-            len(biases) <= MOST_BIASES
-            and all(_within(bias, -100, 100) for bias in biases)
-            and all(0 <= token < vocabulary for token in biased),
+            len(rules.logit_bias) <= MOST_BIASES
+            and all(
+                0 <= token < vocabulary and _within(bias, -100, 100)
+                for token, bias in rules.logit_bias
+            ),
             f"at most {MOST_BIASES} token ids below {vocabulary}, each with -100 to 100",
         ),
         "stop": (
@@ -91,22 +106,15 @@ def _wrong_rules(rules: TokenRules, vocabulary: int) -> Iterator[FieldViolation]
             and all(0 <= token < vocabulary for token in rules.stop_tokens),
             f"at most {MOST_STOP_TOKENS} token ids below {vocabulary}",
         ),
-        "top_logprobs": (
-            0 <= rules.top_logprobs <= MOST_TOP_LOGPROBS,
-            f"must be 0 to {MOST_TOP_LOGPROBS}",
-        ),
         "constraint": (
             len(constraint.encode()) <= LONGEST_CONSTRAINT,
             f"must be at most {LONGEST_CONSTRAINT} bytes",
         ),
         "ignore_eos": (
-            not (rules.ignore_eos and constraint),
+            not (rules.ignore_eos and rules.constraint is not None),
             "does not go with a constraint, which says where the text ends",
         ),
     }
-    for name, (good, description) in tests.items():
-        if not good:
-            yield FieldViolation(name, description)
 
 
 def _within(number: float, least: float, most: float) -> bool:

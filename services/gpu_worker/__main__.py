@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import structlog
@@ -14,7 +15,7 @@ from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.kernels.choice import open_device
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
-from services.gpu_worker.model.loading import load_model
+from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.threads import engine_thread, side_threads
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.settings import GpuWorkerSettings
@@ -34,16 +35,8 @@ MEBIBYTE = 1024 * 1024
 async def main() -> None:
     settings = load(GpuWorkerSettings)
     telemetry.setup("gpu_worker", log_format=settings.log_format, level=settings.log_level)
-    # The engine's thread asks for the interpreter's lock again after every product of a step.
-    sys.setswitchinterval(0.0005)
-    device = open_device(settings.device, settings.dtype)
     thread = engine_thread(settings.threads or os.cpu_count() or 1)
-    asyncio.get_running_loop().set_default_executor(side_threads())
-    loading = partial(
-        load_model, settings.model_path, name=settings.model_name or None, device=device
-    )
-    model = await asyncio.get_running_loop().run_in_executor(thread, loading)
-    log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
+    model = await _load(settings, thread)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     scheduler_channel = open_channel(settings.scheduler_address)
@@ -51,7 +44,7 @@ async def main() -> None:
     store = StoreClient(store_channel, token, model.card, reader)
     engine = build_engine(
         model,
-        memory_bytes=settings.memory_mebibytes * MEBIBYTE or device.spare_memory(),
+        memory_bytes=settings.memory_mebibytes * MEBIBYTE or model.network.device.spare_memory(),
         limits=settings.limits,
         keeps_prefixes=settings.prefix_cache,
     )
@@ -64,7 +57,7 @@ async def main() -> None:
             model.card,
             worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
             address=address,
-            device=str(device.place),
+            device=str(model.network.device.place),
         ),
         lambda: worker.state,
     )
@@ -77,6 +70,20 @@ async def main() -> None:
     await store.register()
     await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
     await asyncio.gather(store_channel.close(), scheduler_channel.close())
+
+
+async def _load(settings: GpuWorkerSettings, thread: ThreadPoolExecutor) -> LoadedModel:
+    """In the engine's thread, so that its helpers are the only ones."""
+    # That thread asks for the interpreter's lock again after every product of a step.
+    sys.setswitchinterval(0.0005)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(side_threads())
+    device = open_device(settings.device, settings.dtype)
+    name = settings.model_name or None
+    loading = partial(load_model, settings.model_path, name=name, device=device)
+    model = await loop.run_in_executor(thread, loading)
+    log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
+    return model
 
 
 async def _serve(

@@ -161,9 +161,10 @@ class Worker:
         self._offered = offered
 
     async def _rest(self) -> None:
-        """Until something happens; an offer that found no room is made again soon."""
+        """Until something happens; soon, if an offer found no room or a request's time runs out."""
+        waits = bool(self._inbox.staged) or self.state.waiting > 0
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RETRY_SECONDS if self._inbox.staged else None):
+            async with asyncio.timeout(RETRY_SECONDS if waits else None):
                 await self._wake.wait()
 
     async def _fetch(self, digest: Digest) -> None:

@@ -1,6 +1,6 @@
 """Ours against transformers and peft, on the real model: same tokens, same logits."""
 
-from typing import Any
+from itertools import chain
 
 import pytest
 import torch
@@ -11,7 +11,8 @@ from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from tests.engines import TestBench, greedy
-from tests.references import adapt, adapter_configs, canonical_of, logits_of, smollm_folder
+from tests.parity import with_adapters
+from tests.references import adapter_configs, canonical_of, logits_of, smollm_folder
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENS = 64
@@ -56,11 +57,9 @@ def test_a_mixed_batch_gives_every_request_its_own_models_answer(
     bench = TestBench(model, Limits(max_sequences=128))
     files: dict[str, bytes] = {}
     digests: dict[str, Digest | None] = {"base": None}
-    for seed, (name, config) in enumerate(adapter_configs().items()):
-        adapted: Any = adapt(reference, config, seed=seed)
+    for name, adapted in with_adapters(reference):
         files[name] = canonical_of(adapted, model.card.fingerprint)
         digests[name] = bench.load(files[name])
-        adapted.unload()
     requests = [
         greedy(f"{name}/{index}", prompt, digest, TOKENS)
         for name, digest in digests.items()
@@ -70,12 +69,7 @@ def test_a_mixed_batch_gives_every_request_its_own_models_answer(
 
     worst = dict.fromkeys(digests, 0.0)
     beyond = compared = 0
-    for seed, name in enumerate(digests):
-        adapted = (
-            reference
-            if name == "base"
-            else adapt(reference, adapter_configs()[name], seed=seed - 1)
-        )
+    for name, adapted in chain([("base", reference)], with_adapters(reference)):
         for index, prompt in enumerate(prompts):
             request = requests[list(digests).index(name) * len(prompts) + index]
             answer = answers[request.id]
@@ -86,8 +80,6 @@ def test_a_mixed_batch_gives_every_request_its_own_models_answer(
             beyond += int((difference > 1e-4).sum())
             compared += difference.numel()
             worst[name] = max(worst[name], float(difference.max()))
-        if name != "base":
-            adapted.unload()
     print("largest difference of a logit:", {k: f"{v:.2e}" for k, v in worst.items()})
     print(f"beyond 1e-4: {beyond} of {compared}")
     # Logits reach 45 and fp32 is noisy here: transformers itself is up to 1.4e-4 from its own

@@ -154,7 +154,7 @@ def test_widths_that_no_load_is_aligned_to() -> None:
 def test_chunks_that_fill_up_a_fixed_number_do_nothing() -> None:
     batch = Batch(54, [5, 3], 3_000, [2, 4], torch.float32)
     deltas = batch.deltas
-    deltas._chunks = torch.cat([deltas._chunks, torch.zeros(9, dtype=torch.long)])
+    deltas._chunks = torch.cat([deltas._chunks, torch.zeros(9, dtype=torch.long, device=PLACE)])
     deltas._count += 3
     batch.check("qkv", torch.float32)
 

@@ -38,12 +38,6 @@ SMOLLM = ModelConfig(
     context=8192,
     norm_eps=1e-5,
     rope_theta=100000.0,
-    rope_scaling=None,
-    sliding_window=None,
-    qkv_bias=False,
-    qk_norm=False,
-    output_bias=False,
-    mlp_bias=False,
     tied_embeddings=True,
 )
 

@@ -81,6 +81,16 @@ def test_rules_change_what_is_said(client: openai.OpenAI) -> None:
     assert chat(client, frequency_penalty=2, presence_penalty=2).choices[0].message.content != said
 
 
+def test_null_asks_for_nothing(running: Running) -> None:
+    optional = """temperature top_p top_k min_p repetition_penalty presence_penalty seed stop user
+        frequency_penalty logit_bias stop_token_ids response_format structured_outputs logprobs
+        top_logprobs n stream stream_options ignore_eos tools max_tokens first_token_within_ms"""
+    body: dict[str, Any] = dict.fromkeys(optional.split())
+    body |= {"model": "pirate", "messages": ASK, "max_completion_tokens": 3}
+    answer = post(running, json.dumps(body).encode())
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_seed_makes_sampling_repeat(client: openai.OpenAI) -> None:
     def ask(seed: int) -> str:
         answer = chat(client, model=BASE, temperature=1.0, top_p=0.9, seed=seed)

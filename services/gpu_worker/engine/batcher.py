@@ -16,7 +16,7 @@ LEARNING_RATE = 0.05  # of the expected length of an output
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Budgets of a worker, all at least 1. Raises ValueError."""
+    """Budgets of a worker, all at least 1, and what it does about waiting. Raises ValueError."""
 
     max_step_tokens: int = 512
     max_sequences: int = 64

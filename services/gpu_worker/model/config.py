@@ -34,13 +34,13 @@ class ModelConfig:
     context: int
     norm_eps: float
     rope_theta: float
-    rope_scaling: RopeScaling | None
-    sliding_window: int | None
-    qkv_bias: bool
-    qk_norm: bool
-    output_bias: bool
-    mlp_bias: bool
-    tied_embeddings: bool
+    rope_scaling: RopeScaling | None = None
+    sliding_window: int | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    tied_embeddings: bool = False
 
     @property
     def q_width(self) -> int:

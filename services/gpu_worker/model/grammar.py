@@ -4,12 +4,13 @@ Its masks take about a millisecond at most, with a budget for grammars that woul
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher, LLTokenizer
 
 from services.core.base_model import BaseModel
-from services.core.errors import InvalidRequest, ResourceExhausted
+from services.core.errors import FailedPrecondition, InvalidRequest, ResourceExhausted
 from services.core.types import Constraint, ConstraintKind
 
 if TYPE_CHECKING:  # llguidance has it for type checkers only
@@ -38,23 +39,39 @@ class Grammars:
     """Compiles constraints for one model's vocabulary."""
 
     def __init__(self, card: BaseModel) -> None:
-        ends = list(card.end_tokens) or None
-        self._tokenizer = LLTokenizer(
-            card.tokenizer_json.decode(), n_vocab=card.vocabulary_tokens, eos_token=ends
-        )
+        self._card = card
 
     def filter(self, constraint: Constraint) -> "GrammarFilter":
-        """For one completion. Raises InvalidRequest. May take a second: not for the event loop."""
+        """For one completion. May take a second: not for the event loop.
+
+        Raises InvalidRequest, or FailedPrecondition if llguidance cannot read the vocabulary.
+        """
+        tokenizer = self._tokenizer
         try:
             grammar = _COMPILERS[constraint.kind](constraint.text)
         except ValueError as error:
             raise InvalidRequest.of("constraint", str(error)) from error
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+        matcher = LLMatcher(tokenizer, grammar, log_level=0)
         if not matcher.is_error():
             matcher.compute_bitmask()  # the first is the dearest: here, not in a step
         if matcher.is_error():
             raise InvalidRequest.of("constraint", matcher.get_error())
         return GrammarFilter(matcher)
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        """Made when it is first asked for: a model that it cannot read still runs."""
+        card = self._card
+        try:
+            return LLTokenizer(
+                card.tokenizer_json.decode(),
+                n_vocab=card.vocabulary_tokens,
+                eos_token=list(card.end_tokens) or None,
+            )
+        except ValueError as error:
+            raise FailedPrecondition(
+                f"constraints do not work with the tokenizer of {card.name}: {error}"
+            ) from error
 
 
 class GrammarFilter:

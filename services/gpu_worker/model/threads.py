@@ -1,6 +1,7 @@
 """Which threads of a worker compute, and with how many helpers."""
 
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,5 +27,5 @@ def side_threads() -> ThreadPoolExecutor:
 
 def _step_back() -> None:
     torch.set_num_threads(1)
-    if hasattr(os, "setpriority"):
+    if sys.platform == "linux":  # elsewhere niceness is the whole process's
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SIDE_NICENESS)

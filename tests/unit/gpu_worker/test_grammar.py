@@ -2,18 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
-from services.core.errors import InvalidRequest, ResourceExhausted
+from services.core.errors import FailedPrecondition, InvalidRequest, ResourceExhausted
 from services.core.types import Constraint, ConstraintKind, FinishReason, RequestId, SamplingParams
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.grammar import Grammars
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from tests.engines import TestBench
 from tests.references import smollm_folder
+from tests.tiny_models import make_reference, save_reference
 
 SCHEMA = {
     "type": "object",
@@ -130,3 +132,10 @@ def test_a_constraint_that_goes_too_far_ends_its_own_request_only(
     assert [(name, type(error)) for name, error in refused] == [("bad", ResourceExhausted)]
     assert made == 12
     assert bench.pool.available == bench.pool.size
+
+
+def test_a_model_whose_vocabulary_cannot_be_read_still_runs(tmp_path: Path) -> None:
+    tiny = load_model(save_reference(make_reference("llama"), tmp_path))
+    grammars = Grammars(tiny.card)
+    with pytest.raises(FailedPrecondition, match="tokenizer"):
+        grammars.filter(Constraint(ConstraintKind.REGEX, "a"))

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.core.errors import CorruptData, InvalidRequest, ServingError, Unavailable
+from services.core.errors import CorruptData, InvalidRequest, ServingError, TooLate, Unavailable
 from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
@@ -126,6 +127,20 @@ async def test_an_adapter_is_fetched_once_and_others_do_not_wait_for_it(
     assert answers[0] == answers[1] == answers[2]
     assert shelf.fetched == [digest]
     assert worker.state.resident == (digest,)
+
+
+async def test_a_first_token_limit_ends_a_wait_for_an_adapter_when_nothing_else_runs(
+    worker: Worker, bench: TestBench, shelf: Shelf
+) -> None:
+    # What a first token takes is known once a request has run.
+    assert await tokens(worker, greedy("before", PROMPT, None, 8))
+    shelf.gate.clear()
+    late = replace(greedy("late", PROMPT, Digest("0" * 64), 4), first_token_within=0.1)
+    with pytest.raises(TooLate):
+        async with asyncio.timeout(5):
+            await tokens(worker, late)
+    await until(lambda: worker.state.waiting == 0)
+    assert worker.state.free_pages == 40
 
 
 @pytest.mark.parametrize("damage", [None, b"damaged"])

@@ -11,11 +11,15 @@ from services.gpu_worker.kernels.cpu import attention, between
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
 from services.gpu_worker.kernels.cpu.native import huge
 from services.gpu_worker.kernels.device import Layout, Segment, Span
-from services.gpu_worker.kernels.reference import HeadNorms, Piece, Places
+from services.gpu_worker.kernels.reference import Piece
 
 
 class CpuDevice:
     """See device.Device."""
+
+    add_norm = staticmethod(between.add_norm)
+    gate = staticmethod(between.gate)
+    enter_heads = staticmethod(between.enter_heads)
 
     place = torch.device("cpu")
     dtype = torch.float32
@@ -52,22 +56,6 @@ class CpuDevice:
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
         return Deltas(segments, rows)
-
-    def add_norm(self, x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-        return between.add_norm(x, y, weight, eps)
-
-    def gate(self, gate_up: Tensor) -> Tensor:
-        return between.gate(gate_up)
-
-    def enter_heads(
-        self,
-        qkv: Tensor,
-        places: Places,
-        keys: Tensor,
-        values: Tensor,
-        norms: HeadNorms | None,
-    ) -> Tensor:
-        return between.enter_heads(qkv, places, keys, values, norms)
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None

@@ -11,7 +11,7 @@ from services.gpu_worker.kernels.cuda import attention
 from services.gpu_worker.kernels.cuda.lora import Bank, Deltas
 from services.gpu_worker.kernels.cuda.transfer import SideStream, integers
 from services.gpu_worker.kernels.device import Layout, Segment, Span
-from services.gpu_worker.kernels.reference import HeadNorms, Piece, Places
+from services.gpu_worker.kernels.reference import Piece
 
 
 class Linear:
@@ -32,6 +32,10 @@ class Linear:
 
 class CudaDevice:
     """See device.Device. Under TRITON_INTERPRET=1 any torch device will do."""
+
+    add_norm = staticmethod(reference.add_norm)
+    gate = staticmethod(reference.gate)
+    enter_heads = staticmethod(reference.enter_heads)
 
     def __init__(self, place: torch.device, dtype: torch.dtype) -> None:
         self.place = place
@@ -62,22 +66,6 @@ class CudaDevice:
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
         return Deltas(segments, rows, self.place)
-
-    def add_norm(self, x: Tensor, y: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-        return reference.add_norm(x, y, weight, eps)
-
-    def gate(self, gate_up: Tensor) -> Tensor:
-        return reference.gate(gate_up)
-
-    def enter_heads(
-        self,
-        qkv: Tensor,
-        places: Places,
-        keys: Tensor,
-        values: Tensor,
-        norms: HeadNorms | None,
-    ) -> Tensor:
-        return reference.enter_heads(qkv, places, keys, values, norms)
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None
