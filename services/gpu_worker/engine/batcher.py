@@ -24,6 +24,9 @@ class Limits:
     page_tokens: int = 16
     patience_steps: int = 512
     """A request that has waited for so long is overtaken no more."""
+    watermark: float = 0.01
+    """Share of all pages that is left to running sequences, in case they come to more than was
+    expected: nothing starts and no adapter loads on them while anything runs. Below 1."""
     clustered_adapters: int = 0
     """While so many adapters run, only requests of these are admitted, until the patience of
     others ends (S-LoRA's adapter clustering, arXiv 2311.03285, section 4.1). 0: no clustering."""
@@ -39,6 +42,8 @@ class Limits:
         for name in ("patience_steps", "clustered_adapters", "first_token_seconds"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0")
+        if not 0 <= self.watermark < 1:
+            raise ValueError("watermark must be at least 0 and below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +135,12 @@ class Batcher:
         rejected, self._rejected = self._rejected, []
         return rejected
 
-    def growth(self) -> int:
-        """Pages that running sequences are expected to need beyond those they have."""
-        return sum(max(0, self._need(s) - len(s.pages)) for s in self._running.values())
+    def promised(self) -> int:
+        """Pages that running sequences are expected to need beyond theirs, and the watermark."""
+        if not self._running:
+            return 0
+        growth = sum(max(0, self._need(s) - len(s.pages)) for s in self._running.values())
+        return growth + int(self._limits.watermark * self._pool.size)
 
     def first_need(self, adapter: Digest) -> int:
         """Pages that the first request which waits for this adapter starts with."""
@@ -161,7 +169,7 @@ class Batcher:
 
     def _admit(self) -> None:
         """In order of arrival; one that cannot start yet is overtaken until its patience ends."""
-        growth = self.growth()
+        promised = self.promised()
         for sequence in list(self._waiting.values()):
             if len(self._running) >= self._limits.max_sequences:
                 return
@@ -173,9 +181,9 @@ class Batcher:
             need = self._need(sequence)
             if self._is_held_back(sequence):
                 continue
-            if self._is_resident(sequence) and need + growth <= self._room_for(sequence):
-                growth += need
+            if self._is_resident(sequence) and need + promised <= self._room_for(sequence):
                 self._start(sequence)
+                promised = self.promised()
             elif self._step - sequence.arrived > self._limits.patience_steps:
                 return
 
@@ -193,7 +201,7 @@ class Batcher:
         late = self._punctuality.late(
             ((s, self._holder(s), self._is_resident(s)) for s in self._waiting.values()),
             [self._holder(sequence) for sequence in self._running.values()],
-            free_pages=self._pool.available - self.growth(),
+            free_pages=self._pool.available - self.promised(),
             free_slots=self._limits.max_sequences - len(self._running),
             now=self._now,
         )

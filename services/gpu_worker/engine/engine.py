@@ -114,7 +114,7 @@ class Engine:
         need = self._batcher.first_need(adapter)
         if weights.pages + need > self._pool.size:
             raise ResourceExhausted("the worker has no memory for request and adapter both")
-        pages = self._pool.reserve(adapter, weights.pages, keep=need + self._batcher.growth())
+        pages = self._pool.reserve(adapter, weights.pages, keep=need + self._batcher.promised())
         self._unbind_evicted()
         if pages is None:
             return None

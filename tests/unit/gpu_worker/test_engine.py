@@ -201,6 +201,44 @@ def test_a_sequence_that_gives_way_goes_on_where_it_was(model: LoadedModel) -> N
     assert tight.pool.available == 13
 
 
+def steps_with(model: LoadedModel, watermark: float) -> tuple[int, int]:
+    """Tokens that were run for requests that turn out twice as long as expected, and how many of
+    them ran side by side at most.
+    """
+    bench = TestBench(model, Limits(watermark=watermark), pages=24)
+    bench.batcher._expected_share = 0.4
+    for index in range(8):
+        bench.engine.submit(greedy(str(index), PROMPT, None, 60))
+    tokens = together = 0
+    while not (report := bench.engine.step()).is_idle:
+        tokens, together = tokens + report.tokens, max(together, report.running)
+    assert bench.pool.available == 24
+    return tokens, together
+
+
+def test_above_the_watermark_nothing_starts_so_that_less_is_computed_twice(
+    model: LoadedModel,
+) -> None:
+    needed = 8 * (len(PROMPT) + 60 - 1)
+    without, crowd = steps_with(model, 0.0)
+    kept, fewer = steps_with(model, 0.3)
+    assert without > kept >= needed
+    assert crowd > fewer > 1
+
+
+def test_an_adapter_does_not_load_on_the_watermark_while_something_runs(
+    model: LoadedModel, adapters: dict[str, bytes]
+) -> None:
+    weights = TestBench(model).parse(adapters["rs-16"])
+    digest = digest_of(adapters["rs-16"])
+    bench = TestBench(model, Limits(watermark=0.2), pages=weights.pages + 6)
+    bench.engine.submit(greedy("runs", PROMPT, None, 20))
+    bench.engine.step()
+    assert bench.engine.reserve(digest, weights) is None
+    bench.engine.cancel(RequestId("runs"))
+    assert bench.engine.reserve(digest, weights) is not None
+
+
 def test_a_request_that_waited_long_is_overtaken_no_more(model: LoadedModel) -> None:
     bench = TestBench(model, Limits(patience_steps=20), pages=8)
     bench.engine.submit(greedy("first", PROMPT, None, 60))  # 6 of 8 pages
