@@ -10,7 +10,7 @@ import asyncio
 import os
 import statistics
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from bench.results import save
 from bench.streams import Timings, follow, percentile
 from bench.workload import OUTPUT_TOKENS, Arrival, drawn, prompt, random_adapters
 from services.cli.suite import embedded_model
+from services.core.errors import ServingError
 from services.core.types import Digest
 from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.host_cache import HostCache
@@ -85,10 +86,14 @@ async def working(
 
 def asking(worker: Worker, digests: Sequence[Digest]) -> Callable[..., AsyncIterator[int]]:
     async def ask(number: int, arrival: Arrival) -> AsyncIterator[int]:
-        request = engine_request(number, arrival, digests)
-        async with aclosing(worker.generate(request)) as pieces:
-            async for piece in pieces:
-                yield len(piece.tokens)
+        with worker.session() as session:
+            worker.start(session, engine_request(number, arrival, digests))
+            session.finish()
+            while outcomes := await session.outcomes():
+                for _, outcome in outcomes:
+                    if isinstance(outcome, ServingError):
+                        raise outcome
+                    yield len(outcome.tokens)
 
     return ask
 

@@ -7,7 +7,7 @@ import grpc
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
-from services.gateway.clients import SchedulerClient, StoreClient, WorkerClient
+from services.gateway.clients import SchedulerClient, StoreClient
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
@@ -18,6 +18,7 @@ from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenant_servicer import TenantServicer
 from services.gateway.tenants import Tenants
+from services.gateway.worker_client import WorkerClient
 from services.runtime import telemetry
 from services.runtime.access import ADAPTER_STORE, GATEWAY, PROXIED, SCHEDULER, TENANTS, scopes_of
 from services.runtime.auth import Gate

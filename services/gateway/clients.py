@@ -1,22 +1,20 @@
 """The suite's other services, as the gateway calls them."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from typing import TypeVar
 
 import grpc
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as store_pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rpc
-from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as worker_pb
-from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as worker_rpc
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from lorikeet.types.v1 import adapter_pb2
 from services.core.base_model import BaseModel
-from services.core.types import Digest, Fingerprint, TenantId, TokenPiece, WorkerId
+from services.core.types import Digest, Fingerprint, TenantId, WorkerId
 from services.gateway.gateway import Adapter, Job, Placement
 from services.runtime import wire
-from services.runtime.client import bearer, open_channel
+from services.runtime.client import bearer
 from services.runtime.status import from_rpc_error
 
 CONTROL_SECONDS = 10.0  # a look-up or a placement that takes longer has failed
@@ -98,64 +96,11 @@ class SchedulerClient:
         return Placement(WorkerId(response.worker_id), response.address)
 
 
-class WorkerClient:
-    """One channel per worker address, kept."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-        self._channels: dict[str, grpc.aio.Channel] = {}
-
-    async def generate(
-        self, placement: Placement, job: Job, seconds: float
-    ) -> AsyncIterator[TokenPiece]:
-        """Closing the iterator cancels the sequence."""
-        channel = self._channels.get(placement.address)
-        if channel is None:
-            channel = self._channels[placement.address] = open_channel(placement.address)
-        call = worker_rpc.GpuWorkerServiceStub(channel).Generate(
-            _worker_request(job),
-            metadata=bearer(self._token, request_id=job.request_id),
-            timeout=seconds,
-        )
-        try:
-            async for response in call:
-                yield _piece(response)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
-
-    async def close(self) -> None:
-        for channel in self._channels.values():
-            await channel.close()
-
-
 async def _answer(call: Awaitable[T]) -> T:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from error
-
-
-def _worker_request(job: Job) -> worker_pb.GenerateRequest:
-    return worker_pb.GenerateRequest(
-        request_id=job.request_id,
-        base_fingerprint=job.base_fingerprint,
-        adapter_digest=job.adapter or "",
-        prompt=job.prompt,
-        sampling=wire.sampling_to_wire(job.sampling),
-        cache_salt=job.cache_salt,
-        first_token_within_ms=job.first_token_within_ms,
-    )
-
-
-def _piece(response: worker_pb.GenerateResponse) -> TokenPiece:
-    return TokenPiece(
-        tokens=tuple(response.tokens),
-        logprobs=tuple(wire.logprobs_from_wire(position) for position in response.logprobs),
-        finish_reason=wire.finish_from_wire(response.finish_reason),
-        batch=wire.batch_from_wire(response.batch) if response.HasField("batch") else None,
-    )
 
 
 def _adapter(version: adapter_pb2.AdapterVersion) -> Adapter:

@@ -1,20 +1,21 @@
 """The GPU worker on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.base_model import BaseModel
-from services.core.errors import FailedPrecondition, InvalidRequest
-from services.core.types import BatchFacts, Digest, RequestId, TokenPiece
+from services.core.errors import FailedPrecondition, InvalidRequest, ServingError
+from services.core.types import BatchFacts, Digest, RequestId
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.grammar import Grammars
+from services.gpu_worker.session import Outcome, Session
 from services.gpu_worker.worker import Worker
 from services.runtime import wire
 from services.runtime.interceptors import Context
+from services.runtime.status import to_status
 
 
 class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
@@ -23,43 +24,81 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
         self._fingerprint = card.fingerprint
         self._grammars = Grammars(card)
 
-    async def Generate(
-        self, request: pb.GenerateRequest, context: Context
-    ) -> AsyncIterator[pb.GenerateResponse]:
-        if request.base_fingerprint != self._fingerprint:
-            raise FailedPrecondition("the request is for another base model")
-        asked = _from_wire(request)
-        if asked.sampling.constraint is not None:
-            filtered = await asyncio.to_thread(self._grammars.filter, asked.sampling.constraint)
-            asked = replace(asked, filter=filtered)
-        async with aclosing(self._worker.generate(asked)) as pieces:
-            async for piece in pieces:
-                yield _to_wire(piece)
+    async def Run(
+        self, requests: AsyncIterator[pb.RunRequest], context: Context
+    ) -> AsyncIterator[pb.RunResponse]:
+        with self._worker.session() as session:
+            reading = asyncio.create_task(self._obey(requests, session))
+            try:
+                while outcomes := await session.outcomes():
+                    yield _to_wire(outcomes)
+                if reading.done():
+                    await reading  # raises what made it end too soon
+            finally:
+                reading.cancel()
+
+    async def _obey(self, requests: AsyncIterator[pb.RunRequest], session: Session) -> None:
+        """Until the caller has closed its side."""
+        starting: dict[RequestId, asyncio.Task[None]] = {}
+        try:
+            async for request in requests:
+                if request.WhichOneof("command") == "cancel":
+                    cancelled = RequestId(request.cancel)
+                    if cancelled in starting:
+                        starting.pop(cancelled).cancel()
+                    self._worker.cancel(session, cancelled)
+                    continue
+                name = RequestId(request.start.request_id)
+                if name in session.running or name in starting:
+                    raise InvalidRequest.of("start.request_id", "runs on this call already")
+                task = asyncio.create_task(self._start(request.start, session), name=name)
+                task.add_done_callback(lambda done: starting.pop(RequestId(done.get_name()), None))
+                starting[name] = task
+            await asyncio.gather(*starting.values(), return_exceptions=True)
+        finally:
+            for task in starting.values():
+                task.cancel()
+            session.finish()
+
+    async def _start(self, start: pb.Start, session: Session) -> None:
+        try:
+            if start.base_fingerprint != self._fingerprint:
+                raise FailedPrecondition("the request is for another base model")
+            asked = _from_wire(start)
+            if asked.sampling.constraint is not None:
+                filtered = await asyncio.to_thread(self._grammars.filter, asked.sampling.constraint)
+                asked = replace(asked, filter=filtered)
+            self._worker.start(session, asked)
+        except ServingError as error:
+            session.put(RequestId(start.request_id), error)
 
 
-def _from_wire(request: pb.GenerateRequest) -> EngineRequest:
-    if not (request.request_id and request.prompt and request.sampling.max_tokens):
-        raise InvalidRequest.of("request", "needs request_id, prompt and sampling.max_tokens")
+def _from_wire(start: pb.Start) -> EngineRequest:
+    if not (start.request_id and start.prompt and start.sampling.max_tokens):
+        raise InvalidRequest.of("start", "needs request_id, prompt and sampling.max_tokens")
+    within = start.HasField("first_token_within_ms")
     return EngineRequest(
-        id=RequestId(request.request_id),
-        prompt=tuple(request.prompt),
-        sampling=wire.sampling_from_wire(request.sampling),
-        adapter=Digest(request.adapter_digest) if request.adapter_digest else None,
-        cache_salt=request.cache_salt or request.request_id,
-        first_token_within=(
-            request.first_token_within_ms / 1000
-            if request.HasField("first_token_within_ms")
-            else None
-        ),
+        id=RequestId(start.request_id),
+        prompt=tuple(start.prompt),
+        sampling=wire.sampling_from_wire(start.sampling),
+        adapter=Digest(start.adapter_digest) if start.adapter_digest else None,
+        cache_salt=start.cache_salt or start.request_id,
+        first_token_within=start.first_token_within_ms / 1000 if within else None,
     )
 
 
-def _to_wire(piece: TokenPiece) -> pb.GenerateResponse:
-    return pb.GenerateResponse(
-        tokens=piece.tokens,
-        logprobs=[wire.logprobs_to_wire(position) for position in piece.logprobs],
-        finish_reason=wire.finish_to_wire(piece.finish_reason),
-        batch=None
-        if piece.finish_reason is None
-        else wire.batch_to_wire(piece.batch or BatchFacts()),
+def _to_wire(outcomes: Sequence[tuple[RequestId, Outcome]]) -> pb.RunResponse:
+    return pb.RunResponse(pieces=[_piece(request, outcome) for request, outcome in outcomes])
+
+
+def _piece(request: RequestId, outcome: Outcome) -> pb.Piece:
+    if isinstance(outcome, ServingError):
+        return pb.Piece(request_id=request, error=to_status(outcome).SerializeToString())
+    ended = outcome.finish_reason is not None
+    return pb.Piece(
+        request_id=request,
+        tokens=outcome.tokens,
+        logprobs=[wire.logprobs_to_wire(position) for position in outcome.logprobs],
+        finish_reason=wire.finish_to_wire(outcome.finish_reason),
+        batch=wire.batch_to_wire(outcome.batch or BatchFacts()) if ended else None,
     )

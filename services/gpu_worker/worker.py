@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -11,14 +11,13 @@ from typing import Protocol
 import structlog
 
 from services.core.errors import ServingError, Unavailable
-from services.core.types import Digest, RequestId, TokenPiece, WorkerReport
+from services.core.types import Digest, RequestId, WorkerReport
 from services.gpu_worker.engine.engine import Engine, StepReport, Weights
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.session import Outcome, Session
 
 log = structlog.get_logger()
-
-Outcome = TokenPiece | ServingError
 
 RETRY_SECONDS = 0.02
 
@@ -66,36 +65,46 @@ class Worker:
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._inbox = _Inbox()
         self._wake = asyncio.Event()
-        self._streams: dict[RequestId, asyncio.Queue[Outcome]] = {}
+        self._sessions: set[Session] = set()
+        self._owners: dict[RequestId, Session] = {}
         self._needs: dict[RequestId, Digest] = {}
         self._fetching: dict[Digest, asyncio.Task[None]] = {}
         self._filling: set[asyncio.Task[None]] = set()
         self._offered: frozenset[Digest] = frozenset()
         self.state = WorkerReport()
 
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenPiece, None]:
-        """Pieces until the last. Closing it frees the sequence's pages within one step."""
-        if request.id in self._streams:
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """For one caller. What still runs at its end is cancelled."""
+        session = Session()
+        self._sessions.add(session)
+        if self.state.draining:
+            session.finish()
+        try:
+            yield session
+        finally:
+            self._sessions.discard(session)
+            for request in list(session.running):
+                self.cancel(session, request)
+
+    def start(self, session: Session, request: EngineRequest) -> None:
+        """Raises Unavailable if the worker drains or a request of this id runs."""
+        if self.state.draining:
+            raise Unavailable("the worker is about to stop")
+        if request.id in self._owners:
             raise Unavailable("a request with this id is running here")
-        stream: asyncio.Queue[Outcome] = asyncio.Queue()
-        self._streams[request.id] = stream
+        session.running.add(request.id)
+        self._owners[request.id] = session
         if request.adapter is not None:
             self._needs[request.id] = request.adapter
         self._inbox.arrived.append(request)
         self._wake.set()
-        finished = False
-        try:
-            while not finished:
-                outcome = await stream.get()
-                finished = isinstance(outcome, ServingError) or outcome.finish_reason is not None
-                if isinstance(outcome, ServingError):
-                    raise outcome
-                yield outcome
-        finally:
-            self._forget(request.id)
-            if not finished:
-                self._inbox.cancelled.append(request.id)
-                self._wake.set()
+
+    def cancel(self, session: Session, request: RequestId) -> None:
+        """Frees its pages within one step. If it has ended, or is another's, nothing happens."""
+        if self._owners.get(request) is session:
+            session.running.discard(request)
+            self._abandon(request, "cancelled")
 
     async def run(self) -> None:
         """Turns the engine until cancelled."""
@@ -119,6 +128,8 @@ class Worker:
     def drain(self) -> None:
         """Tell the fleet that nothing new is wanted; what runs goes on."""
         self.state = replace(self.state, draining=True)
+        for session in self._sessions:
+            session.finish()
 
     async def _turn(self) -> _Turn:
         inbox, self._inbox = self._inbox, _Inbox()
@@ -133,8 +144,11 @@ class Worker:
             *turn.refused,
         ]
         for request, outcome in outcomes:
-            if request in self._streams:
-                self._streams[request].put_nowait(outcome)
+            owner = self._owners.get(request)
+            if owner is not None:
+                owner.put(request, outcome)
+                if request not in owner.running:
+                    self._forget(request, _name_of(outcome))
         for digest, error in turn.unloadable:
             self._fail_those_who_need(digest, error)
         self.state = WorkerReport(
@@ -185,13 +199,24 @@ class Worker:
     def _fail_those_who_need(self, digest: Digest, error: ServingError) -> None:
         for request, needed in list(self._needs.items()):
             if needed == digest:
-                self._streams[request].put_nowait(error)
-                self._inbox.cancelled.append(request)
-                self._forget(request)
+                self._owners[request].put(request, error)
+                self._abandon(request, error.reason)
 
-    def _forget(self, request: RequestId) -> None:
-        self._streams.pop(request, None)
+    def _abandon(self, request: RequestId, why: str) -> None:
+        self._forget(request, why)
+        self._inbox.cancelled.append(request)
+        self._wake.set()
+
+    def _forget(self, request: RequestId, why: str) -> None:
+        del self._owners[request]
         self._needs.pop(request, None)
+        log.info("sequence_ended", request=request, outcome=why)
+
+
+def _name_of(outcome: Outcome) -> str:
+    if isinstance(outcome, ServingError):
+        return outcome.reason
+    return outcome.finish_reason.value if outcome.finish_reason else ""
 
 
 def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:

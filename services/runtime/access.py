@@ -27,7 +27,7 @@ _OPERATOR_METHODS = {
     TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
     ADAPTER_STORE: ("Download", "RegisterBaseModel", "GetBaseModel"),
     SCHEDULER: ("Attach", "Place", "ListWorkers"),
-    GPU_WORKER: ("Generate",),
+    GPU_WORKER: ("Run",),
 }
 
 

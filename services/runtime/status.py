@@ -30,6 +30,8 @@ STATUS: dict[type[ServingError], grpc.StatusCode] = {
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
 _BY_CODE: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
@@ -76,12 +78,18 @@ def to_status(error: ServingError) -> status_pb2.Status:
 def from_rpc_error(failure: grpc.aio.AioRpcError) -> ServingError:
     """What a peer of the suite said, as the domain error that it raised there."""
     status = rpc_status.from_call(cast(grpc.Call, failure))
+    text = failure.details() or failure.code().name
+    return from_status(status or status_pb2.Status(code=failure.code().value[0], message=text))
+
+
+def from_status(status: status_pb2.Status) -> ServingError:
+    """The inverse of to_status."""
     bad_request = error_details_pb2.BadRequest()
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-    for detail in status.details if status else ():
+    for detail in status.details:
         detail.Unpack(bad_request) or detail.Unpack(info) or detail.Unpack(retry)
-    text = failure.details() or failure.code().name
-    match failure.code():
+    text = status.message
+    match _CODES[status.code]:
         case grpc.StatusCode.INVALID_ARGUMENT:
             violations = [
                 FieldViolation(violation.field, violation.description)

@@ -102,8 +102,8 @@ MUTATIONS = {
     ),
     "a closed stream goes on": Mutation(
         "gpu_worker/worker.py",
-        "                self._inbox.cancelled.append(request.id)\n                self._wake",
-        "                self._wake",
+        "        self._inbox.cancelled.append(request)\n",
+        "",
         "tests/unit/gpu_worker/test_worker.py::test_a_closed_stream_frees_its_pages_within_one_step",
     ),
     "a failed write is kept": Mutation(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.loading import LoadedModel, load_model
+from services.gpu_worker.session import Session
 from services.gpu_worker.worker import Worker
 from tests.engines import TestBench, digest_of, greedy
 from tests.references import adapt, adapter_configs, canonical_of
@@ -75,7 +75,20 @@ def put(shelf: Shelf, bench: TestBench, reference: Any) -> Digest:
 
 
 async def tokens(worker: Worker, request: EngineRequest) -> list[int]:
-    return [token async for piece in worker.generate(request) for token in piece.tokens]
+    with worker.session() as session:
+        worker.start(session, request)
+        session.finish()
+        return [token async for token in drawn_from(session)]
+
+
+async def drawn_from(session: Session) -> AsyncIterator[int]:
+    """Tokens of all its requests, until it ends. Raises the first failure."""
+    while outcomes := await session.outcomes():
+        for _, outcome in outcomes:
+            if isinstance(outcome, ServingError):
+                raise outcome
+            for token in outcome.tokens:
+                yield token
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -98,8 +111,9 @@ async def test_a_closed_stream_frees_its_pages_within_one_step(
     worker: Worker, bench: TestBench
 ) -> None:
     other = asyncio.create_task(tokens(worker, greedy("other", PROMPT, None, 200)))
-    async with aclosing(worker.generate(greedy("gone", PROMPT, None, 200))) as pieces:
-        await anext(pieces)
+    with worker.session() as session:
+        worker.start(session, greedy("gone", PROMPT, None, 200))
+        await session.outcomes()
         await until(lambda: worker.state.running == 2)
         held = worker.state.free_pages
         steps = worker.state.steps
@@ -177,3 +191,44 @@ async def test_one_id_runs_once(worker: Worker) -> None:
     with pytest.raises(Unavailable, match="this id"):
         await tokens(worker, greedy("same", PROMPT, None, 1))
     assert len(await first) == 100
+
+
+async def test_what_a_step_made_for_a_caller_comes_together(worker: Worker) -> None:
+    names = [str(n) for n in range(4)]
+    with worker.session() as session:
+        for name in names:
+            worker.start(session, greedy(name, PROMPT, None, 6))
+        session.finish()
+        came = []
+        while outcomes := await session.outcomes():
+            came.append([str(request) for request, _ in outcomes])
+    assert came == [names] * 6
+
+
+async def test_a_slow_caller_gets_all_in_order_and_a_closed_one_nothing(worker: Worker) -> None:
+    with worker.session() as other:
+        worker.start(other, greedy("other", PROMPT, None, 200))
+        with worker.session() as session:
+            worker.start(session, greedy("slow", PROMPT, None, 12))
+            await until(lambda: worker.state.running == 1 and not session.running)
+            outcomes = await session.outcomes()
+        assert [str(request) for request, _ in outcomes] == ["slow"] * 12
+        worker.cancel(session, RequestId("other"))  # it is not this caller's
+        assert other.running == {"other"}
+    await until(lambda: worker.state.running == 0)
+    assert worker.state.free_pages == 40
+
+
+async def test_a_worker_that_drains_ends_its_sessions_with_their_last_request(
+    worker: Worker,
+) -> None:
+    with worker.session() as idle, worker.session() as busy:
+        worker.start(busy, greedy("runs", PROMPT, None, 30))
+        await busy.outcomes()
+        worker.drain()
+        assert not await idle.outcomes()
+        with pytest.raises(Unavailable, match="stop"):
+            worker.start(busy, greedy("new", PROMPT, None, 1))
+        assert len([token async for token in drawn_from(busy)]) == 29
+    with worker.session() as late:
+        assert not await late.outcomes()

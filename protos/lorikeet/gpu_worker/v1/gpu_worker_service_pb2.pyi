@@ -20,7 +20,39 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class GenerateRequest(_message.Message):
+class RunRequest(_message.Message):
+    """One command."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
+    cancel: _builtins.str
+    """The request_id of a sequence of this call: its pages are free within one step. It is no
+    error if it has ended.
+    """
+    @_builtins.property
+    def start(self) -> Global___Start:
+        """Begin a sequence."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___Start | None = ...,
+        cancel: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "cancel"]  # noqa: Y015
+    _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
+
+Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
+class Start(_message.Message):
     """One sequence."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -33,7 +65,7 @@ class GenerateRequest(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """For logs."""
+    """Names it in this call and in logs."""
     base_fingerprint: _builtins.str
     """Fingerprint of the base model that the tokens are for; must be the worker's."""
     adapter_digest: _builtins.str
@@ -73,23 +105,55 @@ class GenerateRequest(_message.Message):
     _WhichOneofArgType__first_token_within_ms: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_within_ms) -> _WhichOneofReturnType__first_token_within_ms | None: ...
 
-Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+Global___Start: _TypeAlias = Start  # noqa: Y015
 
 @_typing.final
-class GenerateResponse(_message.Message):
-    """The next tokens. The last message carries finish_reason and batch."""
+class RunResponse(_message.Message):
+    """What became of the caller's sequences since the last message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PIECES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Piece]:
+        """In order; at least one."""
+
+    def __init__(
+        self,
+        *,
+        pieces: _abc.Iterable[Global___Piece] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pieces", b"pieces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015
+
+@_typing.final
+class Piece(_message.Message):
+    """The next tokens of one sequence, or its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As it was started."""
     finish_reason: _generation_pb2.FinishReason.ValueType
     """Why it ended; unspecified until it has."""
+    error: _builtins.bytes
+    """If it failed, why, as a google.rpc.Status; nothing follows. RESOURCE_EXHAUSTED if it can never
+    fit, UNAVAILABLE if too many wait or the worker drains.
+    """
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Tokens generated since the last message."""
+        """Tokens generated since the last piece."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.PositionLogprobs]:
@@ -97,20 +161,22 @@ class GenerateResponse(_message.Message):
 
     @_builtins.property
     def batch(self) -> _generation_pb2.BatchFacts:
-        """The largest step that this sequence was part of; in the last message."""
+        """The largest step that this sequence was part of; in the last piece."""
 
     def __init__(
         self,
         *,
+        request_id: _builtins.str = ...,
         tokens: _abc.Iterable[_builtins.int] | None = ...,
         logprobs: _abc.Iterable[_generation_pb2.PositionLogprobs] | None = ...,
         finish_reason: _generation_pb2.FinishReason.ValueType = ...,
         batch: _generation_pb2.BatchFacts | None = ...,
+        error: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+Global___Piece: _TypeAlias = Piece  # noqa: Y015

@@ -35,10 +35,10 @@ class GpuWorkerServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Generate = channel.unary_stream(
-                '/lorikeet.gpu_worker.v1.GpuWorkerService/Generate',
-                request_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.GenerateRequest.SerializeToString,
-                response_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.GenerateResponse.FromString,
+        self.Run = channel.stream_stream(
+                '/lorikeet.gpu_worker.v1.GpuWorkerService/Run',
+                request_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunResponse.FromString,
                 _registered_method=True)
 
 
@@ -46,9 +46,10 @@ class GpuWorkerServiceServicer:
     """Runs sequences.
     """
 
-    def Generate(self, request, context):
-        """Streams the tokens of one sequence. Cancelling the call frees its pages within one step.
-        RESOURCE_EXHAUSTED if it can never fit, UNAVAILABLE if too many wait or the worker drains.
+    def Run(self, request_iterator, context):
+        """All sequences of one caller, on one call: it starts and cancels them, and what each step made
+        for it comes back as one message. When it has closed its side, or the worker drains, the call
+        ends with the last sequence; when the call breaks, all that it started is cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,10 +58,10 @@ class GpuWorkerServiceServicer:
 
 def add_GpuWorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Generate': grpc.unary_stream_rpc_method_handler(
-                    servicer.Generate,
-                    request_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.GenerateRequest.FromString,
-                    response_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.GenerateResponse.SerializeToString,
+            'Run': grpc.stream_stream_rpc_method_handler(
+                    servicer.Run,
+                    request_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunRequest.FromString,
+                    response_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -75,7 +76,7 @@ class GpuWorkerService:
     """
 
     @staticmethod
-    def Generate(request,
+    def Run(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -85,12 +86,12 @@ class GpuWorkerService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
-            '/lorikeet.gpu_worker.v1.GpuWorkerService/Generate',
-            lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.GenerateRequest.SerializeToString,
-            lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.GenerateResponse.FromString,
+            '/lorikeet.gpu_worker.v1.GpuWorkerService/Run',
+            lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunRequest.SerializeToString,
+            lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunResponse.FromString,
             options,
             channel_credentials,
             insecure,

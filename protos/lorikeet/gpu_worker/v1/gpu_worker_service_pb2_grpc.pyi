@@ -33,9 +33,10 @@ class GpuWorkerServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GpuWorkerServiceAsyncStub: ...
-    Generate: _grpc.UnaryStreamMultiCallable[_gpu_worker_service_pb2.GenerateRequest, _gpu_worker_service_pb2.GenerateResponse]
-    """Streams the tokens of one sequence. Cancelling the call frees its pages within one step.
-    RESOURCE_EXHAUSTED if it can never fit, UNAVAILABLE if too many wait or the worker drains.
+    Run: _grpc.StreamStreamMultiCallable[_gpu_worker_service_pb2.RunRequest, _gpu_worker_service_pb2.RunResponse]
+    """All sequences of one caller, on one call: it starts and cancels them, and what each step made
+    for it comes back as one message. When it has closed its side, or the worker drains, the call
+    ends with the last sequence; when the call breaks, all that it started is cancelled.
     """
 
 @_typing.type_check_only
@@ -43,22 +44,24 @@ class GpuWorkerServiceAsyncStub(GpuWorkerServiceStub):
     """Runs sequences."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Generate: _aio.UnaryStreamMultiCallable[_gpu_worker_service_pb2.GenerateRequest, _gpu_worker_service_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Streams the tokens of one sequence. Cancelling the call frees its pages within one step.
-    RESOURCE_EXHAUSTED if it can never fit, UNAVAILABLE if too many wait or the worker drains.
+    Run: _aio.StreamStreamMultiCallable[_gpu_worker_service_pb2.RunRequest, _gpu_worker_service_pb2.RunResponse]  # type: ignore[assignment]
+    """All sequences of one caller, on one call: it starts and cancels them, and what each step made
+    for it comes back as one message. When it has closed its side, or the worker drains, the call
+    ends with the last sequence; when the call breaks, all that it started is cancelled.
     """
 
 class GpuWorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs sequences."""
 
     @_abc_1.abstractmethod
-    def Generate(
+    def Run(
         self,
-        request: _gpu_worker_service_pb2.GenerateRequest,
+        request_iterator: _MaybeAsyncIterator[_gpu_worker_service_pb2.RunRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_gpu_worker_service_pb2.GenerateResponse], _abc.AsyncIterator[_gpu_worker_service_pb2.GenerateResponse]]:
-        """Streams the tokens of one sequence. Cancelling the call frees its pages within one step.
-        RESOURCE_EXHAUSTED if it can never fit, UNAVAILABLE if too many wait or the worker drains.
+    ) -> _typing.Union[_abc.Iterator[_gpu_worker_service_pb2.RunResponse], _abc.AsyncIterator[_gpu_worker_service_pb2.RunResponse]]:
+        """All sequences of one caller, on one call: it starts and cancels them, and what each step made
+        for it comes back as one message. When it has closed its side, or the worker drains, the call
+        ends with the last sequence; when the call breaks, all that it started is cancelled.
         """
 
 def add_GpuWorkerServiceServicer_to_server(servicer: GpuWorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
