@@ -12,6 +12,7 @@ import statistics
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,17 @@ class Files:
 async def working(
     model: LoadedModel, files: Files, *, pool_bytes: int, host_bytes: int
 ) -> AsyncIterator[Worker]:
-    limits = Limits(max_sequences=64)
-    engine = build_engine(model, memory_bytes=pool_bytes, limits=limits, keeps_prefixes=False)
+    thread = engine_thread(os.cpu_count() or 1)
+    build = partial(
+        build_engine,
+        model,
+        memory_bytes=pool_bytes,
+        limits=Limits(max_sequences=64),
+        keeps_prefixes=False,
+    )
+    engine = thread.submit(build).result()
     asyncio.get_running_loop().set_default_executor(side_threads())
-    worker = Worker(engine, files, HostCache(host_bytes), engine_thread(os.cpu_count() or 1))
+    worker = Worker(engine, files, HostCache(host_bytes), thread)
     task = asyncio.create_task(worker.run())
     try:
         yield worker
@@ -208,7 +216,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2, help="requests a second, over-subscribed")
     parser.add_argument("--parts", default=",".join(PARTS), help="a list")
     asked = parser.parse_args()
-    model = load_model(embedded_model())
+    with engine_thread(os.cpu_count() or 1) as thread:  # whose helpers end with it
+        model = thread.submit(load_model, embedded_model()).result()
     files = Files(model, asked.folder, asked.adapters)
     for name in asked.parts.split(","):
         print(name)

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import structlog
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.types import WorkerId
 from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
+from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.kernels.choice import open_device
 from services.gpu_worker.model.adapters import AdapterReader
@@ -36,18 +35,16 @@ async def main() -> None:
     settings = load(GpuWorkerSettings)
     telemetry.setup("gpu_worker", log_format=settings.log_format, level=settings.log_level)
     thread = engine_thread(settings.threads or os.cpu_count() or 1)
-    model = await _load(settings, thread)
+    # That thread asks for the interpreter's lock again after every product of a step.
+    sys.setswitchinterval(0.0005)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(side_threads())
+    model, engine = await loop.run_in_executor(thread, _build, settings)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     scheduler_channel = open_channel(settings.scheduler_address)
     reader = AdapterReader(model, page_tokens=settings.limits.page_tokens)
     store = StoreClient(store_channel, token, model.card, reader)
-    engine = build_engine(
-        model,
-        memory_bytes=settings.memory_mebibytes * MEBIBYTE or model.network.device.spare_memory(),
-        limits=settings.limits,
-        keeps_prefixes=settings.prefix_cache,
-    )
     worker = Worker(engine, store, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
     address = settings.advertise_address or settings.address
     scheduler = SchedulerClient(
@@ -72,18 +69,18 @@ async def main() -> None:
     await asyncio.gather(store_channel.close(), scheduler_channel.close())
 
 
-async def _load(settings: GpuWorkerSettings, thread: ThreadPoolExecutor) -> LoadedModel:
-    """In the engine's thread, so that its helpers are the only ones."""
-    # That thread asks for the interpreter's lock again after every product of a step.
-    sys.setswitchinterval(0.0005)
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(side_threads())
+def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:
+    """In the engine's thread, so that no other has helpers."""
     device = open_device(settings.device, settings.dtype)
-    name = settings.model_name or None
-    loading = partial(load_model, settings.model_path, name=name, device=device)
-    model = await loop.run_in_executor(thread, loading)
+    model = load_model(settings.model_path, name=settings.model_name or None, device=device)
     log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
-    return model
+    engine = build_engine(
+        model,
+        memory_bytes=settings.memory_mebibytes * MEBIBYTE or device.spare_memory(),
+        limits=settings.limits,
+        keeps_prefixes=settings.prefix_cache,
+    )
+    return model, engine
 
 
 async def _serve(

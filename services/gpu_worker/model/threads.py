@@ -12,12 +12,13 @@ SIDE_NICENESS = 5  # a third of the weight of the engine's thread
 
 
 def engine_thread(helpers: int) -> ThreadPoolExecutor:
-    """One thread for the engine, with so many processors for its products; load the model in it.
+    """One thread for the engine, with so many processors for its products.
 
-    Every thread that multiplies has OpenMP helpers of its own, and when they are more than the
-    processors OpenMP puts them all to sleep between products, which wakes them late.
+    Load the model and build the engine in it. Every thread that multiplies, or only fills a large
+    tensor, keeps OpenMP helpers of its own, and once they are more than the processors OpenMP puts
+    them all to sleep between products, which wakes them late: a tenth of every step.
     """
-    return ThreadPoolExecutor(1, "engine", initializer=torch.set_num_threads, initargs=(helpers,))
+    return ThreadPoolExecutor(1, "engine", initializer=_compute_with, initargs=(helpers,))
 
 
 def side_threads() -> ThreadPoolExecutor:
@@ -25,7 +26,12 @@ def side_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(SIDE_THREADS, "side", initializer=_step_back)
 
 
+def _compute_with(processors: int) -> None:
+    torch.set_num_threads(processors)
+    torch.get_num_threads()  # keeps it: until a thread has asked, it gets what any other sets
+
+
 def _step_back() -> None:
-    torch.set_num_threads(1)
+    _compute_with(1)
     if sys.platform == "linux":  # elsewhere niceness is the whole process's
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), SIDE_NICENESS)
