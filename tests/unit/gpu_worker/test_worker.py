@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from services.core.errors import CorruptData, InvalidRequest, ServingError, TooLate, Unavailable
 from services.core.types import Digest, RequestId
@@ -14,6 +15,7 @@ from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.loading import LoadedModel, load_model
+from services.gpu_worker.model.threads import engine_thread, side_threads
 from services.gpu_worker.session import Session
 from services.gpu_worker.worker import Worker
 from tests.engines import TestBench, digest_of, greedy
@@ -232,3 +234,11 @@ async def test_a_worker_that_drains_ends_its_sessions_with_their_last_request(
         assert len([token async for token in drawn_from(busy)]) == 29
     with worker.session() as late:
         assert not await late.outcomes()
+
+
+def test_every_thread_keeps_the_helpers_it_was_given() -> None:
+    """torch gives a thread that has not asked yet what another thread set last."""
+    with engine_thread(2) as engine, side_threads() as side:
+        engine.submit(int).result()
+        assert side.submit(torch.get_num_threads).result() == 1
+        assert engine.submit(torch.get_num_threads).result() == 2
