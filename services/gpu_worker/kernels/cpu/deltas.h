@@ -154,6 +154,33 @@ static void expand_all(float *y, int64_t ys, const Deltas *deltas, int site, int
     }
 }
 
+/* The same for some rows and columns while they are in the cache, if there is one piece; without
+ * y, B's part of it is only fetched. */
+static void expand_here(float *y, int64_t ys, const Deltas *deltas, int site, int first, int rows,
+                        int column, int columns) {
+    const int64_t hs = deltas->most_rank;
+    for (int c = 0; c < deltas->count; c++) {
+        const Chunk *chunk = deltas->chunks + c;
+        const int end = chunk->first + chunk->count;
+        const int from = chunk->first > first ? chunk->first : first;
+        const int to = end < first + rows ? end : first + rows;
+        if (from >= to || chunk->sites[site].count == 0) continue;
+        const Piece *piece = chunk->sites[site].pieces;
+        for (int s = 0; s < piece->slices; s++) {
+            const int start = piece->slice[s].column_start, stop = piece->slice[s].column_end;
+            const int left = start > column ? start : column;
+            const int right = stop < column + columns ? stop : column + columns;
+            if (left >= right) continue;
+            const float *b = piece->slice[s].up + (left - start);
+            const int ranks = piece->slice[s].rank_end - piece->slice[s].rank_start;
+            for (int r = 0; !y && r < ranks; r++) __builtin_prefetch(b + r * (stop - start));
+            if (y)
+                expand(deltas->h + from * hs + piece->slice[s].rank_start, hs, b, stop - start,
+                       y + from * ys + left, ys, to - from, ranks, right - left);
+        }
+    }
+}
+
 /* The first pieces of every chunk at a site, as regions of memory. Returns their lines in all. */
 static int64_t regions_of(const Deltas *deltas, int site, const float **regions, int64_t *lines) {
     int64_t sum = 0;

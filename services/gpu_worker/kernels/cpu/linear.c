@@ -46,20 +46,26 @@ void lorikeet_linear(const float *x, int64_t xs, const float *packed, const floa
     int64_t lines[MOST_AHEAD], wanted = 0;
     if (deltas && heights == 1 && deltas->count <= MOST_AHEAD)
         wanted = regions_of(deltas, site, regions, lines);
+    /* Of many rows y does not stay in the cache: what adapters add goes to it while it is there. */
+    const int at_once = deltas && heights > 1 && deltas->most_pieces == 1;
 #pragma omp parallel
     {
+        if (at_once) shrink_all(x, xs, deltas, site, 0);
 #pragma omp for collapse(2) schedule(dynamic, 4) nowait
         for (int block = 0; block < heights; block++) {
             for (int p = 0; p < panels; p++) {
                 const int row = block * HEIGHT, at = p * PANEL;
+                const int rows = m - row < HEIGHT ? m - row : HEIGHT;
+                const int columns = n - at < PANEL ? n - at : PANEL;
                 const int64_t first = wanted * p / panels;
                 Ahead ahead = {regions, lines, first, wanted * (p + 1) / panels - first};
+                if (at_once) expand_here(0, ys, deltas, site, row, rows, at, columns);
                 panel_of(x + row * xs, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias,
-                         y + row * ys + at, ys, m - row < HEIGHT ? m - row : HEIGHT,
-                         n - at < PANEL ? n - at : PANEL, k, &ahead);
+                         y + row * ys + at, ys, rows, columns, k, &ahead);
+                if (at_once) expand_here(y, ys, deltas, site, row, rows, at, columns);
             }
         }
-        for (int p = 0; deltas && p < deltas->most_pieces; p++) {
+        for (int p = 0; deltas && !at_once && p < deltas->most_pieces; p++) {
             shrink_all(x, xs, deltas, site, p);
             expand_all(y, ys, deltas, site, p, n);
         }
