@@ -106,20 +106,25 @@ def bank(packing: Packing, *, seed: int) -> Bank:
 
 
 @pytest.mark.parametrize("elements", [200_000, 30_000, 2_112], ids=["one", "several", "cut"])
-def test_many_adapters_at_once(elements: int) -> None:
+@pytest.mark.parametrize(
+    "spans",  # some rows are the base model's
+    [[(2, 3), (3, 7), (7, 8), (9, 60)], [(5, 99), (99, 100), (110, 290), (290, 299)]],
+    ids=["few rows", "many rows"],
+)
+def test_many_adapters_at_once(elements: int, spans: list[tuple[int, int]]) -> None:
     ranks_and_modules = [(8, list(SHAPES)), (64, ["q", "v"]), (24, ["k", "down"]), (1, ["up"])]
     packings = [
         adapter(rank, modules, seed=seed, elements=elements)
         for seed, (rank, modules) in enumerate(ranks_and_modules)
     ]
     banks = [bank(packing, seed=seed) for seed, packing in enumerate(packings)]
-    spans = [(2, 3), (3, 7), (7, 8), (9, 60)]  # rows 0, 1 and 8 are the base model's
+    count = spans[-1][1] + 4
     placed = list(zip(spans, banks, strict=True))
     segments = [Segment(*span, ours) for span, ours in placed]
-    deltas = Deltas(segments, 64)
+    deltas = Deltas(segments, count)
     for fused, modules in FUSED.items():
         wide, tall = SHAPES[modules[0]][0], sum(SHAPES[name][1] for name in modules)
-        x, weight, bias = torch.randn(64, wide), torch.randn(tall, wide), torch.randn(tall)
+        x, weight, bias = torch.randn(count, wide), torch.randn(tall, wide), torch.randn(tall)
         expected = x @ weight.T + bias
         for span, ours in placed:
             rows = slice(*span)
