@@ -14,7 +14,7 @@ from services.gpu_worker.model.grammar import Grammars
 from services.gpu_worker.session import Outcome, Session
 from services.gpu_worker.worker import Worker
 from services.runtime import wire
-from services.runtime.interceptors import Context
+from services.runtime.interceptors import Context, to_serving
 from services.runtime.status import to_status
 
 
@@ -32,8 +32,6 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
             try:
                 while outcomes := await session.outcomes():
                     yield _to_wire(outcomes)
-                if reading.done():
-                    await reading  # raises what made it end too soon
             finally:
                 reading.cancel()
 
@@ -55,10 +53,12 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
                 task.add_done_callback(lambda done: starting.pop(RequestId(done.get_name()), None))
                 starting[name] = task
             await asyncio.gather(*starting.values(), return_exceptions=True)
+            session.finish()
+        except Exception as error:
+            session.fail(error)
         finally:
             for task in starting.values():
                 task.cancel()
-            session.finish()
 
     async def _start(self, start: pb.Start, session: Session) -> None:
         try:
@@ -69,8 +69,9 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
                 filtered = await asyncio.to_thread(self._grammars.filter, asked.sampling.constraint)
                 asked = replace(asked, filter=filtered)
             self._worker.start(session, asked)
-        except ServingError as error:
-            session.put(RequestId(start.request_id), error)
+        except Exception as error:
+            failure = to_serving(error, request=start.request_id)
+            session.put(RequestId(start.request_id), failure)
 
 
 def _from_wire(start: pb.Start) -> EngineRequest:

@@ -19,6 +19,7 @@ class Session:
         self.running: set[RequestId] = set()
         self._arrived: list[tuple[RequestId, Outcome]] = []
         self._finishing = False
+        self._failure: Exception | None = None
         self._changed = asyncio.Event()
 
     def put(self, request: RequestId, outcome: Outcome) -> None:
@@ -33,10 +34,20 @@ class Session:
         self._finishing = True
         self._changed.set()
 
+    def fail(self, error: Exception) -> None:
+        """The caller did what makes no sense, or we did: there is no going on."""
+        self._failure = error
+        self._changed.set()
+
     async def outcomes(self) -> Sequence[tuple[RequestId, Outcome]]:
-        """All since this was asked last, in order; none if nothing runs and nothing more will."""
-        while not self._arrived and not (self._finishing and not self.running):
+        """All since this was asked last, in order; none if nothing runs and nothing more will.
+
+        Raises what it failed with.
+        """
+        while not (self._arrived or self._failure or (self._finishing and not self.running)):
             self._changed.clear()
             await self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
         arrived, self._arrived = self._arrived, []
         return arrived

@@ -27,6 +27,14 @@ else:  # not generic at run time
     Handler = grpc.RpcMethodHandler
 
 
+def to_serving(error: Exception, **facts: str) -> ServingError:
+    """What a caller is told. What we did not expect goes to the logs, with these facts."""
+    if isinstance(error, ServingError):
+        return error
+    log.exception("call_crashed", exc_info=error, **facts)
+    return ServingError("something broke on our side; the request id is in the logs")
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -112,12 +120,10 @@ class _Around:
             call.enter(call.Call(request_id, caller))
 
     async def _fail(self, context: Context, error: Exception, started: float) -> None:
-        """Abort the call with the error's status. The one place that catches everything."""
+        """Abort the call with the error's status."""
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        if not isinstance(error, ServingError):
-            log.exception("call_crashed", method=self._method, exc_info=error)
-            error = ServingError("something broke on our side; the request id is in the logs")
+        error = to_serving(error, method=self._method)
         status = rpc_status.to_status(to_status(error))
         self._log(status.code.name, started, reason=error.reason, message=error.message)
         await context.abort_with_status(status)

@@ -32,8 +32,10 @@ from services.core.types import (
 from services.gateway.gateway import Job, Placement
 from services.gateway.worker_client import WorkerClient
 from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.servicer import GpuWorkerServicer
+from services.gpu_worker.session import Session
 from services.gpu_worker.worker import Worker
 from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
@@ -128,6 +130,26 @@ async def test_a_failure_is_told_to_its_request_alone(serving: Serving) -> None:
     ]  # fmt: skip
     assert isinstance(found[3], list)
     assert len(found[3]) == 7
+
+
+async def test_what_nobody_expected_ends_its_request_and_no_other(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = serving.worker.start
+
+    def breaks(session: Session, request: EngineRequest) -> None:
+        if request.id == "odd":
+            raise RuntimeError("a bug")
+        real(session, request)
+
+    monkeypatch.setattr(serving.worker, "start", breaks)
+    odd, good = await asyncio.gather(
+        serving.tokens(serving.job("odd")), serving.tokens(serving.job("good")),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert type(odd) is ServingError
+    assert "a bug" not in str(odd)
+    assert isinstance(good, list)
 
 
 async def test_a_deadline_ends_the_sequence_too(serving: Serving) -> None:
