@@ -4,6 +4,7 @@
 
 enum { MOST_SLICES = 3 };
 enum { BLOCK = 48, RANKS = 12, COLUMNS = 512 }; /* of one task */
+enum { MOST_AHEAD = 256 };                        /* chunks whose memory is fetched early */
 
 /* A part of what an adapter adds to a fused linear: `rank` rows of A, and for each of up to three
  * outputs (q, k, v; gate, up) which of these rows it uses, its columns, and its B, [rows, width]. */
@@ -102,56 +103,67 @@ typedef struct {
     int32_t count, most_rows, most_rank, most_pieces;
 } Deltas;
 
-/* h = x A^T of the p-th piece of every chunk. */
-static void shrink_all(const float *x, int64_t xs, const Deltas *deltas, int site, int p) {
-    const int row_blocks = (deltas->most_rows + BLOCK - 1) / BLOCK;
-    const int rank_blocks = (deltas->most_rank + RANKS - 1) / RANKS;
-    const int64_t hs = deltas->most_rank;
-#pragma omp for collapse(3) schedule(dynamic, 4)
-    for (int c = 0; c < deltas->count; c++) {
-        for (int rows = 0; rows < row_blocks; rows++) {
-            for (int ranks = 0; ranks < rank_blocks; ranks++) {
-                const Chunk *chunk = deltas->chunks + c;
-                if (p >= chunk->sites[site].count || rows * BLOCK >= chunk->count) continue;
-                const Piece *piece = chunk->sites[site].pieces + p;
-                const int r = ranks * RANKS, left = chunk->count - rows * BLOCK;
-                if (r >= piece->rank) continue;
-                const int64_t first = chunk->first + rows * BLOCK;
-                shrink(x + first * xs, xs, piece->down + (int64_t)r * piece->inputs,
-                       piece->inputs, deltas->h + first * hs + r, hs, left < BLOCK ? left : BLOCK,
-                       piece->rank - r < RANKS ? piece->rank - r : RANKS);
-            }
-        }
-    }
+/* h = x A^T of a chunk's p-th piece, for a block of its rows and one of its ranks. */
+static void shrink_block(const float *x, int64_t xs, const Deltas *deltas, int site, int p, int c,
+                         int row, int rank, int rows, int ranks) {
+    const Chunk *chunk = deltas->chunks + c;
+    if (p >= chunk->sites[site].count || row >= chunk->count) return;
+    const Piece *piece = chunk->sites[site].pieces + p;
+    if (rank >= piece->rank) return;
+    const int64_t first = chunk->first + row, hs = deltas->most_rank;
+    shrink(x + first * xs, xs, piece->down + (int64_t)rank * piece->inputs, piece->inputs,
+           deltas->h + first * hs + rank, hs, chunk->count - row < rows ? chunk->count - row : rows,
+           piece->rank - rank < ranks ? piece->rank - rank : ranks);
 }
 
-/* y += h B of the p-th piece of every chunk. */
-static void expand_all(float *y, int64_t ys, const Deltas *deltas, int site, int p, int columns) {
-    const int row_blocks = (deltas->most_rows + BLOCK - 1) / BLOCK;
-    const int column_blocks = (columns + COLUMNS - 1) / COLUMNS;
-    const int64_t hs = deltas->most_rank;
+/* y += h B of a chunk's p-th piece, for a block of its rows and one of the columns of a slice. */
+static void expand_block(float *y, int64_t ys, const Deltas *deltas, int site, int p, int c, int s,
+                         int row, int column, int rows, int columns) {
+    const Chunk *chunk = deltas->chunks + c;
+    if (p >= chunk->sites[site].count || row >= chunk->count) return;
+    const Piece *piece = chunk->sites[site].pieces + p;
+    if (s >= piece->slices) return;
+    const int start = piece->slice[s].column_start;
+    const int width = piece->slice[s].column_end - start;
+    if (column >= width) return;
+    const int64_t first = chunk->first + row, hs = deltas->most_rank;
+    expand(deltas->h + first * hs + piece->slice[s].rank_start, hs, piece->slice[s].up + column,
+           width, y + first * ys + start + column, ys,
+           chunk->count - row < rows ? chunk->count - row : rows,
+           piece->slice[s].rank_end - piece->slice[s].rank_start,
+           width - column < columns ? width - column : columns);
+}
+
+/* Of every chunk, shared among the threads block by block. */
+static void shrink_all(const float *x, int64_t xs, const Deltas *deltas, int site, int p) {
 #pragma omp for collapse(3) schedule(dynamic, 4)
-    for (int c = 0; c < deltas->count; c++) {
-        for (int rows = 0; rows < row_blocks; rows++) {
-            for (int block = 0; block < MOST_SLICES * column_blocks; block++) {
-                const Chunk *chunk = deltas->chunks + c;
-                if (p >= chunk->sites[site].count || rows * BLOCK >= chunk->count) continue;
-                const Piece *piece = chunk->sites[site].pieces + p;
-                const int s = block / column_blocks, from = block % column_blocks * COLUMNS;
-                if (s >= piece->slices) continue;
-                const int start = piece->slice[s].column_start;
-                const int width = piece->slice[s].column_end - start;
-                if (from >= width) continue;
-                const int64_t first = chunk->first + rows * BLOCK;
-                const int left = chunk->count - rows * BLOCK;
-                expand(deltas->h + first * hs + piece->slice[s].rank_start, hs,
-                       piece->slice[s].up + from, width, y + first * ys + start + from, ys,
-                       left < BLOCK ? left : BLOCK,
-                       piece->slice[s].rank_end - piece->slice[s].rank_start,
-                       width - from < COLUMNS ? width - from : COLUMNS);
-            }
-        }
-    }
+    for (int c = 0; c < deltas->count; c++)
+        for (int row = 0; row < deltas->most_rows; row += BLOCK)
+            for (int rank = 0; rank < deltas->most_rank; rank += RANKS)
+                shrink_block(x, xs, deltas, site, p, c, row, rank, BLOCK, RANKS);
+}
+
+static void expand_all(float *y, int64_t ys, const Deltas *deltas, int site, int p, int n) {
+#pragma omp for collapse(4) schedule(dynamic, 4)
+    for (int c = 0; c < deltas->count; c++)
+        for (int row = 0; row < deltas->most_rows; row += BLOCK)
+            for (int s = 0; s < MOST_SLICES; s++)
+                for (int column = 0; column < n; column += COLUMNS)
+                    expand_block(y, ys, deltas, site, p, c, s, row, column, BLOCK, COLUMNS);
+}
+
+/* Of the chunks of one thread. */
+static void shrink_own(const float *x, int64_t xs, const Deltas *deltas, int site, int p, int c,
+                       int end) {
+    for (; c < end; c++) shrink_block(x, xs, deltas, site, p, c, 0, 0, INT32_MAX, INT32_MAX);
+}
+
+static void expand_own(float *y, int64_t ys, const Deltas *deltas, int site, int p, int c, int end,
+                       int n) {
+    for (; c < end; c++)
+        for (int s = 0; s < MOST_SLICES; s++)
+            for (int column = 0; column < n; column += COLUMNS)
+                expand_block(y, ys, deltas, site, p, c, s, 0, column, INT32_MAX, COLUMNS);
 }
 
 /* The same for some rows and columns while they are in the cache, if there is one piece; without
@@ -181,22 +193,43 @@ static void expand_here(float *y, int64_t ys, const Deltas *deltas, int site, in
     }
 }
 
-/* The first pieces of every chunk at a site, as regions of memory. Returns their lines in all. */
-static int64_t regions_of(const Deltas *deltas, int site, const float **regions, int64_t *lines) {
-    int64_t sum = 0;
+/* Chunks of one thread, and what it will read of their first pieces: every A, then every B. */
+typedef struct {
+    int first, end;
+    const float *regions[2 * MOST_AHEAD];
+    int64_t lines[2 * MOST_AHEAD], sum;
+} Share;
+
+/* One share for each of so many threads, alike in memory; neighbours stay together. */
+static void share_of(const Deltas *deltas, int site, int who, int threads, Share *share) {
+    int64_t down[MOST_AHEAD], up[MOST_AHEAD], sum = 0, before = 0;
     for (int c = 0; c < deltas->count; c++) {
         const Site *at = deltas->chunks[c].sites + site;
         const Piece *piece = at->pieces;
-        int64_t size = 0;
-        if (at->count > 0) { /* B lies behind A: see packing.py */
-            size = (int64_t)piece->rank * piece->inputs;
-            for (int s = 0; s < piece->slices; s++)
-                size += (int64_t)(piece->slice[s].rank_end - piece->slice[s].rank_start) *
-                    (piece->slice[s].column_end - piece->slice[s].column_start);
-        }
-        regions[c] = at->count > 0 ? piece->down : 0;
-        lines[c] = (size + LINE - 1) / LINE;
-        sum += lines[c];
+        down[c] = up[c] = 0;
+        if (at->count == 0) continue;
+        down[c] = ((int64_t)piece->rank * piece->inputs + LINE - 1) / LINE;
+        for (int s = 0; s < piece->slices; s++) /* they lie behind each other: see packing.py */
+            up[c] += (int64_t)(piece->slice[s].rank_end - piece->slice[s].rank_start) *
+                (piece->slice[s].column_end - piece->slice[s].column_start) / LINE;
+        sum += down[c] + up[c];
     }
-    return sum;
+    share->first = share->end = 0;
+    for (int c = 0; c < deltas->count; c++) {
+        const int64_t all = down[c] + up[c], owner = (2 * before + all) * threads / (2 * sum + 1);
+        if (owner < who) share->first = c + 1;
+        if (owner <= who) share->end = c + 1;
+        before += all;
+    }
+    const int count = share->end - share->first;
+    share->sum = 0;
+    for (int i = 0; i < count; i++) {
+        const int c = share->first + i;
+        const Piece *piece = deltas->chunks[c].sites[site].pieces;
+        share->regions[i] = down[c] ? piece->down : 0;
+        share->lines[i] = down[c];
+        share->regions[count + i] = up[c] ? piece->slice[0].up : 0;
+        share->lines[count + i] = up[c];
+        share->sum += down[c] + up[c];
+    }
 }

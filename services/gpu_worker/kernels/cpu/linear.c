@@ -4,12 +4,13 @@
  * References of the same meaning: ../reference.py. Called through linear.py.
  */
 
+#include <omp.h>
+
 #include "deltas.h"
 
 enum {
     DEPTH = 256,  /* of a sum before it is added up: short sums round less, and stay in cache */
     HEIGHT = 96,  /* rows whose inputs stay in the second-level cache */
-    MOST_AHEAD = 256,
 };
 
 /* w: [n, k]; packed: panels of 16 columns, [ceil(n / 16), k, 16], the last filled up with zeros. */
@@ -38,14 +39,49 @@ static void panel_of(const float *x, int64_t xs, const float *b, const float *bi
             y[i * ys + j] = own[i * PANEL + j] + (bias ? bias[j] : 0.0f);
 }
 
+/* With many adapters on few rows. Adapters are all memory then: each thread has chunks of its own,
+ * fetches them beneath its panels, and multiplies with an A as soon as that is there. */
+static void few_rows(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
+                     int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
+    const int panels = (n + PANEL - 1) / PANEL;
+#pragma omp parallel
+    {
+        const int threads = omp_get_num_threads();
+        Share share;
+        share_of(deltas, site, omp_get_thread_num(), threads, &share);
+        int turns = 0, next = share.first;
+        int64_t fetched = 0, needed = share.lines[0];
+#pragma omp for schedule(dynamic, 4) nowait
+        for (int p = 0; p < panels; p++) {
+            const int at = p * PANEL, done = ++turns * threads;
+            const int64_t upto = done < panels ? share.sum * done / panels : share.sum;
+            Ahead ahead = {share.regions, share.lines, fetched, upto - fetched};
+            fetched = upto;
+            panel_of(x, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias, y + at, ys, m,
+                     n - at < PANEL ? n - at : PANEL, k, &ahead);
+            for (; next < share.end && needed <= fetched; next++) {
+                shrink_own(x, xs, deltas, site, 0, next, next + 1);
+                needed += share.lines[next + 1 - share.first];
+            }
+        }
+        shrink_own(x, xs, deltas, site, 0, next, share.end);
+#pragma omp barrier
+        for (int p = 0; p < deltas->most_pieces; p++) {
+            if (p > 0) shrink_own(x, xs, deltas, site, p, share.first, share.end);
+            expand_own(y, ys, deltas, site, p, share.first, share.end, n);
+        }
+    }
+}
+
 /* y[m, n] = x[m, k] w^T + bias, and for the rows of every chunk + (x A^T) B at this site. */
 void lorikeet_linear(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
                      int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
     const int panels = (n + PANEL - 1) / PANEL, heights = (m + HEIGHT - 1) / HEIGHT;
-    const float *regions[MOST_AHEAD];
-    int64_t lines[MOST_AHEAD], wanted = 0;
-    if (deltas && heights == 1 && deltas->count <= MOST_AHEAD)
-        wanted = regions_of(deltas, site, regions, lines);
+    if (deltas && heights == 1 && deltas->count <= MOST_AHEAD &&
+        deltas->count >= 2 * omp_get_max_threads()) {
+        few_rows(x, xs, packed, bias, y, ys, m, n, k, deltas, site);
+        return;
+    }
     /* Of many rows y does not stay in the cache: what adapters add goes to it while it is there. */
     const int at_once = deltas && heights > 1 && deltas->most_pieces == 1;
 #pragma omp parallel
@@ -57,11 +93,9 @@ void lorikeet_linear(const float *x, int64_t xs, const float *packed, const floa
                 const int row = block * HEIGHT, at = p * PANEL;
                 const int rows = m - row < HEIGHT ? m - row : HEIGHT;
                 const int columns = n - at < PANEL ? n - at : PANEL;
-                const int64_t first = wanted * p / panels;
-                Ahead ahead = {regions, lines, first, wanted * (p + 1) / panels - first};
                 if (at_once) expand_here(0, ys, deltas, site, row, rows, at, columns);
                 panel_of(x + row * xs, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias,
-                         y + row * ys + at, ys, rows, columns, k, &ahead);
+                         y + row * ys + at, ys, rows, columns, k, 0);
                 if (at_once) expand_here(y, ys, deltas, site, row, rows, at, columns);
             }
         }
