@@ -14,7 +14,7 @@ from services.core.types import RequestId, TokenPiece
 from services.gateway.gateway import Job, Placement
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
-from services.runtime.status import from_rpc_error, from_status
+from services.runtime.status import from_status
 
 
 class WorkerClient:
@@ -48,8 +48,8 @@ class WorkerClient:
 
 
 class _Line:
-    """One call. A step's tokens come as one message; to send each request its own would cost the
-    worker's process more than the step's other bookkeeping.
+    """One call. Failures of requests come as pieces; when the call itself fails, for whatever
+    reason, all that is on it was lost with the worker.
     """
 
     def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
@@ -61,8 +61,8 @@ class _Line:
 
     async def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]:
         deadline = asyncio.get_running_loop().time() + seconds
-        stream = self._streams[job.request_id] = asyncio.Queue()
         self._commands.put_nowait(pb.RunRequest(start=_start(job)))
+        stream = self._streams[job.request_id] = asyncio.Queue()
         ended = False
         try:
             while not ended:
@@ -86,7 +86,7 @@ class _Line:
 
     async def _read(self) -> None:
         """Hand out what comes, until the call ends; then say so to all who still wait."""
-        why: ServingError = Unavailable("the worker ended the call")
+        why = "the worker ended the call"
         try:
             async for response in self._call:
                 for piece in response.pieces:
@@ -94,11 +94,11 @@ class _Line:
                     if stream is not None:  # cancelled while it was under way
                         stream.put_nowait(_outcome(piece))
         except grpc.aio.AioRpcError as error:
-            why = from_rpc_error(error)
+            why = f"the call to the worker broke: {error.code().name} {error.details()}"
         finally:
             self.has_ended = True
             for stream in self._streams.values():
-                stream.put_nowait(why)
+                stream.put_nowait(Unavailable(why))
 
 
 def _start(job: Job) -> pb.Start:

@@ -65,7 +65,9 @@ class Start(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names it in this call and in logs."""
+    """Names it in this call and in logs. Two that run under one name end the call
+    (INVALID_ARGUMENT).
+    """
     base_fingerprint: _builtins.str
     """Fingerprint of the base model that the tokens are for; must be the worker's."""
     adapter_digest: _builtins.str

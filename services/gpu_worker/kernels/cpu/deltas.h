@@ -200,18 +200,23 @@ typedef struct {
     int64_t lines[2 * MOST_AHEAD], sum;
 } Share;
 
+/* Lines of the memory of a chunk's first piece: of its A, and of its B, which lie behind each other
+ * (see packing.py). */
+static void lines_of(const Site *at, int64_t *down, int64_t *up) {
+    const Piece *piece = at->pieces;
+    *down = *up = 0;
+    if (at->count == 0) return;
+    *down = ((int64_t)piece->rank * piece->inputs + LINE - 1) / LINE;
+    for (int s = 0; s < piece->slices; s++)
+        *up += (int64_t)(piece->slice[s].rank_end - piece->slice[s].rank_start) *
+            (piece->slice[s].column_end - piece->slice[s].column_start) / LINE;
+}
+
 /* One share for each of so many threads, alike in memory; neighbours stay together. */
 static void share_of(const Deltas *deltas, int site, int who, int threads, Share *share) {
     int64_t down[MOST_AHEAD], up[MOST_AHEAD], sum = 0, before = 0;
     for (int c = 0; c < deltas->count; c++) {
-        const Site *at = deltas->chunks[c].sites + site;
-        const Piece *piece = at->pieces;
-        down[c] = up[c] = 0;
-        if (at->count == 0) continue;
-        down[c] = ((int64_t)piece->rank * piece->inputs + LINE - 1) / LINE;
-        for (int s = 0; s < piece->slices; s++) /* they lie behind each other: see packing.py */
-            up[c] += (int64_t)(piece->slice[s].rank_end - piece->slice[s].rank_start) *
-                (piece->slice[s].column_end - piece->slice[s].column_start) / LINE;
+        lines_of(deltas->chunks[c].sites + site, down + c, up + c);
         sum += down[c] + up[c];
     }
     share->first = share->end = 0;

@@ -3,6 +3,7 @@
 #include <stdint.h>
 
 #include "vector.h"
+
 enum {
     PANEL = 16,  /* columns of a tile: two vectors */
     ROWS = 6,    /* rows of a tile: with two vectors each, twelve accumulators */
