@@ -7,7 +7,6 @@ and the median of its ratios counts.
 
 import argparse
 import asyncio
-import os
 import statistics
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -16,19 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.engines import engine_request
+from bench.engines import engine_request, settled_thread
 from bench.results import save
 from bench.streams import Timings, follow, percentile
-from bench.workload import OUTPUT_TOKENS, Arrival, drawn, prompt, random_adapters
+from bench.workload import OUTPUT_TOKENS, Arrival, Folder, drawn, prompt
 from services.cli.suite import embedded_model
 from services.core.errors import ServingError
 from services.core.types import Digest
 from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.host_cache import HostCache
-from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
+from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
+from services.gpu_worker.model.fetching import Fetcher
 from services.gpu_worker.model.loading import LoadedModel, load_model
-from services.gpu_worker.model.threads import engine_thread, side_threads
+from services.gpu_worker.model.threads import side_threads
 from services.gpu_worker.worker import Worker
 
 GIBIBYTE = 1 << 30
@@ -46,44 +46,28 @@ class Claim:
     target: str
 
 
-class Files:
-    """An AdapterSource: canonical files in a folder."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all parts measure with."""
 
-    def __init__(self, model: LoadedModel, folder: Path, count: int) -> None:
-        self._reader = AdapterReader(model, page_tokens=Limits().page_tokens)
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        listing = folder / f"{model.card.fingerprint[:12]}-{count}.txt"
-        if not listing.exists():
-            digests = []
-            for adapter in random_adapters(model.card, count):
-                (folder / adapter.digest).write_bytes(adapter.data)
-                digests.append(adapter.digest)
-            listing.write_text("\n".join(digests))
-        self.digests = [Digest(line) for line in listing.read_text().split()]
-
-    async def fetch(self, digest: Digest) -> AdapterWeights:
-        return await asyncio.to_thread(self._read, digest)
-
-    def _read(self, digest: Digest) -> AdapterWeights:
-        return self._reader.read((self._folder / digest).read_bytes(), digest)
+    model: LoadedModel
+    digests: Sequence[Digest]
+    adapters: Fetcher
 
 
 @asynccontextmanager
-async def working(
-    model: LoadedModel, files: Files, *, pool_bytes: int, host_bytes: int
-) -> AsyncIterator[Worker]:
-    thread = engine_thread(os.cpu_count() or 1)
+async def working(setting: Setting, *, pool_bytes: int, host_bytes: int) -> AsyncIterator[Worker]:
+    thread = settled_thread()
     build = partial(
         build_engine,
-        model,
+        setting.model,
         memory_bytes=pool_bytes,
         limits=Limits(max_sequences=64),
         keeps_prefixes=False,
     )
     engine = thread.submit(build).result()
     asyncio.get_running_loop().set_default_executor(side_threads())
-    worker = Worker(engine, files, HostCache(host_bytes), thread)
+    worker = Worker(engine, setting.adapters, HostCache(host_bytes), thread)
     task = asyncio.create_task(worker.run())
     try:
         yield worker
@@ -106,22 +90,22 @@ def asking(worker: Worker, digests: Sequence[Digest]) -> Callable[..., AsyncIter
     return ask
 
 
-async def rate(worker: Worker, files: Files, adapters: int, requests: int) -> float:
-    arrivals = drawn(requests, adapters)
-    timings = await follow(asking(worker, files.digests), arrivals, at_once=STREAMS)
+async def rate(worker: Worker, digests: Sequence[Digest], arrivals: list[Arrival]) -> float:
+    timings = await follow(asking(worker, digests), arrivals, at_once=STREAMS)
     return timings.run(arrivals).tokens_per_second
 
 
-async def many(model: LoadedModel, files: Files, asked: argparse.Namespace) -> list[Claim]:
-    """32 streams: adapters drawn from 5, from 8 and from all."""
-    whole = len(files.digests)
+async def many(setting: Setting, asked: argparse.Namespace) -> list[Claim]:
+    """32 streams: adapters drawn from 5, from 8 and from all, others in every repeat."""
+    whole = len(setting.digests)
     rates: dict[int, list[float]] = {5: [], 8: [], whole: []}
     async with working(
-        model, files, pool_bytes=int(asked.pool * GIBIBYTE), host_bytes=int(asked.host * GIBIBYTE)
+        setting, pool_bytes=int(asked.pool * GIBIBYTE), host_bytes=int(asked.host * GIBIBYTE)
     ) as worker:
         for repeat in range(asked.repeats + 1):
             for count, found in rates.items():
-                measured = await rate(worker, files, count, asked.requests)
+                arrivals = drawn(asked.requests, count, seed=repeat)
+                measured = await rate(worker, setting.digests, arrivals)
                 if repeat:
                     found.append(measured)
                 print(f"  {count} adapters: {measured:.1f} tokens/s", flush=True)
@@ -131,20 +115,19 @@ async def many(model: LoadedModel, files: Files, asked: argparse.Namespace) -> l
     ]
 
 
-async def oversubscribed(
-    model: LoadedModel, files: Files, asked: argparse.Namespace
-) -> list[Claim]:
+async def oversubscribed(setting: Setting, asked: argparse.Namespace) -> list[Claim]:
     """Time to first token with as many adapters as fit, and with twice as many, at half load."""
     resident = 16
-    image = statistics.mean([(await files.fetch(d)).size_bytes for d in files.digests[:6]])
+    fetched = [await setting.adapters.fetch(digest) for digest in setting.digests[:6]]
+    image = statistics.mean([weights.size_bytes for weights in fetched])
     pool = int(image * resident + GIBIBYTE / 8)
     firsts: dict[int, list[float]] = {resident: [], 2 * resident: []}
     for repeat in range(asked.repeats + 1):
         for count, found in firsts.items():
             async with working(
-                model, files, pool_bytes=pool, host_bytes=int(asked.host * GIBIBYTE)
+                setting, pool_bytes=pool, host_bytes=int(asked.host * GIBIBYTE)
             ) as worker:
-                ask = asking(worker, files.digests)
+                ask = asking(worker, setting.digests)
                 await follow(ask, drawn(2 * count, count, seed=1), at_once=8)  # warm
                 arrivals = [
                     Arrival(i / asked.rate, a.prompt, a.output_tokens, a.adapter)
@@ -160,18 +143,18 @@ async def oversubscribed(
     return [_claim("first token, 2x over-subscribed against in cache", twice, once, "<= 2")]
 
 
-async def interference(model: LoadedModel, files: Files, asked: argparse.Namespace) -> list[Claim]:
+async def interference(setting: Setting, asked: argparse.Namespace) -> list[Claim]:
     """p99 between tokens of 16 streams, beside short requests for cold adapters or for warm."""
     p99: dict[str, list[float]] = {"cold": [], "warm": []}
-    unseen = iter(range(20, len(files.digests)))
-    async with working(model, files, pool_bytes=int(asked.pool * GIBIBYTE), host_bytes=1) as worker:
-        ask = asking(worker, files.digests)
+    unseen = iter(range(8, len(setting.digests)))
+    async with working(setting, pool_bytes=int(asked.pool * GIBIBYTE), host_bytes=1) as worker:
+        ask = asking(worker, setting.digests)
         for repeat in range(asked.repeats + 1):
             for kind, found in p99.items():
-                streams = [Arrival(0.0, prompt(i), 4 * OUTPUT_TOKENS, i % 8) for i in range(16)]
+                streams = [Arrival(0.0, prompt(i), 8 * OUTPUT_TOKENS, i % 8) for i in range(16)]
                 others = [
                     Arrival(0.5 + i, prompt(i, 8), 1, next(unseen) if kind == "cold" else i % 8)
-                    for i in range(8)
+                    for i in range(12)
                 ]
                 measured = await _beside(ask, streams, others)
                 if repeat:
@@ -216,18 +199,26 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2, help="requests a second, over-subscribed")
     parser.add_argument("--parts", default=",".join(PARTS), help="a list")
     asked = parser.parse_args()
-    with engine_thread(os.cpu_count() or 1) as thread:  # whose helpers end with it
+    with settled_thread() as thread:  # whose helpers end with it
         model = thread.submit(load_model, embedded_model()).result()
-    files = Files(model, asked.folder, asked.adapters)
+    asyncio.run(_measure(model, asked))
+
+
+async def _measure(model: LoadedModel, asked: argparse.Namespace) -> None:
+    folder = Folder(asked.folder)
+    digests = folder.filled(model.card, asked.adapters)
+    reader = AdapterReader(model, page_tokens=Limits().page_tokens)
+    setting = Setting(model, digests, Fetcher(folder, reader))
     for name in asked.parts.split(","):
         print(name)
-        claims = asyncio.run(PARTS[name](model, files, asked))
+        claims = await PARTS[name](setting, asked)
         for claim in claims:
             print(
                 f"{claim.claim}: {claim.this:.3g} against {claim.that:.3g}, "
                 f"x{claim.value:.2f} (wanted {claim.target})"
             )
         save(f"adapters_{name}", {"claims": [asdict(claim) for claim in claims]})
+    await setting.adapters.close()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from bench.streams import Run, Timings
 from bench.workload import Arrival
@@ -14,8 +15,16 @@ from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.model.runner import TorchRunner
+from services.gpu_worker.model.threads import engine_thread, keep_apart
 
 GIBIBYTE = 1 << 30
+
+
+def settled_thread(helpers: int = 0) -> ThreadPoolExecutor:
+    """An engine's thread as a worker on a CPU has it."""
+    thread = engine_thread(helpers)
+    thread.submit(keep_apart).result()
+    return thread
 
 
 def drive(engine: Engine, arrivals: Sequence[Arrival], digests: Sequence[Digest]) -> Run:

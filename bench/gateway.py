@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import grpc
-import torch
 
-from bench.engines import drive, prepare
+from bench.engines import drive, prepare, settled_thread
 from bench.results import save
 from bench.streams import follow
 from bench.workload import Arrival, saturated
@@ -73,9 +72,9 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
-    model = load_model(embedded_model())
-    engine, _ = prepare(model, [])
+    thread = settled_thread()
+    model = thread.submit(load_model, embedded_model()).result()
+    engine, _ = thread.submit(prepare, model, []).result()
     arrivals = saturated(asked.streams, 0)
     os.environ["GPU_WORKER_PREFIX_CACHE"] = "false"  # the same prompts come again and again
     alone: list[float] = []
@@ -86,7 +85,7 @@ def main() -> None:
             profile = suite.start(lambda step: print(step, flush=True))
             key = new_key(profile.server, profile.operator_token)
             for repeat in range(asked.repeats + 1):
-                ours = drive(engine, arrivals, []).tokens_per_second
+                ours = thread.submit(drive, engine, arrivals, []).result().tokens_per_second
                 through = asyncio.run(
                     through_gateway(profile.server, key, model.card.name, arrivals)
                 )

@@ -4,7 +4,6 @@ Every kernel is timed beside torch's own product or beside the memory it has to 
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from bench.engines import engine_request, prepare
+from bench.engines import engine_request, prepare, settled_thread
 from bench.results import save
 from bench.workload import Arrival, prompt, random_adapters, saturated
 from services.cli.suite import embedded_model
@@ -140,18 +139,22 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__, prog="python -m bench.kernels").parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+def _measure() -> list[Row]:
     model = load_model(embedded_model())
     speed = bandwidth()
-    rows = [
+    return [
         Row("copy bandwidth, read and written", speed / 1e9, "GB/s"),
         single_stream(model, speed),
         accounting(model),
         attention(speed),
         *products(),
     ]
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, prog="python -m bench.kernels").parse_args()
+    with settled_thread() as thread:
+        rows = thread.submit(_measure).result()
     for row in rows:
         print(f"{row.measured:58} {row.value:8.3g} {row.unit:8} {row.target}")
     save("kernels", {"rows": [asdict(row) for row in rows]})

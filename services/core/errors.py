@@ -19,6 +19,7 @@ ServingError
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ class InvalidRequest(ServingError):
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
         self.violations = tuple(violations)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.violations,)
 
     @classmethod
     def of(cls, field: str, description: str) -> "InvalidRequest":
@@ -89,6 +93,10 @@ class OffsetMismatch(ServingError):
     def __init__(self, committed_bytes: int, offset: int) -> None:
         super().__init__(f"the next chunk starts at {committed_bytes}, not at {offset}")
         self.committed_bytes = committed_bytes
+        self.offset = offset
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.committed_bytes, self.offset)
 
 
 class CorruptData(ServingError):

@@ -1,21 +1,20 @@
 """Runs a GPU worker."""
 
 import asyncio
-import os
-import sys
 
 import structlog
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.types import WorkerId
-from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
+from services.gpu_worker.clients import SchedulerClient, StoreClient, StoreDownloads, identity_of
 from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.kernels.choice import open_device
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
+from services.gpu_worker.model.fetching import Fetcher
 from services.gpu_worker.model.loading import LoadedModel, load_model
-from services.gpu_worker.model.threads import engine_thread, side_threads
+from services.gpu_worker.model.threads import engine_thread, keep_apart, side_threads
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.settings import GpuWorkerSettings
 from services.gpu_worker.worker import Worker
@@ -34,18 +33,20 @@ MEBIBYTE = 1024 * 1024
 async def main() -> None:
     settings = load(GpuWorkerSettings)
     telemetry.setup("gpu_worker", log_format=settings.log_format, level=settings.log_level)
-    thread = engine_thread(settings.threads or os.cpu_count() or 1)
-    # That thread asks for the interpreter's lock again after every product of a step.
-    sys.setswitchinterval(0.0005)
+    thread = engine_thread(settings.threads)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(side_threads())
     model, engine = await loop.run_in_executor(thread, _build, settings)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     scheduler_channel = open_channel(settings.scheduler_address)
-    reader = AdapterReader(model, page_tokens=settings.limits.page_tokens)
-    store = StoreClient(store_channel, token, model.card, reader)
-    worker = Worker(engine, store, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
+    adapters = Fetcher(
+        StoreDownloads(settings.store_address, token),
+        AdapterReader(model, page_tokens=settings.limits.page_tokens),
+    )
+    await adapters.start()
+    store = StoreClient(store_channel, token, model.card)
+    worker = Worker(engine, adapters, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
     address = settings.advertise_address or settings.address
     scheduler = SchedulerClient(
         scheduler_channel,
@@ -66,12 +67,14 @@ async def main() -> None:
     rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
     await store.register()
     await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
-    await asyncio.gather(store_channel.close(), scheduler_channel.close())
+    await asyncio.gather(adapters.close(), store_channel.close(), scheduler_channel.close())
 
 
 def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:
     """In the engine's thread, so that no other has helpers."""
     device = open_device(settings.device, settings.dtype)
+    if device.place.type == "cpu":
+        keep_apart()
     model = load_model(settings.model_path, name=settings.model_name or None, device=device)
     log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
     engine = build_engine(

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import cache
 
 import grpc
 import structlog
@@ -12,9 +14,8 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from services.core.base_model import BaseModel
 from services.core.types import Digest, WorkerId, WorkerReport
-from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.runtime import wire
-from services.runtime.client import bearer
+from services.runtime.client import CHANNEL_OPTIONS, bearer
 from services.runtime.status import from_rpc_error
 
 log = structlog.get_logger()
@@ -25,13 +26,10 @@ REATTACH_SECONDS = 0.5
 
 
 class StoreClient:
-    def __init__(
-        self, channel: grpc.aio.Channel, token: str, card: BaseModel, reader: AdapterReader
-    ) -> None:
+    def __init__(self, channel: grpc.aio.Channel, token: str, card: BaseModel) -> None:
         self._stub = store_rpc.AdapterStoreServiceStub(channel)
         self._metadata = bearer(token)
         self._card = card
-        self._reader = reader
 
     async def register(self) -> None:
         """Make this worker's base model known; waits for a store that is still starting."""
@@ -45,19 +43,31 @@ class StoreClient:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
-    async def fetch(self, digest: Digest) -> AdapterWeights:
-        """Download, verify and parse an adapter version."""
+
+@dataclass(frozen=True, slots=True)
+class StoreDownloads:
+    """A fetch_process.Source: versions as the store holds them."""
+
+    address: str
+    token: str
+
+    def download(self, digest: Digest) -> bytes:
         data = bytearray()
         try:
-            async for part in self._stub.Download(
+            for part in _store(self.address).Download(
                 store_pb.DownloadRequest(digest=digest),
-                metadata=self._metadata,
+                metadata=bearer(self.token),
                 timeout=DOWNLOAD_SECONDS,
             ):
                 data += part.data
-        except grpc.aio.AioRpcError as error:
+        except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-        return await asyncio.to_thread(self._reader.read, bytes(data), digest)
+        return bytes(data)
+
+
+@cache
+def _store(address: str) -> store_rpc.AdapterStoreServiceStub:
+    return store_rpc.AdapterStoreServiceStub(grpc.insecure_channel(address, CHANNEL_OPTIONS))
 
 
 class SchedulerClient:

@@ -75,7 +75,7 @@ def to_status(error: ServingError) -> status_pb2.Status:
     )
 
 
-def from_rpc_error(failure: grpc.aio.AioRpcError) -> ServingError:
+def from_rpc_error(failure: grpc.RpcError) -> ServingError:
     """What a peer of the suite said, as the domain error that it raised there."""
     status = rpc_status.from_call(cast(grpc.Call, failure))
     text = failure.details() or failure.code().name

@@ -36,6 +36,13 @@ MUTATIONS = {
         ".T",
         "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
     ),
+    "bytes that are not the digest's are loaded": Mutation(
+        "gpu_worker/model/adapters.py",
+        "if hashlib.sha256(data).hexdigest() != digest:",
+        "if False:",
+        "tests/unit/gpu_worker/test_worker.py::"
+        "test_an_adapter_that_does_not_come_fails_only_those_who_need_it",
+    ),
     "a window is ignored": Mutation(
         "gpu_worker/kernels/cpu/attention.py",
         "starts=torch.tensor([max(0, end - (window or end)) for end in ends], dtype=torch.int32),",

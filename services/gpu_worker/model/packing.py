@@ -1,6 +1,6 @@
 """Adapters laid out in pages: every module takes what its true rank needs, no more."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,11 +68,17 @@ class Packing:
 
 
 def pack(
-    sites: Mapping[str, Factors], widths: Mapping[str, int], *, layers: int, elements: int
+    sites: Mapping[str, Factors],
+    widths: Mapping[str, int],
+    *,
+    layers: int,
+    elements: int,
+    allocate: Callable[[int, int], Tensor] = torch.zeros,
 ) -> Packing:
     """`sites` and output `widths` by site name ("0.q"). Raises ResourceExhausted.
 
-    First fit over the pages begun so far; a block that no page can hold is cut by ranks.
+    First fit over the pages begun so far; a block that no page can hold is cut by ranks. The image
+    is `allocate(pages, elements)`, zeros.
     """
     free: list[int] = []
     placed: list[_Placed] = []
@@ -89,7 +95,7 @@ def pack(
                 placed.append(_Placed(number, page, elements - free[page], parts))
                 contents.append(modules_of_block)
                 free[page] -= size
-    image = torch.zeros(len(free), elements)
+    image = allocate(len(free), elements)
     for block, factors in zip(placed, contents, strict=True):
         view = _view(image[block.page][block.offset :], block.parts)
         torch.cat([module.a for module in factors], out=view.down)

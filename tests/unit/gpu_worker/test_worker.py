@@ -1,6 +1,8 @@
 """The loop around the engine: streams, cancellation, adapters that arrive or do not."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,12 @@ from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.loading import LoadedModel, load_model
-from services.gpu_worker.model.threads import engine_thread, side_threads
+from services.gpu_worker.model.threads import (
+    engine_thread,
+    keep_apart,
+    processors,
+    side_threads,
+)
 from services.gpu_worker.session import Session
 from services.gpu_worker.worker import Worker
 from tests.engines import TestBench, digest_of, greedy
@@ -242,3 +249,23 @@ def test_every_thread_keeps_the_helpers_it_was_given() -> None:
         engine.submit(int).result()
         assert side.submit(torch.get_num_threads).result() == 1
         assert engine.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no processors of their own")
+def test_a_team_that_has_all_processors_is_kept_apart() -> None:
+    def affinities() -> list[set[int]]:
+        return [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+
+    usable = processors()
+    with engine_thread() as engine:
+        engine.submit(keep_apart).result()
+        alone = [affinity for affinity in affinities() if len(affinity) == 1]
+        assert sorted(min(affinity) for affinity in alone) == usable or len(usable) == 1
+    assert os.sched_getaffinity(0) == set(usable), "only the team is kept to its places"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no processors of their own")
+def test_a_team_that_is_smaller_goes_where_there_is_room() -> None:
+    with engine_thread(len(processors()) + 1) as engine:
+        engine.submit(keep_apart).result()
+        assert engine.submit(os.sched_getaffinity, 0).result() == set(processors())
