@@ -40,8 +40,7 @@ MUTATIONS = {
         "gpu_worker/model/adapters.py",
         "if hashlib.sha256(data).hexdigest() != digest:",
         "if False:",
-        "tests/unit/gpu_worker/test_worker.py::"
-        "test_an_adapter_that_does_not_come_fails_only_those_who_need_it",
+        "tests/unit/gpu_worker/test_fetching.py::test_a_file_that_cannot_be_read_fails_alone",
     ),
     "a window is ignored": Mutation(
         "gpu_worker/kernels/cpu/attention.py",

@@ -88,7 +88,10 @@ async def test_a_file_that_cannot_be_read_fails_alone(
     fetcher: Fetcher, reader: AdapterReader, folder: Folder, digests: list[Digest]
 ) -> None:
     whole = (folder.path / digests[0]).read_bytes()
-    (folder.path / digests[0]).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    damaged = whole[:-1] + bytes([whole[-1] ^ 1])
+    with pytest.raises(CorruptData):
+        reader.read(damaged, digests[0])
+    (folder.path / digests[0]).write_bytes(damaged)
     with pytest.raises(CorruptData):
         await fetcher.fetch(digests[0])
     for nonsense in [b"", b"{}", b"\xff" * 100]:
