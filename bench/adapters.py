@@ -96,22 +96,31 @@ async def rate(worker: Worker, digests: Sequence[Digest], arrivals: list[Arrival
 
 
 async def many(setting: Setting, asked: argparse.Namespace) -> list[Claim]:
-    """32 streams: adapters drawn from 5, from 8 and from all, others in every repeat."""
+    """32 streams: adapters drawn from 5, from 8 and from all: the same ones in every repeat, which
+    are in memory by then as S-LoRA's always are, or others, most of which are not.
+    """
     whole = len(setting.digests)
-    rates: dict[int, list[float]] = {5: [], 8: [], whole: []}
+    draws: dict[str, tuple[int, int]] = {
+        "5": (5, 0),
+        "8": (8, 0),
+        f"{whole}, drawn before": (whole, 0),
+        f"{whole}, others": (whole, 1),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in draws}
     async with working(
         setting, pool_bytes=int(asked.pool * GIBIBYTE), host_bytes=int(asked.host * GIBIBYTE)
     ) as worker:
         for repeat in range(asked.repeats + 1):
-            for count, found in rates.items():
-                arrivals = drawn(asked.requests, count, seed=repeat)
+            for name, (count, others) in draws.items():
+                arrivals = drawn(asked.requests, count, seed=others * (1 + repeat))
                 measured = await rate(worker, setting.digests, arrivals)
                 if repeat:
-                    found.append(measured)
-                print(f"  {count} adapters: {measured:.1f} tokens/s", flush=True)
+                    rates[name].append(measured)
+                print(f"  {name} adapters: {measured:.1f} tokens/s", flush=True)
     return [
-        _claim(f"{whole} registered against 8 resident", rates[whole], rates[8], ">= 0.85"),
-        _claim(f"{whole} registered against 5", rates[whole], rates[5], ">= 0.95"),
+        _claim(f"{name} against {count}", rates[name], rates[count], target)
+        for name in list(draws)[2:]
+        for count, target in (("8", ">= 0.85"), ("5", ">= 0.95"))
     ]
 
 
