@@ -33,5 +33,6 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     prefix_cache: bool = True
     """Whether the keys and values of a tenant's earlier requests are used again."""
     threads: NonNegativeInt = 0
-    """CPU threads; 0 means one per core."""
+    """CPU threads; 0 means one for each processor that the process may use. If they are as many,
+    and the device is a CPU, each keeps to a processor."""
     limits: Limits = Limits()

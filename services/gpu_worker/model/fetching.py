@@ -1,8 +1,7 @@
-"""Adapters made ready beside the steps, by a process that only takes what processor is left."""
+"""Adapters made ready beside the steps, in processes of their own."""
 
 import asyncio
 import contextlib
-import math
 import os
 import pickle
 import socket
@@ -68,7 +67,7 @@ class Fetcher:
         found = None
         if not self.yielding.is_busy:
             found = await self.yielding.fetch(digest, self._patience)
-        return found or await self.prompt.fetch(digest, math.inf)
+        return found or await self.prompt.fetch(digest)
 
     def _here(self, digest: Digest) -> AdapterWeights:
         return self._reader.read(self._source.download(digest), digest)
@@ -100,17 +99,18 @@ class Service:
                 _take_a_step_back(self._child.process_id, gives_way=self._gives_way)
             return self._child
 
-    async def fetch(self, digest: Digest, patience_seconds: float) -> Packing | None:
-        """None if it broke or was starved."""
+    async def fetch(self, digest: Digest, patience_seconds: float | None = None) -> Packing | None:
+        """None if it broke, could not start or was starved."""
         async with self._asked:
-            child = await self.start()
+            child = None
             try:
+                child = await self.start()
                 return await child.fetch(digest, patience_seconds)
             except TimeoutError:
                 log.info("fetch_starved", digest=digest)
             except OSError as error:
                 log.warning("fetch_broke", digest=digest, why=str(error))
-                if self._child is child:
+                if child is not None and self._child is child:
                     await self.close()
         return None
 
@@ -139,14 +139,18 @@ class _Child:
     @classmethod
     async def start(cls, source: Source, unpacker: Unpacker) -> "_Child":
         line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.gpu_worker.model.fetch_process",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-            )
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "services.gpu_worker.model.fetch_process",
+                    str(theirs.fileno()),
+                    pass_fds=[theirs.fileno()],
+                )
+        except BaseException:
+            line.close()
+            raise
         line.setblocking(False)
         line.send(pickle.dumps((source, unpacker)))
         return cls(process, line)
@@ -155,17 +159,15 @@ class _Child:
     def is_busy(self) -> bool:
         return bool(self._waiting)
 
-    async def fetch(self, digest: Digest, patience_seconds: float) -> Packing:
+    async def fetch(self, digest: Digest, patience_seconds: float | None) -> Packing:
         """Raises OSError if the process has ended, TimeoutError if it had to wait too long."""
         answer = asyncio.get_running_loop().create_future()
         self._waiting[digest] = answer
-        starved = self._starved_seconds()
         try:
             self._line.send(digest.encode())
-            while not (await asyncio.wait([answer], timeout=LOOK_SECONDS))[0]:
-                if self._starved_seconds() - starved > patience_seconds:
-                    raise TimeoutError
-            return answer.result()
+            if patience_seconds is not None:
+                await self._unless_starved(answer, patience_seconds)
+            return await answer
         finally:
             del self._waiting[digest]
 
@@ -175,6 +177,12 @@ class _Child:
             self._process.kill()
         await self._process.wait()
         self._line.close()
+
+    async def _unless_starved(self, answer: asyncio.Future[Packing], seconds: float) -> None:
+        before = self._starved_seconds()
+        while not (await asyncio.wait([answer], timeout=LOOK_SECONDS))[0]:
+            if self._starved_seconds() - before > seconds:
+                raise TimeoutError
 
     def _starved_seconds(self) -> float:
         """For how long its threads, taken together, have waited for a processor."""
@@ -199,9 +207,14 @@ class _Child:
                 os.close(file)
         elif isinstance(found, ServingError):
             answer.set_exception(found)
+        elif not files:  # no descriptor was left for it
+            answer.set_exception(OSError("an adapter came without its file"))
         else:
-            with os.fdopen(files[0], "rb") as image:
-                answer.set_result(packing_in(image.fileno(), found))
+            try:
+                with os.fdopen(files[0], "rb") as image:
+                    answer.set_result(packing_in(image.fileno(), found))
+            except OSError as error:  # no memory to map it
+                answer.set_exception(error)
 
     def _give_up(self, why: str) -> None:
         asyncio.get_running_loop().remove_reader(self._line)

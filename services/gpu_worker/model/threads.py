@@ -49,7 +49,7 @@ def keep_apart() -> None:
 
 
 def side_threads() -> ThreadPoolExecutor:
-    """For what happens beside the steps, as when adapters are read: no helpers, less weight."""
+    """For what happens beside the steps, as copies to pages: no helpers, less weight."""
     return ThreadPoolExecutor(SIDE_THREADS, "side", initializer=_step_back)
 
 

@@ -171,6 +171,20 @@ async def test_two_broken_processes_leave_a_thread(
     assert as_read(folder, reader, digests[0], await fetcher.fetch(digests[0]))
 
 
+async def test_where_no_process_can_start_a_thread_fetches(
+    folder: Folder,
+    reader: AdapterReader,
+    digests: list[Digest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    fetcher = Fetcher(folder, reader)
+    with structlog.testing.capture_logs() as logs:
+        assert as_read(folder, reader, digests[0], await fetcher.fetch(digests[0]))
+    assert [entry["event"] for entry in logs] == ["fetch_broke", "fetch_broke"]
+    await fetcher.close()
+
+
 async def test_the_process_leaves_with_its_worker(fetcher: Fetcher) -> None:
     process = process_of(fetcher)
     await fetcher.close()
