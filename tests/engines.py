@@ -12,14 +12,18 @@ from services.gpu_worker.engine.engine import Engine, Sampled
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
+from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.model.runner import TorchRunner
 
 
 class RecordingRunner(TorchRunner):
-    """Keeps what the sampler saw."""
+    """Keeps what the sampler saw. Its pages begin as another tenant may have left them: NaN."""
 
-    logits: dict[RequestId, list[Tensor]]
+    def __init__(self, network: Llama, *, pages: int, page_tokens: int) -> None:
+        super().__init__(network, pages=pages, page_tokens=page_tokens)
+        self._arena.memory.fill_(torch.nan)
+        self.logits: dict[RequestId, list[Tensor]] = {}
 
     def run(self, plan: StepPlan) -> list[Sampled | None]:
         self._ids = [part.sequence.request.id for part in plan.slices if part.samples]
@@ -48,7 +52,6 @@ class TestBench:
         self.pool = Pool(pages, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
         self._reader = AdapterReader(model, page_tokens=limits.page_tokens)
         self.runner = RecordingRunner(model.network, pages=pages, page_tokens=limits.page_tokens)
-        self.runner.logits = {}
         self.batcher = Batcher(
             limits=limits, pool=self.pool, context_tokens=model.card.context_tokens
         )

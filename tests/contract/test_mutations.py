@@ -48,6 +48,12 @@ MUTATIONS = {
         "starts=torch.tensor([0 for end in ends], dtype=torch.int32),",
         "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
     ),
+    "what another left in a page is read": Mutation(
+        "gpu_worker/kernels/cpu/attention.py",
+        "mask = reference.visible(rows, span.position + span.count, window)",
+        "mask = reference.visible(rows, len(table) * page_tokens, window)",
+        "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
+    ),
     "a window is ignored on a GPU": Mutation(
         "gpu_worker/kernels/cuda/attention.py",
         "low = tl.maximum(tl.load(starts + sequence), split * SPLIT)",

@@ -62,6 +62,37 @@ class Linear(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Of a decoder of Llama's kind."""
+
+    qkv: Linear
+    o: Linear
+    gate_up: Linear
+    down: Linear
+    attention_norm: Tensor  # [hidden]
+    mlp_norm: Tensor  # [hidden]
+    head_norms: HeadNorms | None
+
+
+@dataclass(frozen=True, slots=True)
+class PagedKv:
+    """One layer's keys and values, each [pages, kv_heads, page_tokens, head_dim]."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Layers(Protocol):
+    """All layers of a decoder."""
+
+    def __call__(
+        self, x: Tensor, caches: Sequence[PagedKv], places: Places, layout: Layout, deltas: Deltas
+    ) -> None:
+        """x: [tokens, hidden], changed in place, with a cache for every layer."""
+        ...
+
+
 class Device(Protocol):
     """Its calls come from one thread, `fill` excepted."""
 
@@ -83,6 +114,10 @@ class Device(Protocol):
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         """weight: [out, in]"""
+        ...
+
+    def layers(self, of: Sequence[Layer], eps: float) -> Layers:
+        """`of` came from this device's `linear`; eps is that of the norms."""
         ...
 
     def stage(self, image: Tensor) -> Tensor:

@@ -101,13 +101,14 @@ def decode_attention(
 
     keys, values: [pages, kv_heads, page_tokens, head_dim]; tables: [B, P] pages by position.
     The query heads that share a key head are laid out as rows of it, so nothing is repeated.
+    What a token does not see may be anything: even masked, a NaN would spread.
     """
     positions = torch.arange(tables.shape[1] * keys.shape[2])
     visible = (positions >= starts.unsqueeze(1)) & (positions < ends.unsqueeze(1))
     seen = scaled_dot_product_attention(
         torch.unflatten(q, 1, (keys.shape[1], -1)),
-        gather_pages(keys, tables),
-        gather_pages(values, tables),
+        gather_pages(keys, tables).where(visible[:, None, :, None], 0),
+        gather_pages(values, tables).where(visible[:, None, :, None], 0),
         attn_mask=visible[:, None, None, :],
     )
     return seen.flatten(1, 2)

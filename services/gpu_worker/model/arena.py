@@ -1,24 +1,12 @@
 """One block of memory for keys, values and adapters alike, cut into equal pages."""
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from services.gpu_worker.kernels.device import Device
+from services.gpu_worker.kernels.device import Device, PagedKv
 from services.gpu_worker.model.config import ModelConfig
 
 
 def page_elements(config: ModelConfig, page_tokens: int) -> int:
     """A page holds the keys and values of so many tokens in all layers."""
     return config.layers * 2 * config.kv_width * page_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class PagedKv:
-    """One layer's keys and values, each [pages, kv_heads, page_tokens, head_dim]."""
-
-    keys: Tensor
-    values: Tensor
 
 
 class Arena:

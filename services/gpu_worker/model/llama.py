@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from services.core.errors import FailedPrecondition
-from services.gpu_worker.kernels.device import Device, Linear
+from services.gpu_worker.kernels.device import Device, Layer, Layers, Linear, PagedKv
 from services.gpu_worker.kernels.reference import HeadNorms
-from services.gpu_worker.model.arena import PagedKv
 from services.gpu_worker.model.config import ModelConfig
 from services.gpu_worker.model.packing import FUSED, SITES
 from services.gpu_worker.model.rope import Rope, build_rope
@@ -17,43 +16,23 @@ from services.gpu_worker.model.step import StepInputs
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    qkv: Linear
-    o: Linear
-    gate_up: Linear
-    down: Linear
-    attention_norm: Tensor
-    mlp_norm: Tensor
-    head_norms: HeadNorms | None
-
-
-@dataclass(frozen=True, slots=True)
 class Llama:
     config: ModelConfig
     device: Device
     embedding: Tensor  # [vocabulary, hidden]
-    layers: Sequence[Layer]
+    layers: Layers
     norm: Tensor
     head: Linear
     rope: Rope
 
     def forward(self, step: StepInputs, caches: Sequence[PagedKv]) -> Tensor:
         """Logits of the sampling rows, [B, vocabulary]."""
-        device, eps = self.device, self.config.norm_eps
         x = self.embedding[step.tokens]
-        added: Tensor | None = None
-        for layer, cache in zip(self.layers, caches, strict=True):
-            normed = device.add_norm(x, added, layer.attention_norm, eps)
-            qkv = layer.qkv(normed, step.deltas)
-            q = device.enter_heads(qkv, step.places, cache.keys, cache.values, layer.head_norms)
-            seen = device.attention(q, cache.keys, cache.values, step.layout)
-            attended = layer.o(seen.flatten(1), step.deltas)
-            normed = device.add_norm(x, attended, layer.mlp_norm, eps)
-            added = layer.down(device.gate(layer.gate_up(normed, step.deltas)), step.deltas)
+        self.layers(x, caches, step.places, step.layout, step.deltas)
         rows = step.sampling_rows
-        if added is None or not rows.numel():
+        if not rows.numel():
             return x.new_empty(0, self.config.vocabulary)
-        return self.head(device.add_norm(x[rows], added[rows], self.norm, eps))
+        return self.head(self.device.add_norm(x[rows], None, self.norm, self.config.norm_eps))
 
 
 def build_llama(
@@ -112,7 +91,7 @@ def build_llama(
         config=config,
         device=device,
         embedding=embedding,
-        layers=[layer(index) for index in range(config.layers)],
+        layers=device.layers([layer(i) for i in range(config.layers)], config.norm_eps),
         norm=take("model.norm.weight", config.hidden),
         head=device.linear(
             embedding if tied else take("lm_head.weight", config.vocabulary, config.hidden)

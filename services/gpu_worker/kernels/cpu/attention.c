@@ -1,13 +1,13 @@
 /* Attention of one token a sequence over its pages. fp32; threads are OpenMP's, shared with torch.
  *
- * Reference of the same meaning: ../reference.py. Called through attention.py.
+ * Reference of the same meaning: ../reference.py. Called through attention.py, and by layers.c.
  */
 
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
 
 #include "exponential.h"
+#include "team.h"
 #include "vector.h"
 
 enum { MOST_HEAD = 256, MOST_GROUP = 16, MOST_PAGE = 64 };
@@ -61,19 +61,14 @@ static inline void weigh(float *to, float shrink, const float *w, const float *v
     }
 }
 
-/* One query token a sequence: which[i] is the row of the i-th in q (rows q_stride apart) and in
- * out ([kv_heads * group, head] a row). A page holds, for this layer, [kv_heads, page_tokens, head]
- * keys and as many values. The i-th sees positions starts[i] to ends[i] - 1, whose pages are
- * tables[i, position / page_tokens]. Softmax is taken page by page
- * (Milakov and Gimelshein, arXiv 1805.02867).
- * Returns -1, and does nothing, for sizes beyond what it has room for. */
-int lorikeet_decode_attention(
-    const float *q, int64_t q_stride, float *out, const int64_t *which, const float *keys,
-    const float *values, int64_t page_stride, const int32_t *tables, int64_t table_stride,
-    const int32_t *starts, const int32_t *ends, int rows, int kv_heads, int group, int head, int page_tokens, float scale) {
-    if (head > MOST_HEAD || group > MOST_GROUP || page_tokens > MOST_PAGE) return -1;
+/* Softmax is taken page by page (Milakov and Gimelshein, arXiv 1805.02867). */
+void decode_attention_team(const float *q, int64_t q_stride, float *out, const int64_t *which,
+                           const float *keys, const float *values, int64_t page_stride,
+                           const int32_t *tables, int64_t table_stride, const int32_t *starts,
+                           const int32_t *ends, int rows, int kv_heads, int group, int head,
+                           int page_tokens, float scale) {
     const int64_t width = (int64_t)kv_heads * group * head;
-#pragma omp parallel for collapse(2) schedule(dynamic, 2)
+#pragma omp for collapse(2) schedule(dynamic, 2)
     for (int row = 0; row < rows; row++) {
         for (int kv = 0; kv < kv_heads; kv++) {
             const float *query = q + which[row] * q_stride + (int64_t)kv * group * head;
@@ -113,5 +108,20 @@ int lorikeet_decode_attention(
                 for (int i = 0; i < head; i++) result[g * head + i] = acc[g][i] / sum[g];
         }
     }
-    return 0;
+}
+
+/* Whether there is room for such sizes. */
+int lorikeet_attends(int group, int head, int page_tokens) {
+    return head <= MOST_HEAD && group <= MOST_GROUP && page_tokens <= MOST_PAGE;
+}
+
+/* As decode_attention_team in team.h, if there is room. */
+void lorikeet_decode_attention(const float *q, int64_t q_stride, float *out, const int64_t *which,
+                               const float *keys, const float *values, int64_t page_stride,
+                               const int32_t *tables, int64_t table_stride, const int32_t *starts,
+                               const int32_t *ends, int rows, int kv_heads, int group, int head,
+                               int page_tokens, float scale) {
+#pragma omp parallel
+    decode_attention_team(q, q_stride, out, which, keys, values, page_stride, tables, table_stride,
+                          starts, ends, rows, kv_heads, group, head, page_tokens, scale);
 }

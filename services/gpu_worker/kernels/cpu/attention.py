@@ -25,7 +25,7 @@ class Stretch:
     first: int
     last: int
     table: Tensor  # [pages]
-    mask: Tensor  # [1, 1, group * rows, pages * page_tokens], True where a row may look
+    mask: Tensor  # [1, 1, group * rows, tokens up to the last row], True where a row may look
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,13 @@ def lay_out(spans: Sequence[Span], *, page_tokens: int, group: int, window: int 
     )
 
 
-def attend(q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
-    """See device.Device.attention."""
-    out = torch.empty(q.shape)
+def attend(q: Tensor, keys: Tensor, values: Tensor, layout: Layout, out: Tensor) -> None:
+    """See device.Device.attention; into `out`."""
     if layout.singles.numel():
         decode_attention(q, keys, values, layout, out)
     for stretch in layout.stretches:
         rows = slice(stretch.first, stretch.last)
         out[rows] = _attend_stretch(q[rows], keys, values, stretch)
-    return out
 
 
 def decode_attention(q: Tensor, keys: Tensor, values: Tensor, layout: Layout, out: Tensor) -> None:
@@ -65,15 +63,8 @@ def decode_attention(q: Tensor, keys: Tensor, values: Tensor, layout: Layout, ou
     native = library()
     _, heads, head = q.shape
     _, kv_heads, page_tokens, _ = keys.shape
-    if native is None or native.lorikeet_decode_attention(
-        _pointer(q.data_ptr()), _long(q.stride(0)), _pointer(out.data_ptr()),
-        _pointer(layout.singles.data_ptr()),
-        _pointer(keys.data_ptr()), _pointer(values.data_ptr()), _long(keys.stride(0)),
-        _pointer(layout.tables.data_ptr()), _long(layout.tables.shape[1]),
-        _pointer(layout.starts.data_ptr()), _pointer(layout.ends.data_ptr()),
-        _int(len(layout.singles)), _int(kv_heads), _int(heads // kv_heads), _int(head),
-        _int(page_tokens), ctypes.c_float(head**-0.5),
-    ):  # fmt: skip
+    group = heads // kv_heads
+    if native is None or not native.lorikeet_attends(_int(group), _int(head), _int(page_tokens)):
         out[layout.singles] = reference.decode_attention(
             q[layout.singles],
             keys,
@@ -82,24 +73,37 @@ def decode_attention(q: Tensor, keys: Tensor, values: Tensor, layout: Layout, ou
             starts=layout.starts,
             ends=layout.ends,
         )
+        return
+    native.lorikeet_decode_attention(
+        _pointer(q.data_ptr()), _long(q.stride(0)), _pointer(out.data_ptr()),
+        _pointer(layout.singles.data_ptr()),
+        _pointer(keys.data_ptr()), _pointer(values.data_ptr()), _long(keys.stride(0)),
+        _pointer(layout.tables.data_ptr()), _long(layout.tables.shape[1]),
+        _pointer(layout.starts.data_ptr()), _pointer(layout.ends.data_ptr()),
+        _int(len(layout.singles)), _int(kv_heads), _int(group), _int(head), _int(page_tokens),
+        ctypes.c_float(head**-0.5),
+    )  # fmt: skip
 
 
 def _stretch(span: Span, page_tokens: int, group: int, window: int | None) -> Stretch:
     table = torch.tensor(span.table(page_tokens))
     rows = torch.arange(span.position, span.position + span.count).unsqueeze(1)
-    mask = reference.visible(rows, len(table) * page_tokens, window)
+    mask = reference.visible(rows, span.position + span.count, window)
     return Stretch(span.first, span.first + span.count, table, mask.repeat(group, 1)[None, None])
 
 
 def _attend_stretch(q: Tensor, keys: Tensor, values: Tensor, stretch: Stretch) -> Tensor:
-    """The query heads that share a key head are laid out as rows of it."""
+    """The query heads that share a key head are laid out as rows of it.
+
+    What lies behind the last row in its page may be anything: even masked, a NaN would spread.
+    """
     rows = q.unflatten(1, (keys.shape[1], -1))
     group = rows.shape[2]
-    table = stretch.table.unsqueeze(0)
+    table, seen_tokens = stretch.table.unsqueeze(0), stretch.mask.shape[-1]
     seen = scaled_dot_product_attention(
         rows.permute(1, 2, 0, 3).flatten(1, 2).unsqueeze(0),
-        gather_pages(keys, table),
-        gather_pages(values, table),
+        gather_pages(keys, table)[:, :, :seen_tokens],
+        gather_pages(values, table)[:, :, :seen_tokens],
         attn_mask=stretch.mask,
     )
     back = seen.squeeze(0).unflatten(1, (group, len(q))).permute(2, 0, 1, 3)

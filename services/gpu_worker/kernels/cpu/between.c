@@ -1,16 +1,23 @@
-/* What lies between the products: norms, gates, rotations. fp32; threads are OpenMP's, shared with
- * torch, for steps that are large enough to be worth them.
+/* What lies between the products: norms, gates, rotations. fp32; by the whole team for steps that
+ * are large enough to be worth it, else by its first thread.
  *
- * References of the same meaning: ../reference.py. Called through between.py.
+ * References of the same meaning: ../reference.py. Called by layers.c.
  */
 
 #include <math.h>
-#include <stdint.h>
+#include <omp.h>
 #include <string.h>
 
 #include "exponential.h"
+#include "team.h"
 
-enum { WORTH = 1 << 14 };  /* numbers that are worth a second thread */
+enum { WORTH = 1 << 14 }; /* numbers that are worth a second thread */
+
+/* Of so many rows, how many one thread takes. */
+static int each(int rows, int width) {
+    const int threads = (int64_t)rows * width > WORTH ? omp_get_num_threads() : 1;
+    return rows > threads ? (rows + threads - 1) / threads : 1;
+}
 
 /* to = x / rms(x) * weight (RMSNorm, arXiv 1910.07467); x and to may be the same. */
 static inline void norm_row(const float *x, const float *weight, float *to, int n, float eps) {
@@ -20,23 +27,21 @@ static inline void norm_row(const float *x, const float *weight, float *to, int 
     for (int i = 0; i < n; i++) to[i] = x[i] * scale * weight[i];
 }
 
-/* x, y, out: [rows, n]. x += y unless y is null; out = norm of x. */
-void lorikeet_add_norm(float *x, const float *y, const float *weight, float *out, int rows, int n,
-                       float eps) {
-#pragma omp parallel for if ((int64_t)rows * n > WORTH)
+void add_norm_team(float *x, const float *y, const float *weight, float *out, int rows, int n,
+                   float eps) {
+#pragma omp for schedule(static, each(rows, n))
     for (int row = 0; row < rows; row++) {
         float *to = x + (int64_t)row * n;
         if (y) {
             const float *add = y + (int64_t)row * n;
             for (int i = 0; i < n; i++) to[i] += add[i];
         }
-        norm_row(to, weight, out + (int64_t)row * n, n, eps);
+        if (weight) norm_row(to, weight, out + (int64_t)row * n, n, eps);
     }
 }
 
-/* gate_up: [rows, 2 * n], out: [rows, n]. out = gate * sigmoid(gate) * up. */
-void lorikeet_gate(const float *gate_up, float *out, int rows, int n) {
-#pragma omp parallel for if ((int64_t)rows * n > WORTH)
+void gate_team(const float *gate_up, float *out, int rows, int n) {
+#pragma omp for schedule(static, each(rows, n))
     for (int row = 0; row < rows; row++) {
         const float *gate = gate_up + (int64_t)row * 2 * n, *up = gate + n;
         float *to = out + (int64_t)row * n;
@@ -57,14 +62,12 @@ static inline void rotate(float *x, const float *cos, const float *sin, int head
     }
 }
 
-/* qkv: [rows, (heads + 2 * kv_heads) * head], queries and keys rotated in place, after a norm each
- * if q_norm is not null. cos, sin: [rows, head]. Keys and values go to pages[i] at offsets[i]. */
-void lorikeet_enter_heads(float *qkv, const float *cos, const float *sin, const float *q_norm,
-                          const float *k_norm, float eps, float *keys, float *values,
-                          int64_t page_stride, const int64_t *pages, const int64_t *offsets,
-                          int rows, int heads, int kv_heads, int head, int page_tokens) {
+void enter_heads_team(float *qkv, const float *cos, const float *sin, const float *q_norm,
+                      const float *k_norm, float eps, float *keys, float *values,
+                      int64_t page_stride, const int64_t *pages, const int64_t *offsets, int rows,
+                      int heads, int kv_heads, int head, int page_tokens) {
     const int width = (heads + 2 * kv_heads) * head;
-#pragma omp parallel for if ((int64_t)rows * width > WORTH)
+#pragma omp for schedule(static, each(rows, width))
     for (int row = 0; row < rows; row++) {
         float *q = qkv + (int64_t)row * width, *k = q + heads * head, *v = k + kv_heads * head;
         for (int h = 0; h < heads + kv_heads; h++) {

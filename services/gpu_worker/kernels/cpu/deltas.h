@@ -97,7 +97,7 @@ static void expand(const float *h, int64_t hs, const float *b, int64_t bs, float
 }
 
 /* What the adapters of a step add: chunks, and room for their hidden values, [rows, most_rank]. */
-typedef struct {
+typedef struct Deltas {
     const Chunk *chunks;
     float *h;
     int32_t count, most_rows, most_rank, most_pieces;

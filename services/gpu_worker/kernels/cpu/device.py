@@ -7,19 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from services.gpu_worker.kernels.cpu import attention, between
+from services.gpu_worker.kernels import device, reference
+from services.gpu_worker.kernels.cpu import attention, layers
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
-from services.gpu_worker.kernels.cpu.native import huge
-from services.gpu_worker.kernels.device import Layout, Segment, Span
+from services.gpu_worker.kernels.cpu.native import huge, library
+from services.gpu_worker.kernels.device import Layer, Layout, Segment, Span
+from services.gpu_worker.kernels.layers import Layers
 from services.gpu_worker.kernels.reference import Piece
 
 
 class CpuDevice:
     """See device.Device."""
 
-    add_norm = staticmethod(between.add_norm)
-    gate = staticmethod(between.gate)
-    enter_heads = staticmethod(between.enter_heads)
+    add_norm = staticmethod(reference.add_norm)
+    gate = staticmethod(reference.gate)
+    enter_heads = staticmethod(reference.enter_heads)
 
     place = torch.device("cpu")
     dtype = torch.float32
@@ -44,6 +46,10 @@ class CpuDevice:
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         return Linear(weight, bias, site=site)
 
+    def layers(self, of: Sequence[Layer], eps: float) -> device.Layers:
+        native = library()
+        return Layers(self, of, eps) if native is None else layers.Layers(native, of, eps)
+
     def stage(self, image: Tensor) -> Tensor:
         return image
 
@@ -64,7 +70,9 @@ class CpuDevice:
 
     def attention(self, q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
         assert isinstance(layout, attention.Layout)
-        return attention.attend(q, keys, values, layout)
+        out = torch.empty(q.shape)
+        attention.attend(q, keys, values, layout, out)
+        return out
 
     def wait(self) -> None:
         """Nothing here is done later than it is asked for."""

@@ -1,12 +1,13 @@
 /* Products with few rows, and what many small adapters add to them. fp32; threads are OpenMP's,
  * shared with torch.
  *
- * References of the same meaning: ../reference.py. Called through linear.py.
+ * References of the same meaning: ../reference.py. Called through linear.py, and by layers.c.
  */
 
 #include <omp.h>
 
 #include "deltas.h"
+#include "team.h"
 
 enum {
     DEPTH = 256,  /* of a sum before it is added up: short sums round less, and stay in cache */
@@ -43,65 +44,65 @@ static void panel_of(const float *x, int64_t xs, const float *b, const float *bi
  * fetches them beneath its panels, and multiplies with an A as soon as that is there. */
 static void few_rows(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
                      int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
-    const int panels = (n + PANEL - 1) / PANEL;
-#pragma omp parallel
-    {
-        const int threads = omp_get_num_threads();
-        Share share;
-        share_of(deltas, site, omp_get_thread_num(), threads, &share);
-        int turns = 0, next = share.first;
-        int64_t fetched = 0, needed = share.lines[0];
+    const int panels = (n + PANEL - 1) / PANEL, threads = omp_get_num_threads();
+    Share share;
+    share_of(deltas, site, omp_get_thread_num(), threads, &share);
+    int turns = 0, next = share.first;
+    int64_t fetched = 0, needed = share.lines[0];
 #pragma omp for schedule(dynamic, 4) nowait
-        for (int p = 0; p < panels; p++) {
-            const int at = p * PANEL, done = ++turns * threads;
-            const int64_t upto = done < panels ? share.sum * done / panels : share.sum;
-            Ahead ahead = {share.regions, share.lines, fetched, upto - fetched};
-            fetched = upto;
-            panel_of(x, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias, y + at, ys, m,
-                     n - at < PANEL ? n - at : PANEL, k, &ahead);
-            for (; next < share.end && needed <= fetched; next++) {
-                shrink_own(x, xs, deltas, site, 0, next, next + 1);
-                needed += share.lines[next + 1 - share.first];
-            }
+    for (int p = 0; p < panels; p++) {
+        const int at = p * PANEL, done = ++turns * threads;
+        const int64_t upto = done < panels ? share.sum * done / panels : share.sum;
+        Ahead ahead = {share.regions, share.lines, fetched, upto - fetched};
+        fetched = upto;
+        panel_of(x, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias, y + at, ys, m,
+                 n - at < PANEL ? n - at : PANEL, k, &ahead);
+        for (; next < share.end && needed <= fetched; next++) {
+            shrink_own(x, xs, deltas, site, 0, next, next + 1);
+            needed += share.lines[next + 1 - share.first];
         }
-        shrink_own(x, xs, deltas, site, 0, next, share.end);
+    }
+    shrink_own(x, xs, deltas, site, 0, next, share.end);
 #pragma omp barrier
-        for (int p = 0; p < deltas->most_pieces; p++) {
-            if (p > 0) shrink_own(x, xs, deltas, site, p, share.first, share.end);
-            expand_own(y, ys, deltas, site, p, share.first, share.end, n);
+    for (int p = 0; p < deltas->most_pieces; p++) {
+        if (p > 0) shrink_own(x, xs, deltas, site, p, share.first, share.end);
+        expand_own(y, ys, deltas, site, p, share.first, share.end, n);
+    }
+#pragma omp barrier
+}
+
+void linear_team(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
+                 int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
+    const int panels = (n + PANEL - 1) / PANEL, heights = (m + HEIGHT - 1) / HEIGHT;
+    if (deltas && heights == 1 && deltas->count <= MOST_AHEAD &&
+        deltas->count >= 2 * omp_get_num_threads()) {
+        few_rows(x, xs, packed, bias, y, ys, m, n, k, deltas, site);
+        return;
+    }
+    /* Of many rows y does not stay in the cache: what adapters add goes to it while it is there. */
+    const int at_once = deltas && heights > 1 && deltas->most_pieces == 1;
+    if (at_once) shrink_all(x, xs, deltas, site, 0);
+#pragma omp for collapse(2) schedule(guided)
+    for (int block = 0; block < heights; block++) {
+        for (int p = 0; p < panels; p++) {
+            const int row = block * HEIGHT, at = p * PANEL;
+            const int rows = m - row < HEIGHT ? m - row : HEIGHT;
+            const int columns = n - at < PANEL ? n - at : PANEL;
+            if (at_once) expand_here(0, ys, deltas, site, row, rows, at, columns);
+            panel_of(x + row * xs, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias,
+                     y + row * ys + at, ys, rows, columns, k, 0);
+            if (at_once) expand_here(y, ys, deltas, site, row, rows, at, columns);
         }
+    }
+    for (int p = 0; deltas && !at_once && p < deltas->most_pieces; p++) {
+        shrink_all(x, xs, deltas, site, p);
+        expand_all(y, ys, deltas, site, p, n);
     }
 }
 
 /* y[m, n] = x[m, k] w^T + bias, and for the rows of every chunk + (x A^T) B at this site. */
 void lorikeet_linear(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
                      int64_t ys, int m, int n, int k, const Deltas *deltas, int site) {
-    const int panels = (n + PANEL - 1) / PANEL, heights = (m + HEIGHT - 1) / HEIGHT;
-    if (deltas && heights == 1 && deltas->count <= MOST_AHEAD &&
-        deltas->count >= 2 * omp_get_max_threads()) {
-        few_rows(x, xs, packed, bias, y, ys, m, n, k, deltas, site);
-        return;
-    }
-    /* Of many rows y does not stay in the cache: what adapters add goes to it while it is there. */
-    const int at_once = deltas && heights > 1 && deltas->most_pieces == 1;
 #pragma omp parallel
-    {
-        if (at_once) shrink_all(x, xs, deltas, site, 0);
-#pragma omp for collapse(2) schedule(dynamic, 4) nowait
-        for (int block = 0; block < heights; block++) {
-            for (int p = 0; p < panels; p++) {
-                const int row = block * HEIGHT, at = p * PANEL;
-                const int rows = m - row < HEIGHT ? m - row : HEIGHT;
-                const int columns = n - at < PANEL ? n - at : PANEL;
-                if (at_once) expand_here(0, ys, deltas, site, row, rows, at, columns);
-                panel_of(x + row * xs, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias,
-                         y + row * ys + at, ys, rows, columns, k, 0);
-                if (at_once) expand_here(y, ys, deltas, site, row, rows, at, columns);
-            }
-        }
-        for (int p = 0; deltas && !at_once && p < deltas->most_pieces; p++) {
-            shrink_all(x, xs, deltas, site, p);
-            expand_all(y, ys, deltas, site, p, n);
-        }
-    }
+    linear_team(x, xs, packed, bias, y, ys, m, n, k, deltas, site);
 }

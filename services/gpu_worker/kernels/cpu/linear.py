@@ -113,34 +113,34 @@ class Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> None:
         """weight: [out, in]"""
         self._library = library()
-        self._out, self._in = weight.shape
-        self._bias = bias
-        self._weight = weight
-        self._site = site
+        self.outputs, self.inputs = weight.shape
+        self.bias = bias
+        self.weight = weight  # for C in panels of PANEL columns: [panels, in, PANEL]
+        self.site = site
         if self._library is not None:
-            panels = -(-self._out // PANEL)
-            self._weight = huge(torch.empty(panels, self._in, PANEL))
+            panels = -(-self.outputs // PANEL)
+            self.weight = huge(torch.empty(panels, self.inputs, PANEL))
             self._library.lorikeet_pack(
-                _pointer(weight.contiguous().data_ptr()), _pointer(self._weight.data_ptr()),
-                _int(self._out), _int(self._in),
+                _pointer(weight.contiguous().data_ptr()), _pointer(self.weight.data_ptr()),
+                _int(self.outputs), _int(self.inputs),
             )  # fmt: skip
 
     def __call__(self, x: Tensor, deltas: device.Deltas | None = None) -> Tensor:
         """See device.Linear."""
         assert deltas is None or isinstance(deltas, Deltas)
         if self._library is None:
-            y = linear(x, self._weight, self._bias)
+            y = linear(x, self.weight, self.bias)
             for segment, bank in deltas.segments if deltas is not None else ():
                 rows = slice(segment.first, segment.last)
-                reference.add_delta(y[rows], x[rows], bank.sites[self._site])
+                reference.add_delta(y[rows], x[rows], bank.sites[self.site])
             return y
-        y = torch.empty(x.shape[0], self._out)
+        y = torch.empty(x.shape[0], self.outputs)
         self._library.lorikeet_linear(
-            _pointer(x.data_ptr()), _long(x.stride(0)), _pointer(self._weight.data_ptr()),
-            _pointer(0 if self._bias is None else self._bias.data_ptr()),
+            _pointer(x.data_ptr()), _long(x.stride(0)), _pointer(self.weight.data_ptr()),
+            _pointer(0 if self.bias is None else self.bias.data_ptr()),
             _pointer(y.data_ptr()), _long(y.stride(0)),
-            _int(x.shape[0]), _int(self._out), _int(self._in),
-            _pointer(None if deltas is None else deltas.address), _int(self._site),
+            _int(x.shape[0]), _int(self.outputs), _int(self.inputs),
+            _pointer(None if deltas is None else deltas.address), _int(self.site),
         )  # fmt: skip
         return y
 

@@ -10,7 +10,8 @@ from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cuda import attention
 from services.gpu_worker.kernels.cuda.lora import Bank, Deltas
 from services.gpu_worker.kernels.cuda.transfer import SideStream, integers
-from services.gpu_worker.kernels.device import Layout, Segment, Span
+from services.gpu_worker.kernels.device import Layer, Layout, Segment, Span
+from services.gpu_worker.kernels.layers import Layers
 from services.gpu_worker.kernels.reference import Piece
 
 
@@ -52,6 +53,9 @@ class CudaDevice:
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         return Linear(weight, bias, site=site)
+
+    def layers(self, of: Sequence[Layer], eps: float) -> Layers:
+        return Layers(self, of, eps)
 
     def stage(self, image: Tensor) -> Tensor:
         """Pinned, in the device's precision."""

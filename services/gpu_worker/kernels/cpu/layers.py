@@ -1,0 +1,156 @@
+"""A decoder's layers in C: one call a step, or one a layer where torch attends to stretches."""
+
+import ctypes
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from services.gpu_worker.kernels import device
+from services.gpu_worker.kernels.cpu.attention import Layout, attend
+from services.gpu_worker.kernels.cpu.linear import Deltas, Linear
+from services.gpu_worker.kernels.device import Layer, PagedKv
+from services.gpu_worker.kernels.reference import Places
+
+_int = ctypes.c_int32
+_long = ctypes.c_int64
+_float = ctypes.c_float
+_pointer = ctypes.c_void_p
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        ("packed", _pointer),
+        ("bias", _pointer),
+        ("outputs", _int),
+        ("inputs", _int),
+        ("site", _int),
+        ("unused", _int),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, _Product) for name in ("qkv", "o", "gate_up", "down")),
+        *((name, _pointer) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm")),
+    )
+
+
+_POINTERS = (
+    *("layers", "x", "normed", "qkv", "seen", "gate_up", "gated", "added", "deltas"),
+    *("cos", "sin", "pages", "offsets", "singles", "tables", "starts", "ends", "keys", "values"),
+)
+_COUNTS = ("count", "rows", "single_rows", "heads", "kv_heads", "head", "page_tokens")
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *((name, _pointer) for name in _POINTERS),
+        ("page_stride", _long),
+        ("table_stride", _long),
+        *((name, _int) for name in _COUNTS),
+        ("eps", _float),
+        ("head_eps", _float),
+    )
+
+
+class Layers:
+    """See device.Layers."""
+
+    def __init__(self, native: ctypes.CDLL, layers: Sequence[Layer], eps: float) -> None:
+        self._native = native
+        self._layers = layers  # C has their addresses
+        self._eps = eps
+        self._in_c = (_Layer * len(layers))(*(_layer_in_c(layer) for layer in layers))
+
+    def __call__(
+        self,
+        x: Tensor,
+        caches: Sequence[PagedKv],
+        places: Places,
+        layout: device.Layout,
+        deltas: device.Deltas,
+    ) -> None:
+        assert isinstance(layout, Layout)
+        assert isinstance(deltas, Deltas)
+        _, kv_heads, page_tokens, head = caches[0].keys.shape
+        heads = self._in_c[0].o.inputs // head
+        room = self._room(x)
+        tensors = {
+            "x": x,
+            **room,
+            **{"cos": places.cos, "sin": places.sin},
+            **{"pages": places.pages, "offsets": places.offsets},
+            **{"singles": layout.singles, "tables": layout.tables},
+            **{"starts": layout.starts, "ends": layout.ends},
+        }
+        at_once = not layout.stretches and self._native.lorikeet_attends(
+            _int(heads // kv_heads), _int(head), _int(page_tokens)
+        )
+        norms = self._layers[0].head_norms
+        keys, values = _pointers(c.keys for c in caches), _pointers(c.values for c in caches)
+        step = _Step(
+            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+            layers=ctypes.addressof(self._in_c),
+            deltas=deltas.address,
+            keys=ctypes.addressof(keys),
+            values=ctypes.addressof(values),
+            page_stride=caches[0].keys.stride(0),
+            table_stride=layout.tables.shape[1],
+            count=len(caches),
+            rows=len(x),
+            single_rows=len(layout.singles) if at_once else 0,
+            heads=heads,
+            kv_heads=kv_heads,
+            head=head,
+            page_tokens=page_tokens,
+            eps=self._eps,
+            head_eps=0.0 if norms is None else norms.eps,
+        )
+        if at_once:
+            self._stages(step, 0, 2 * len(caches))
+            return
+        q = room["qkv"][:, : heads * head].unflatten(1, (heads, head))
+        seen = room["seen"].unflatten(1, (heads, head))
+        self._stages(step, 0, 1)
+        for index, cache in enumerate(caches, 1):
+            attend(q, cache.keys, cache.values, layout, seen)
+            self._stages(step, 2 * index - 1, min(2 * index + 1, 2 * len(caches)))
+
+    def _room(self, x: Tensor) -> dict[str, Tensor]:
+        """For what lies between the operations of a step."""
+        first = self._in_c[0]
+        widths = {
+            "qkv": first.qkv.outputs,
+            "seen": first.o.inputs,
+            "gate_up": first.gate_up.outputs,
+            "gated": first.down.inputs,
+            "normed": x.shape[1],
+            "added": x.shape[1],
+        }
+        return {name: torch.empty(len(x), width) for name, width in widths.items()}
+
+    def _stages(self, step: _Step, first: int, end: int) -> None:
+        self._native.lorikeet_layers(ctypes.byref(step), _int(first), _int(end))
+
+
+def _pointers(tensors: Iterable[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    return (_pointer * len(addresses))(*addresses)
+
+
+def _layer_in_c(layer: Layer) -> _Layer:
+    norms = layer.head_norms
+    return _Layer(
+        *(_product(linear) for linear in (layer.qkv, layer.o, layer.gate_up, layer.down)),
+        layer.attention_norm.data_ptr(),
+        layer.mlp_norm.data_ptr(),
+        None if norms is None else norms.q.data_ptr(),
+        None if norms is None else norms.k.data_ptr(),
+    )
+
+
+def _product(linear: device.Linear) -> _Product:
+    assert isinstance(linear, Linear)
+    bias = None if linear.bias is None else linear.bias.data_ptr()
+    return _Product(linear.weight.data_ptr(), bias, linear.outputs, linear.inputs, linear.site, 0)
