@@ -1,13 +1,25 @@
 """Runs the adapter store."""
 
+from datetime import timedelta
+
+from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as lifecycle_rpc
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from services.adapter_store.blobs import open_blobs
 from services.adapter_store.catalog import Catalog
-from services.adapter_store.repository import SqlAdapterRepository
+from services.adapter_store.lifecycle import Lifecycle
+from services.adapter_store.lifecycle_servicer import AdapterLifecycleServicer
+from services.adapter_store.repositories.aliases import SqlAliasRepository
+from services.adapter_store.repositories.base_models import SqlBaseModelRepository
+from services.adapter_store.repositories.shares import SqlShareRepository
+from services.adapter_store.repositories.uploads import SqlUploadRepository
+from services.adapter_store.repositories.versions import SqlVersionRepository
+from services.adapter_store.resolution import Resolver
 from services.adapter_store.servicer import AdapterStoreServicer
 from services.adapter_store.settings import AdapterStoreSettings
+from services.adapter_store.sharing import Sharing
+from services.adapter_store.uploads import Uploads
 from services.runtime import telemetry
-from services.runtime.access import ADAPTER_STORE, scopes_of
+from services.runtime.access import ADAPTER_LIFECYCLE, ADAPTER_STORE, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.db import close_sessions, open_sessions
 from services.runtime.migrate import require_current
@@ -20,15 +32,38 @@ async def main() -> None:
     telemetry.setup("adapter_store", log_format=settings.log_format, level=settings.log_level)
     await require_current(settings.database_url)
     sessions = open_sessions(settings.database_url)
-    catalog = Catalog(
-        SqlAdapterRepository(sessions),
-        open_blobs(settings.blob_url),
-        settings.uploads_folder,
-        settings.limits,
+    blobs = open_blobs(settings.blob_url)
+    versions, aliases = SqlVersionRepository(sessions), SqlAliasRepository(sessions)
+    base_models, shares = SqlBaseModelRepository(sessions), SqlShareRepository(sessions)
+    resolver = Resolver(versions, aliases, shares)
+    uploads = Uploads(
+        SqlUploadRepository(sessions),
+        adapters=versions,
+        base_models=base_models,
+        blobs=blobs,
+        folder=settings.uploads_folder,
+        limits=settings.limits,
     )
-    gate = Gate(ServiceToken(settings.service_token.get_secret_value()), scopes_of(ADAPTER_STORE))
-    server = Server(address=settings.address, gate=gate, services=[ADAPTER_STORE])
-    rpc.add_AdapterStoreServiceServicer_to_server(AdapterStoreServicer(catalog), server.grpc)
+    catalog = Catalog(
+        versions,
+        base_models=base_models,
+        blobs=blobs,
+        undelete_within=timedelta(days=settings.undelete_days),
+    )
+    gate = Gate(
+        ServiceToken(settings.service_token.get_secret_value()),
+        scopes_of(ADAPTER_STORE) | scopes_of(ADAPTER_LIFECYCLE),
+    )
+    server = Server(
+        address=settings.address, gate=gate, services=[ADAPTER_STORE, ADAPTER_LIFECYCLE]
+    )
+    rpc.add_AdapterStoreServiceServicer_to_server(
+        AdapterStoreServicer(uploads, catalog, resolver), server.grpc
+    )
+    lifecycle_rpc.add_AdapterLifecycleServiceServicer_to_server(
+        AdapterLifecycleServicer(Lifecycle(aliases, resolver), catalog, Sharing(shares)),
+        server.grpc,
+    )
     await run_until_stopped(server, drain_seconds=settings.drain_seconds)
     await close_sessions(sessions)
 

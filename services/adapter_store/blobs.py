@@ -9,7 +9,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from services.core.errors import NotFound
+from services.core.errors import InvalidRequest, NotFound
 from services.core.types import Digest
 
 CHUNK_BYTES = 1024 * 1024
@@ -30,16 +30,27 @@ class Blobs:
         if isinstance(self._store, LocalStore):
             _sync(Path(str(self._store.prefix)) / _path(digest))
 
-    async def read(self, digest: Digest) -> AsyncIterator[bytes]:
-        """In pieces of at most 1 MiB; the reader verifies. Raises NotFound."""
+    async def read(
+        self, digest: Digest, *, start: int = 0, length: int = 0
+    ) -> AsyncIterator[bytes]:
+        """In pieces of at most 1 MiB, `length` bytes or to the end; the reader verifies.
+
+        Raises NotFound, or InvalidRequest for a start behind the end.
+        """
         try:
-            result = await obstore.get_async(self._store, _path(digest))
+            size = (await obstore.head_async(self._store, _path(digest)))["size"]
+            end = min(size, start + length) if length else size
+            if not 0 <= start < end:
+                raise InvalidRequest.of("offset", f"there are {size} bytes")
+            result = await obstore.get_async(
+                self._store, _path(digest), options={"range": (start, end)}
+            )
         except FileNotFoundError as error:
             raise NotFound(f"there are no weights {digest[:12]}") from error
         async for piece in result.stream(min_chunk_size=CHUNK_BYTES):
             data = bytes(piece)
-            for start in range(0, len(data), CHUNK_BYTES):
-                yield data[start : start + CHUNK_BYTES]
+            for at in range(0, len(data), CHUNK_BYTES):
+                yield data[at : at + CHUNK_BYTES]
 
 
 def open_blobs(url: str) -> Blobs:

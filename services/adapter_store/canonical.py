@@ -34,8 +34,7 @@ class RawTensor:
 class CanonicalAdapter:
     data: bytes
     digest: Digest
-    max_rank: int
-    module_count: int
+    ranks: Mapping[str, int]  # by site
     parameter_count: int
 
 
@@ -59,7 +58,10 @@ def canonical(
     return CanonicalAdapter(
         data=data,
         digest=Digest(hashlib.sha256(data).hexdigest()),
-        max_rank=max(t.shape[0] for name, t in tensors.items() if name.endswith(".A")),
-        module_count=len(scaling),
+        ranks={
+            name.removesuffix(".A"): tensor.shape[0]
+            for name, tensor in sorted(tensors.items())
+            if name.endswith(".A")
+        },
         parameter_count=sum(t.shape[0] * t.shape[1] for t in tensors.values()),
     )

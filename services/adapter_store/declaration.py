@@ -1,8 +1,10 @@
 """What a caller says of an adapter before its bytes come."""
 
+import math
 import re
 from collections.abc import Sequence
 
+from services.adapter_store.records import Provenance
 from services.core.base_model import BaseModel
 from services.core.errors import (
     FailedPrecondition,
@@ -12,7 +14,11 @@ from services.core.errors import (
 )
 
 HEX64 = re.compile(r"[0-9a-f]{64}")
-_TENANT = re.compile(r"[a-z][a-z0-9-]{0,62}")
+LONGEST_TEXT = 255
+MOST_FACTS = 64
+
+_FACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+TENANT = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ADAPTER = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -21,7 +27,7 @@ def check_declaration(
 ) -> None:
     """Raises InvalidRequest with everything that is wrong."""
     wrong = []
-    if not _TENANT.fullmatch(tenant):
+    if not TENANT.fullmatch(tenant):
         wrong.append(FieldViolation("tenant", "is not the name of a tenant"))
     if not _ADAPTER.fullmatch(adapter):
         wrong.append(
@@ -33,6 +39,41 @@ def check_declaration(
         wrong.append(FieldViolation("size_bytes", f"must be 1 to {most_bytes}"))
     if not HEX64.fullmatch(sha256):
         wrong.append(FieldViolation("sha256", "must be 64 hexadecimal digits"))
+    if wrong:
+        raise InvalidRequest(wrong)
+
+
+def check_provenance(provenance: Provenance) -> None:
+    """Raises InvalidRequest with everything that is wrong."""
+    wrong = [
+        FieldViolation(f"provenance.{name}", f"at most {LONGEST_TEXT} characters")
+        for name in ("job", "licence")
+        if len(getattr(provenance, name)) > LONGEST_TEXT
+    ]
+    wrong += [
+        FieldViolation("provenance.parents", f"{parent!r} is not a digest")
+        for parent in provenance.parents
+        if not HEX64.fullmatch(parent)
+    ]
+    for name in ("labels", "metrics", "parents"):
+        if len(getattr(provenance, name)) > MOST_FACTS:
+            wrong.append(FieldViolation(f"provenance.{name}", f"at most {MOST_FACTS}"))
+    for key, value in provenance.labels.items():
+        if not _FACT.fullmatch(key) or len(value) > LONGEST_TEXT:
+            wrong.append(
+                FieldViolation(
+                    "provenance.labels",
+                    f"{key!r}: a key like a file's name, a value "
+                    f"of at most {LONGEST_TEXT} characters",
+                )
+            )
+    for key, metric in provenance.metrics.items():
+        if not _FACT.fullmatch(key) or not math.isfinite(metric):
+            wrong.append(
+                FieldViolation(
+                    "provenance.metrics", f"{key!r}: a key like a file's name, a finite value"
+                )
+            )
     if wrong:
         raise InvalidRequest(wrong)
 

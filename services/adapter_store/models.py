@@ -4,6 +4,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ForeignKey,
+    ForeignKeyConstraint,
     Integer,
     LargeBinary,
     String,
@@ -25,9 +26,25 @@ class BaseModelRow(Base):
     created_us: Mapped[int] = mapped_column(BigInteger)
 
 
+class AdapterRow(Base):
+    """A name that a tenant owns; whoever changes what it means locks its row. It is never removed:
+    version numbers and generations are not given out twice."""
+
+    __tablename__ = "adapters"
+
+    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    last_number: Mapped[int] = mapped_column(Integer)
+    created_us: Mapped[int] = mapped_column(BigInteger)
+    deleted_us: Mapped[int | None] = mapped_column(BigInteger)
+
+
 class AdapterVersionRow(Base):
     __tablename__ = "adapter_versions"
-    __table_args__ = (UniqueConstraint("tenant", "adapter", "number"),)
+    __table_args__ = (
+        UniqueConstraint("tenant", "adapter", "number"),
+        ForeignKeyConstraint(["tenant", "adapter"], ["adapters.tenant", "adapters.name"]),
+    )
 
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
@@ -42,7 +59,68 @@ class AdapterVersionRow(Base):
     max_rank: Mapped[int] = mapped_column(Integer)
     module_count: Mapped[int] = mapped_column(Integer)
     parameter_count: Mapped[int] = mapped_column(BigInteger)
-    config_json: Mapped[str] = mapped_column(Text)
+    provenance: Mapped[dict[str, object]] = mapped_column(JSON, server_default="{}")
+    config_json: Mapped[str] = mapped_column(Text, deferred=True)
+    ranks: Mapped[dict[str, int]] = mapped_column(JSON, server_default="{}", deferred=True)
+    created_us: Mapped[int] = mapped_column(BigInteger)
+    deleted_us: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class AliasRow(Base):
+    """Where an alias points; `version_id` is null once it was deleted, its generation stays."""
+
+    __tablename__ = "aliases"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant", "adapter"], ["adapters.tenant", "adapters.name"]),
+    )
+
+    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    adapter: Mapped[str] = mapped_column(String(63), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer)
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("adapter_versions.id"))
+    canary_version_id: Mapped[int | None] = mapped_column(ForeignKey("adapter_versions.id"))
+
+
+class AliasMoveRow(Base):
+    """Every generation of every alias, for good: rows are only added."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        UniqueConstraint("tenant", "adapter", "alias", "generation"),
+        UniqueConstraint("tenant", "request_id"),
+    )
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    tenant: Mapped[str] = mapped_column(String(63))
+    adapter: Mapped[str] = mapped_column(String(63))
+    alias: Mapped[str] = mapped_column(String(63))
+    generation: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int | None] = mapped_column(Integer)
+    canary_number: Mapped[int | None] = mapped_column(Integer)
+    canary_percent: Mapped[int | None] = mapped_column(Integer)
+    canary_split: Mapped[str | None] = mapped_column(String(16))
+    undo_generation: Mapped[int | None] = mapped_column(Integer)
+    moved_by: Mapped[str] = mapped_column(String(255))
+    reason: Mapped[str] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    created_us: Mapped[int] = mapped_column(BigInteger)
+
+
+class ShareRow(Base):
+    """Who else may use an adapter: a tenant, or "*" for all."""
+
+    __tablename__ = "shares"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant", "adapter"], ["adapters.tenant", "adapters.name"]),
+    )
+
+    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    adapter: Mapped[str] = mapped_column(String(63), primary_key=True)
+    shared_with: Mapped[str] = mapped_column(String(63), primary_key=True, index=True)
     created_us: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -56,5 +134,6 @@ class UploadRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     base_model: Mapped[str] = mapped_column(String(255))
+    provenance: Mapped[dict[str, object]] = mapped_column(JSON, server_default="{}")
     version_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("adapter_versions.id"))
     created_us: Mapped[int] = mapped_column(BigInteger)

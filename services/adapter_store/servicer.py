@@ -1,31 +1,40 @@
 """The adapter store on the wire."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from lorikeet.types.v1 import adapter_pb2
 from services.adapter_store.catalog import Catalog
-from services.adapter_store.records import AdapterVersion, Chunk, Upload
+from services.adapter_store.records import Chunk, Provenance, Upload, VersionFilter
+from services.adapter_store.resolution import Resolver
+from services.adapter_store.uploads import Uploads
+from services.adapter_store.wire import version_to_wire
+from services.core.errors import ModelNotFound
 from services.core.types import Digest
 from services.runtime import call, wire
 from services.runtime.interceptors import Context
+from services.runtime.paging import MOST
 
 
 class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, uploads: Uploads, catalog: Catalog, resolver: Resolver) -> None:
+        self._uploads = uploads
         self._catalog = catalog
+        self._resolver = resolver
 
     async def StartUpload(
         self, request: pb.StartUploadRequest, context: Context
     ) -> pb.StartUploadResponse:
-        upload = await self._catalog.start_upload(
+        upload = await self._uploads.start(
             tenant=call.current().caller.acting_for(request.tenant),
             adapter=request.adapter,
             config_json=request.config_json,
             size_bytes=request.size_bytes,
             sha256=request.sha256,
             base_model=request.base_model,
+            provenance=_provenance(request.provenance),
         )
         return pb.StartUploadResponse(upload=_upload(upload))
 
@@ -36,53 +45,106 @@ class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
             Chunk(chunk.upload_id, chunk.offset, chunk.data, chunk.crc32)
             async for chunk in request_iterator
         )
-        upload = await self._catalog.write_chunks(chunks, call.current().caller.tenant)
+        upload = await self._uploads.write(chunks, call.current().caller.tenant)
         return pb.WriteChunksResponse(upload=_upload(upload))
 
     async def GetUpload(
         self, request: pb.GetUploadRequest, context: Context
     ) -> pb.GetUploadResponse:
-        upload = await self._catalog.get_upload(request.upload_id, call.current().caller.tenant)
+        upload = await self._uploads.get(request.upload_id, call.current().caller.tenant)
         return pb.GetUploadResponse(upload=_upload(upload))
 
     async def FinishUpload(
         self, request: pb.FinishUploadRequest, context: Context
     ) -> pb.FinishUploadResponse:
         tenant = call.current().caller.tenant
-        version = await self._catalog.finish_upload(request.upload_id, tenant)
-        return pb.FinishUploadResponse(version=_version(version))
+        version = await self._uploads.finish(request.upload_id, tenant)
+        return pb.FinishUploadResponse(version=version_to_wire(version))
 
     async def ResolveAdapter(
         self, request: pb.ResolveAdapterRequest, context: Context
     ) -> pb.ResolveAdapterResponse:
-        tenant = call.current().caller.acting_for(request.tenant)
-        version = await self._catalog.resolve(tenant, request.reference)
-        return pb.ResolveAdapterResponse(version=_version(version))
+        current = call.current()
+        found = await self._resolver.resolve(
+            current.caller.acting_for(request.tenant),
+            request.reference,
+            request=current.request_id,
+            as_of=request.as_of.ToDatetime(UTC) if request.HasField("as_of") else None,
+        )
+        return pb.ResolveAdapterResponse(
+            version=version_to_wire(found.version),
+            alias="" if found.via is None else found.via.alias,
+            generation=0 if found.via is None else found.via.generation,
+        )
 
     async def ListAdapters(
         self, request: pb.ListAdaptersRequest, context: Context
     ) -> pb.ListAdaptersResponse:
         tenant = call.current().caller.acting_for(request.tenant)
-        versions, following = await self._catalog.list_adapters(
-            tenant, request.page_size, request.page_token
-        )
+        found = self._catalog.list_shared if request.shared else self._catalog.list_adapters
+        versions, following = await found(tenant, request.page_size, request.page_token)
         return pb.ListAdaptersResponse(
-            versions=[_version(version) for version in versions], next_page_token=following
+            versions=[version_to_wire(version) for version in versions], next_page_token=following
         )
 
     async def GetAdapter(
         self, request: pb.GetAdapterRequest, context: Context
     ) -> pb.GetAdapterResponse:
         tenant = call.current().caller.acting_for(request.tenant)
-        versions, config_json = await self._catalog.get_adapter(tenant, request.adapter)
+        versions, _ = await self._catalog.list_versions(
+            tenant, request.adapter, VersionFilter(), MOST, ""
+        )
+        if not versions:
+            raise ModelNotFound.named(request.adapter)
+        details = await self._catalog.details(versions[0])
         return pb.GetAdapterResponse(
-            versions=[_version(version) for version in versions], config_json=config_json
+            versions=[version_to_wire(version) for version in versions],
+            config_json=details.config_json,
+        )
+
+    async def GetVersion(
+        self, request: pb.GetVersionRequest, context: Context
+    ) -> pb.GetVersionResponse:
+        current = call.current()
+        found = await self._resolver.resolve(
+            current.caller.acting_for(request.tenant), request.reference, request=current.request_id
+        )
+        details = await self._catalog.details(found.version)
+        return pb.GetVersionResponse(
+            version=version_to_wire(found.version),
+            config_json=details.config_json,
+            ranks=details.ranks,
+        )
+
+    async def ListVersions(
+        self, request: pb.ListVersionsRequest, context: Context
+    ) -> pb.ListVersionsResponse:
+        shown = VersionFilter(
+            base_model=request.base_model,
+            labels=dict(request.labels),
+            with_deleted=request.show_deleted,
+        )
+        versions, following = await self._catalog.list_versions(
+            call.current().caller.acting_for(request.tenant),
+            request.adapter,
+            shown,
+            request.page_size,
+            request.page_token,
+        )
+        return pb.ListVersionsResponse(
+            versions=[version_to_wire(version) for version in versions], next_page_token=following
         )
 
     async def Download(
         self, request: pb.DownloadRequest, context: Context
     ) -> AsyncIterator[pb.DownloadResponse]:
-        async for data in self._catalog.download(Digest(request.digest)):
+        pieces = self._catalog.download(
+            Digest(request.digest),
+            call.current().caller.tenant,
+            start=request.offset,
+            length=request.length,
+        )
+        async for data in pieces:
             yield pb.DownloadResponse(data=data)
 
     async def RegisterBaseModel(
@@ -119,17 +181,12 @@ def _upload(upload: Upload) -> pb.Upload:
     )
 
 
-def _version(version: AdapterVersion) -> adapter_pb2.AdapterVersion:
-    return adapter_pb2.AdapterVersion(
-        tenant=version.tenant,
-        adapter=version.adapter,
-        number=version.number,
-        digest=version.digest,
-        base_model=version.base_model,
-        base_fingerprint=version.base_fingerprint,
-        size_bytes=version.size_bytes,
-        max_rank=version.max_rank,
-        module_count=version.module_count,
-        parameter_count=version.parameter_count,
-        create_time=wire.time_to_wire(version.created),
+def _provenance(message: adapter_pb2.Provenance) -> Provenance:
+    return Provenance(
+        created_by=call.current().caller.name,
+        job=message.job,
+        licence=message.licence,
+        parents=tuple(message.parents),
+        labels=dict(message.labels),
+        metrics=dict(message.metrics),
     )

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from services.adapter_store.catalog import StoreLimits
+from pydantic import Field
+
+from services.adapter_store.uploads import StoreLimits
 from services.runtime.settings import ServiceSettings
 
 
@@ -15,3 +17,5 @@ class AdapterStoreSettings(ServiceSettings, env_prefix="ADAPTER_STORE_"):
     uploads_folder: Path
     """Where unfinished uploads are kept."""
     limits: StoreLimits = StoreLimits()
+    undelete_days: float = Field(7.0, ge=0)
+    """How long what was deleted can be brought back."""

@@ -11,7 +11,7 @@ from services.cli.connection import as_tenant, channel
 from services.cli.show import Output, OutputOption, console, one_sentence, print_json
 
 
-def chat(  # noqa: PLR0917  # Typer passes them by name
+def chat(
     question: Annotated[str, typer.Argument(help="Leave it out to converse.")] = "",
     model: Annotated[str, typer.Option("--model", "-m", help="Base model or adapter.")] = "",
     max_tokens: Annotated[int, typer.Option(min=1)] = 200,

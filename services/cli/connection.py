@@ -4,12 +4,16 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import grpc
 import typer
 
 Metadata = tuple[tuple[str, str], ...]
+
+TenantOption = Annotated[
+    str, typer.Option("--tenant", help="Whose, as the operator. Default: the key's own tenant.")
+]
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),

@@ -9,7 +9,7 @@ import grpc
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
-from lorikeet.types.v1.adapter_pb2 import AdapterVersion
+from lorikeet.types.v1.adapter_pb2 import AdapterVersion, Provenance
 from services.cli.connection import Metadata
 
 Advance = Callable[[int, int], None]  # bytes sent, bytes in all
@@ -26,6 +26,7 @@ def upload_folder(
     adapter: str,
     tenant: str = "",
     base_model: str = "",
+    provenance: Provenance | None = None,
     advance: Advance = lambda sent, total: None,
 ) -> AdapterVersion:
     """Raises FileNotFoundError or grpc.RpcError."""
@@ -41,6 +42,7 @@ def upload_folder(
             size_bytes=weights.stat().st_size,
             sha256=digest,
             base_model=base_model,
+            provenance=provenance,
         ),
         metadata=metadata,
     ).upload

@@ -9,6 +9,7 @@ ServingError
 │   └── ModelNotFound
 ├── AlreadyExists
 ├── FailedPrecondition        the system is not in the state that this needs
+├── Aborted                   somebody else changed it first
 ├── OffsetMismatch            a chunk that does not follow the committed bytes
 ├── CorruptData               bytes that are not what their checksum says
 ├── ResourceExhausted         it cannot fit, now or ever
@@ -85,6 +86,10 @@ class AlreadyExists(ServingError):
 
 class FailedPrecondition(ServingError):
     reason = "FAILED_PRECONDITION"
+
+
+class Aborted(ServingError):
+    reason = "ABORTED"
 
 
 class OffsetMismatch(ServingError):

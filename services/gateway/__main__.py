@@ -20,7 +20,15 @@ from services.gateway.tenant_servicer import TenantServicer
 from services.gateway.tenants import Tenants
 from services.gateway.worker_client import WorkerClient
 from services.runtime import telemetry
-from services.runtime.access import ADAPTER_STORE, GATEWAY, PROXIED, SCHEDULER, TENANTS, scopes_of
+from services.runtime.access import (
+    ADAPTER_LIFECYCLE,
+    ADAPTER_STORE,
+    GATEWAY,
+    PROXIED,
+    SCHEDULER,
+    TENANTS,
+    scopes_of,
+)
 from services.runtime.auth import Gate
 from services.runtime.client import open_channel
 from services.runtime.db import close_sessions, open_sessions
@@ -80,14 +88,15 @@ def _grpc_server(
     scheduler_channel: grpc.aio.Channel,
 ) -> Server:
     """The gateway's own services, and the store's and scheduler's behind it."""
-    routes = dict.fromkeys(PROXIED[ADAPTER_STORE], store_channel)
+    of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
+    routes = dict.fromkeys(of_store, store_channel)
     routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
     scopes = scopes_of(GATEWAY) | scopes_of(TENANTS)
-    scopes |= PROXIED[ADAPTER_STORE] | PROXIED[SCHEDULER]
+    scopes |= of_store | PROXIED[SCHEDULER]
     server = Server(
         address=settings.address,
         gate=Gate(tenants, scopes),
-        services=[GATEWAY, TENANTS, ADAPTER_STORE, SCHEDULER],
+        services=[GATEWAY, TENANTS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(

@@ -1,6 +1,7 @@
 """The suite's other services, as the gateway calls them."""
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 from typing import TypeVar
 
 import grpc
@@ -11,7 +12,7 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from lorikeet.types.v1 import adapter_pb2
 from services.core.base_model import BaseModel
-from services.core.types import Digest, Fingerprint, TenantId, WorkerId
+from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
 from services.gateway.gateway import Adapter, Job, Placement
 from services.runtime import wire
 from services.runtime.client import bearer
@@ -47,31 +48,40 @@ class StoreClient:
         )
         return response.base_model.tokenizer_json
 
-    async def resolve(self, tenant: TenantId, reference: str) -> Adapter:
+    async def resolve(self, tenant: TenantId, reference: str, request: RequestId) -> Adapter:
         response = await _answer(
             self._stub.ResolveAdapter(
                 store_pb.ResolveAdapterRequest(reference=reference),
-                metadata=bearer(self._token, tenant=tenant),
+                metadata=bearer(self._token, tenant=tenant, request_id=request),
                 timeout=CONTROL_SECONDS,
             )
         )
         return _adapter(response.version)
 
     async def adapters(self, tenant: TenantId) -> list[Adapter]:
-        found: list[Adapter] = []
-        page_token = ""
+        """The tenant's own by name, then those that others share, as "owner/name"."""
+        own = [_adapter(version) async for version in self._listed(tenant, shared=False)]
+        shared = [
+            replace(_adapter(version), name=f"{version.tenant}/{version.adapter}")
+            async for version in self._listed(tenant, shared=True)
+        ]
+        return own + shared
+
+    async def _listed(
+        self, tenant: TenantId, *, shared: bool
+    ) -> AsyncIterator[adapter_pb2.AdapterVersion]:
+        request = store_pb.ListAdaptersRequest(page_size=1000, shared=shared)
         while True:
-            response = await _answer(
+            page = await _answer(
                 self._stub.ListAdapters(
-                    store_pb.ListAdaptersRequest(page_size=1000, page_token=page_token),
-                    metadata=bearer(self._token, tenant=tenant),
-                    timeout=CONTROL_SECONDS,
+                    request, metadata=bearer(self._token, tenant=tenant), timeout=CONTROL_SECONDS
                 )
             )
-            found += [_adapter(version) for version in response.versions]
-            page_token = response.next_page_token
-            if not page_token:
-                return found
+            for version in page.versions:
+                yield version
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                return
 
 
 class SchedulerClient:
@@ -106,6 +116,7 @@ async def _answer(call: Awaitable[T]) -> T:
 def _adapter(version: adapter_pb2.AdapterVersion) -> Adapter:
     return Adapter(
         name=version.adapter,
+        owner=TenantId(version.tenant),
         number=version.number,
         digest=Digest(version.digest),
         base_model=version.base_model,

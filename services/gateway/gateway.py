@@ -44,9 +44,10 @@ COMMON_SALT = "*"  # no tenant is called that
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A version of a tenant's adapter, as the store resolved it."""
+    """A version of an adapter, as the store resolved it."""
 
-    name: str
+    name: str  # as the tenant that asked calls it
+    owner: TenantId
     number: int
     digest: Digest
     base_model: str
@@ -97,7 +98,7 @@ class TextPiece:
 
 
 class AdapterStore(Protocol):
-    async def resolve(self, tenant: TenantId, reference: str) -> Adapter: ...
+    async def resolve(self, tenant: TenantId, reference: str, request: RequestId) -> Adapter: ...
     async def adapters(self, tenant: TenantId) -> list[Adapter]: ...
 
 
@@ -137,7 +138,7 @@ class Gateway:
         asked: Asked,
     ) -> Completion:
         """Raises InvalidRequest or ModelNotFound before anything runs."""
-        base, adapter = await self._resolve(tenant, model)
+        base, adapter = await self._resolve(tenant, model, request_id)
         tokens = await self._prompts.tokens(base, prompt)
         sampling = checked(asked, base.card, prompt_tokens=len(tokens))
         job = Job(
@@ -182,16 +183,18 @@ class Gateway:
             )
 
     async def models(self, tenant: TenantId) -> tuple[list[BaseModel], list[Adapter]]:
-        """What this tenant may name: base models, and its own adapters by name."""
+        """What this tenant may name: base models, its own adapters and those shared with it."""
         return await self._base_models.cards(), await self._store.adapters(tenant)
 
-    async def _resolve(self, tenant: TenantId, model: str) -> tuple[ServedModel, Digest | None]:
+    async def _resolve(
+        self, tenant: TenantId, model: str, request_id: RequestId
+    ) -> tuple[ServedModel, Digest | None]:
         if not model:
             raise InvalidRequest.of("model", "name a model")
         base = await self._base_models.find(model)
         if base is not None:
             return base, None
-        adapter = await self._store.resolve(tenant, model)
+        adapter = await self._store.resolve(tenant, model, request_id)
         base = await self._base_models.find(adapter.base_model)
         if base is None or base.card.fingerprint != adapter.base_fingerprint:
             raise ModelNotFound.named(model)

@@ -109,15 +109,15 @@ async def _cards(gateway: Gateway, tenant: TenantId) -> list[dict[str, Any]]:
         }
         for base in bases
     ]
-    return cards + [_adapter_card(adapter, tenant, contexts) for adapter in adapters]
+    return cards + [_adapter_card(adapter, contexts) for adapter in adapters]
 
 
-def _adapter_card(adapter: Adapter, tenant: TenantId, contexts: dict[str, int]) -> dict[str, Any]:
+def _adapter_card(adapter: Adapter, contexts: dict[str, int]) -> dict[str, Any]:
     return {
         "id": adapter.name,
         "object": "model",
         "created": adapter.created_seconds,
-        "owned_by": tenant,
+        "owned_by": adapter.owner,
         "root": f"{adapter.name}@{adapter.number}",
         "parent": adapter.base_model,
         "max_model_len": contexts.get(adapter.base_model),

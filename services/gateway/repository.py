@@ -1,6 +1,6 @@
 """Tenants and keys in SQL."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -10,8 +10,7 @@ from services.core.errors import AlreadyExists, NotFound
 from services.core.types import KeyId, TenantId
 from services.gateway.models import KeyRow, TenantRow
 from services.gateway.tenants import Key, Tenant
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from services.runtime.db import time_of, us_of, writing
 
 
 class SqlTenantRepository:
@@ -20,8 +19,8 @@ class SqlTenantRepository:
 
     async def add_tenant(self, tenant: Tenant) -> None:
         try:
-            async with self._sessions.begin() as session:
-                session.add(TenantRow(name=tenant.name, created_us=_us(tenant.created)))
+            async with writing(self._sessions) as session:
+                session.add(TenantRow(name=tenant.name, created_us=us_of(tenant.created)))
         except IntegrityError as error:
             raise AlreadyExists(f"tenant {tenant.name!r} exists") from error
 
@@ -31,7 +30,7 @@ class SqlTenantRepository:
         )
         async with self._sessions() as session:
             return [
-                Tenant(TenantId(row.name), _time(row.created_us))
+                Tenant(TenantId(row.name), time_of(row.created_us))
                 for row in await session.scalars(query)
             ]
 
@@ -41,10 +40,10 @@ class SqlTenantRepository:
             tenant=key.tenant,
             label=key.label,
             secret_hmac=key.secret_hmac,
-            created_us=_us(key.created),
+            created_us=us_of(key.created),
         )
         try:
-            async with self._sessions.begin() as session:
+            async with writing(self._sessions) as session:
                 session.add(row)
         except IntegrityError as error:
             raise NotFound(f"there is no tenant {key.tenant!r}") from error
@@ -66,8 +65,8 @@ class SqlTenantRepository:
 
     async def revoke(self, key: KeyId, at: datetime) -> None:
         unrevoked = update(KeyRow).where(KeyRow.id == key, KeyRow.revoked_us.is_(None))
-        async with self._sessions.begin() as session:
-            await session.execute(unrevoked.values(revoked_us=_us(at)))
+        async with writing(self._sessions) as session:
+            await session.execute(unrevoked.values(revoked_us=us_of(at)))
 
 
 def _key(row: KeyRow) -> Key:
@@ -76,14 +75,6 @@ def _key(row: KeyRow) -> Key:
         tenant=TenantId(row.tenant),
         label=row.label,
         secret_hmac=row.secret_hmac,
-        created=_time(row.created_us),
-        revoked=None if row.revoked_us is None else _time(row.revoked_us),
+        created=time_of(row.created_us),
+        revoked=None if row.revoked_us is None else time_of(row.revoked_us),
     )
-
-
-def _us(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _time(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)

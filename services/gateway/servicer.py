@@ -58,7 +58,7 @@ class GatewayServicer(rpc.GatewayServiceServicer):
             pb.Model(
                 id=adapter.name,
                 parent=adapter.base_model,
-                owned_by=tenant,
+                owned_by=adapter.owner,
                 created_seconds=adapter.created_seconds,
                 context_tokens=contexts.get(adapter.base_model, 0),
             )

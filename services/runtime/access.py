@@ -7,6 +7,7 @@ from services.runtime.auth import Scope
 GATEWAY = "lorikeet.gateway.v1.GatewayService"
 TENANTS = "lorikeet.gateway.v1.TenantService"
 ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
+ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
 GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
 
@@ -20,12 +21,31 @@ _TENANT_METHODS = {
         "ResolveAdapter",
         "ListAdapters",
         "GetAdapter",
+        "GetVersion",
+        "ListVersions",
+        "Download",
         "ListBaseModels",
+    ),
+    ADAPTER_LIFECYCLE: (
+        "SetAlias",
+        "Promote",
+        "Rollback",
+        "SetCanary",
+        "DeleteAlias",
+        "ListAliases",
+        "ListAliasHistory",
+        "ShareAdapter",
+        "UnshareAdapter",
+        "ListShares",
+        "DeleteVersion",
+        "UndeleteVersion",
+        "DeleteAdapter",
+        "UndeleteAdapter",
     ),
 }
 _OPERATOR_METHODS = {
     TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
-    ADAPTER_STORE: ("Download", "RegisterBaseModel", "GetBaseModel"),
+    ADAPTER_STORE: ("RegisterBaseModel", "GetBaseModel"),
     SCHEDULER: ("Attach", "Place", "ListWorkers"),
     GPU_WORKER: ("Run",),
 }
@@ -44,6 +64,7 @@ def _named(service: str, methods: Mapping[str, Sequence[str]], scope: Scope) -> 
 
 PROXIED = {
     ADAPTER_STORE: _named(ADAPTER_STORE, _TENANT_METHODS, Scope.TENANT),
+    ADAPTER_LIFECYCLE: _named(ADAPTER_LIFECYCLE, _TENANT_METHODS, Scope.TENANT),
     SCHEDULER: {f"/{SCHEDULER}/ListWorkers": Scope.OPERATOR},
 }
 """What the gateway passes on to the services behind it."""

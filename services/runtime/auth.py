@@ -24,6 +24,11 @@ class Caller:
 
     tenant: TenantId | None
 
+    @property
+    def name(self) -> str:
+        """For histories."""
+        return self.tenant or "operator"
+
     def acting_for(self, tenant: str) -> TenantId:
         """The tenant that a request is about; the caller's own unless the operator names one."""
         if self.tenant is None and not tenant:

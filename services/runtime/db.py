@@ -1,10 +1,19 @@
 """SQL: one metadata for all services, sessions for SQLite and PostgreSQL."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import MetaData, event
+from sqlalchemy import Connection, MetaData, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WRITES = "lorikeet_writes"
+IN_MEMORY = "sqlite+aiosqlite://"
 
 
 class Base(DeclarativeBase):
@@ -20,18 +29,63 @@ class Base(DeclarativeBase):
 
 
 def open_sessions(url: str) -> async_sessionmaker[AsyncSession]:
-    """Sessions on sqlite+aiosqlite:// or postgresql+psycopg://; what is committed is durable."""
-    engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    """Sessions on sqlite+aiosqlite:// or postgresql+psycopg://; what is committed is durable.
+
+    A bare sqlite+aiosqlite:// is in memory, with one connection that its users take turns with.
+    """
+    if url == IN_MEMORY:
+        engine = create_async_engine(
+            url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0
+        )
+    else:
+        engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+@asynccontextmanager
+async def writing(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """A transaction that writes. On SQLite nobody else does until its end, so that what it has
+    read stays true; on PostgreSQL it locks the rows that it decides by."""
+    async with sessions.begin() as session:
+        await session.connection(execution_options={_WRITES: True})
+        yield session
 
 
 async def close_sessions(sessions: async_sessionmaker[AsyncSession]) -> None:
     await sessions.kw["bind"].dispose()
 
 
+async def insert_unless_there(session: AsyncSession, row: type[Base], **values: Any) -> None:
+    """Of those who insert the same key at once one succeeds, and the others do nothing."""
+    if session.get_bind().dialect.name == "sqlite":
+        await session.execute(sqlite.insert(row).values(**values).on_conflict_do_nothing())
+    else:
+        await session.execute(postgresql.insert(row).values(**values).on_conflict_do_nothing())
+
+
+def now_us() -> int:
+    """Microseconds since 1970, as all tables keep their times."""
+    return us_of(datetime.now(UTC))
+
+
+def us_of(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_of(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
 def _configure_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # else the driver, not _begin_sqlite, says when one begins
     cursor = connection.cursor()
     for pragma in (
         "journal_mode = WAL",

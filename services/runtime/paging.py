@@ -21,6 +21,13 @@ class Page:
     size: int
     after: str
 
+    @property
+    def before(self) -> int | None:
+        """For listings of numbers that fall: those below it. Raises InvalidRequest."""
+        if self.after and not (self.after.isascii() and self.after.isdigit()):
+            raise InvalidRequest.of("page_token", "not a token of this service")
+        return int(self.after) if self.after else None
+
     @classmethod
     def asked(cls, page_size: int, page_token: str) -> "Page":
         """Raises InvalidRequest for a negative size or a token that we did not make."""

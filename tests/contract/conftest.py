@@ -1,10 +1,13 @@
 """What several contracts need."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from services.core.types import TenantId
+from services.runtime.db import IN_MEMORY, Base, close_sessions
 from tests.databases import KINDS, migrated
+from tests.stores import BASE, Store, fresh_tenant
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -12,3 +15,35 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A migrated database of each kind, one a module."""
     with migrated(request.param, tmp_path_factory.mktemp("db")) as url:
         yield url
+
+
+@pytest.fixture(scope="module", params=["memory", *KINDS])
+def any_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The same, and one in memory that is empty."""
+    if request.param == "memory":
+        yield IN_MEMORY
+        return
+    with migrated(request.param, tmp_path_factory.mktemp("db")) as url:
+        yield url
+
+
+@pytest.fixture
+async def store(any_url: str) -> AsyncIterator[Store]:
+    store = Store(any_url)
+    if any_url == IN_MEMORY:
+        async with store.sessions.kw["bind"].begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+    await store.base_models.register(BASE)
+    yield store
+    await close_sessions(store.sessions)
+
+
+@pytest.fixture
+async def tenant(store: Store) -> TenantId:
+    """With five versions of "sql"."""
+    tenant = fresh_tenant()
+    for content in range(1, 6):
+        await store.commit(tenant, content)
+    return tenant

@@ -3,31 +3,36 @@
 import asyncio
 import hashlib
 import json
+import math
 import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import save
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.blobs import open_blobs
-from services.adapter_store.catalog import Catalog, StoreLimits
-from services.adapter_store.records import Chunk, Upload
-from services.adapter_store.repository import SqlAdapterRepository
+from services.adapter_store.catalog import Catalog
+from services.adapter_store.records import Chunk, Provenance, Upload, VersionFilter
+from services.adapter_store.repositories.base_models import SqlBaseModelRepository
+from services.adapter_store.repositories.uploads import SqlUploadRepository
+from services.adapter_store.repositories.versions import SqlVersionRepository
+from services.adapter_store.uploads import StoreLimits, Uploads
 from services.core.errors import (
     CorruptData,
     FailedPrecondition,
     InvalidAdapter,
     InvalidRequest,
-    ModelNotFound,
     NotFound,
     OffsetMismatch,
     ResourceExhausted,
 )
-from services.core.types import TenantId
+from services.core.types import Digest, TenantId
 from services.runtime.db import close_sessions, open_sessions
 from tests.databases import migrated
 from tests.peft_folders import peft_config, peft_tensors
@@ -44,20 +49,37 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-async def catalog(url: str, tmp_path: Path) -> AsyncIterator[Catalog]:
+async def sessions(url: str) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     sessions = open_sessions(url)
-    catalog = Catalog(
-        SqlAdapterRepository(sessions),
-        open_blobs(f"file://{tmp_path / 'blobs'}"),
-        tmp_path / "uploads",
-        StoreLimits(max_adapter_bytes=1 << 20, max_uploads=3, max_adapters=3),
-    )
-    await catalog.register_base_model(BASE)
-    yield catalog
+    yield sessions
     await close_sessions(sessions)
 
 
-async def begin(catalog: Catalog, data: bytes = DATA, **changes: Any) -> Upload:
+@pytest.fixture
+async def uploads(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) -> Uploads:
+    base_models = SqlBaseModelRepository(sessions)
+    await base_models.register(BASE)
+    return Uploads(
+        SqlUploadRepository(sessions),
+        adapters=SqlVersionRepository(sessions),
+        base_models=base_models,
+        blobs=open_blobs(f"file://{tmp_path / 'blobs'}"),
+        folder=tmp_path / "uploads",
+        limits=StoreLimits(max_adapter_bytes=1 << 20, max_uploads=3, max_adapters=3),
+    )
+
+
+@pytest.fixture
+def catalog(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) -> Catalog:
+    return Catalog(
+        SqlVersionRepository(sessions),
+        base_models=SqlBaseModelRepository(sessions),
+        blobs=open_blobs(f"file://{tmp_path / 'blobs'}"),
+        undelete_within=timedelta(days=1),
+    )
+
+
+async def begin(uploads: Uploads, data: bytes = DATA, **changes: Any) -> Upload:
     arguments: dict[str, Any] = {
         "tenant": ACME,
         "adapter": "sql",
@@ -65,8 +87,9 @@ async def begin(catalog: Catalog, data: bytes = DATA, **changes: Any) -> Upload:
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "base_model": "",
+        "provenance": Provenance(),
     }
-    return await catalog.start_upload(**(arguments | changes))
+    return await uploads.start(**(arguments | changes))
 
 
 async def chunks(upload: Upload, data: bytes, size: int = 500) -> AsyncIterator[Chunk]:
@@ -75,29 +98,33 @@ async def chunks(upload: Upload, data: bytes, size: int = 500) -> AsyncIterator[
         yield Chunk(upload.id, start, part, zlib.crc32(part))
 
 
-async def write(catalog: Catalog, upload: Upload, data: bytes) -> Upload:
-    return await catalog.write_chunks(chunks(upload, data), ACME)
+async def write(uploads: Uploads, upload: Upload, data: bytes) -> Upload:
+    return await uploads.write(chunks(upload, data), ACME)
 
 
-async def test_an_upload_becomes_a_version_that_downloads_as_its_digest(catalog: Catalog) -> None:
-    upload = await begin(catalog)
-    assert (await write(catalog, upload, DATA)).committed_bytes == len(DATA)
-    version = await catalog.finish_upload(upload.id, ACME)
-    assert await catalog.finish_upload(upload.id, ACME) == version
-    data = b"".join([part async for part in catalog.download(version.digest)])
+async def test_an_upload_becomes_a_version_that_downloads_as_its_digest(
+    uploads: Uploads, catalog: Catalog
+) -> None:
+    upload = await begin(uploads)
+    assert (await write(uploads, upload, DATA)).committed_bytes == len(DATA)
+    version = await uploads.finish(upload.id, ACME)
+    assert await uploads.finish(upload.id, ACME) == version
+    data = b"".join([part async for part in catalog.download(version.digest, ACME)])
     assert hashlib.sha256(data).hexdigest() == version.digest
-    assert await catalog.resolve(ACME, "sql") == version
-    assert await catalog.resolve(ACME, "sql@1") == version
-    assert await catalog.resolve(ACME, f"sql@{version.digest[:12]}") == version
-    for wrong in ("sql@2", "sql@", "sql@x", "sq", "", "sql@0", "sql@1@1", f"sql@{'0' * 12}"):
-        with pytest.raises(ModelNotFound):
-            await catalog.resolve(ACME, wrong)
-    with pytest.raises(ModelNotFound):
-        await catalog.resolve(TenantId("other"), "sql")
+    assert (await catalog.list_versions(ACME, "sql", VersionFilter(), 0, ""))[0] == [version]
+    details = await catalog.details(version)
+    assert (details.config_json, details.ranks["0.q"]) == (upload.config_json, 4)
+    some = catalog.download(version.digest, ACME, start=5, length=90)
+    assert b"".join([part async for part in some]) == data[5:95]
+    for caller, digest in ((TenantId("other"), version.digest), (ACME, Digest("0" * 64))):
+        with pytest.raises(NotFound):
+            await anext(catalog.download(digest, caller))
+    with pytest.raises(InvalidRequest, match="offset"):
+        await anext(catalog.download(version.digest, None, start=len(data)))
 
 
-async def test_a_broken_off_upload_goes_on_where_it_was(catalog: Catalog) -> None:
-    upload = await begin(catalog)
+async def test_a_broken_off_upload_goes_on_where_it_was(uploads: Uploads) -> None:
+    upload = await begin(uploads)
     half = len(DATA) // 2
 
     async def broken() -> AsyncIterator[Chunk]:
@@ -106,47 +133,47 @@ async def test_a_broken_off_upload_goes_on_where_it_was(catalog: Catalog) -> Non
         raise ConnectionError("the line went dead")
 
     with pytest.raises(ConnectionError):
-        await catalog.write_chunks(broken(), ACME)
-    again = await begin(catalog)
+        await uploads.write(broken(), ACME)
+    again = await begin(uploads)
     assert (again.id, again.committed_bytes) == (upload.id, half)
-    assert (await catalog.get_upload(upload.id, ACME)).committed_bytes == half
-    await write(catalog, again, DATA)
-    assert (await catalog.finish_upload(upload.id, ACME)).number == 1
+    assert (await uploads.get(upload.id, ACME)).committed_bytes == half
+    await write(uploads, again, DATA)
+    assert (await uploads.finish(upload.id, ACME)).number == 1
 
 
 async def test_a_chunk_that_does_not_follow_or_was_damaged_changes_nothing(
-    catalog: Catalog,
+    uploads: Uploads,
 ) -> None:
-    upload = await begin(catalog)
+    upload = await begin(uploads)
 
     async def one(offset: int, data: bytes, crc: int | None = None) -> AsyncIterator[Chunk]:
         yield Chunk(upload.id, offset, data, zlib.crc32(data) if crc is None else crc)
 
     with pytest.raises(OffsetMismatch) as caught:
-        await catalog.write_chunks(one(7, b"x"), ACME)
+        await uploads.write(one(7, b"x"), ACME)
     assert caught.value.committed_bytes == 0
     with pytest.raises(CorruptData, match="damaged on its way"):
-        await catalog.write_chunks(one(0, b"x", crc=1), ACME)
+        await uploads.write(one(0, b"x", crc=1), ACME)
     with pytest.raises(InvalidRequest, match="more than the declared"):
-        await catalog.write_chunks(one(0, DATA + b"x"), ACME)
-    assert (await catalog.get_upload(upload.id, ACME)).committed_bytes == 0
+        await uploads.write(one(0, DATA + b"x"), ACME)
+    assert (await uploads.get(upload.id, ACME)).committed_bytes == 0
 
 
-async def test_an_upload_is_its_tenants_alone(catalog: Catalog) -> None:
-    upload = await begin(catalog)
+async def test_an_upload_is_its_tenants_alone(uploads: Uploads) -> None:
+    upload = await begin(uploads)
     stranger = TenantId("stranger")
     for call in (
-        catalog.get_upload(upload.id, stranger),
-        catalog.finish_upload(upload.id, stranger),
-        catalog.write_chunks(chunks(upload, DATA), stranger),
-        catalog.get_upload("../../etc/passwd", ACME),
+        uploads.get(upload.id, stranger),
+        uploads.finish(upload.id, stranger),
+        uploads.write(chunks(upload, DATA), stranger),
+        uploads.get("../../etc/passwd", ACME),
     ):
         with pytest.raises(NotFound):
             await call
 
 
-async def test_two_writers_do_not_mix(catalog: Catalog) -> None:
-    upload = await begin(catalog)
+async def test_two_writers_do_not_mix(uploads: Uploads) -> None:
+    upload = await begin(uploads)
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[Chunk]:
@@ -155,45 +182,44 @@ async def test_two_writers_do_not_mix(catalog: Catalog) -> None:
             started.set()
             await go_on.wait()
 
-    first = asyncio.create_task(catalog.write_chunks(slow(), ACME))
+    first = asyncio.create_task(uploads.write(slow(), ACME))
     await started.wait()
     with pytest.raises(FailedPrecondition, match="another call"):
-        await write(catalog, upload, DATA)
+        await write(uploads, upload, DATA)
     go_on.set()
     await first
-    assert (await catalog.finish_upload(upload.id, ACME)).number == 1
+    assert (await uploads.finish(upload.id, ACME)).number == 1
 
 
-async def test_finishing_too_early_loses_nothing(catalog: Catalog) -> None:
-    upload = await begin(catalog)
-    await catalog.write_chunks(chunks(upload, DATA[:900]), ACME)
+async def test_finishing_too_early_loses_nothing(uploads: Uploads) -> None:
+    upload = await begin(uploads)
+    await uploads.write(chunks(upload, DATA[:900]), ACME)
     with pytest.raises(InvalidRequest, match=f"900 of {len(DATA)} bytes"):
-        await catalog.finish_upload(upload.id, ACME)
-    await write(catalog, await begin(catalog), DATA)
-    await catalog.finish_upload(upload.id, ACME)
+        await uploads.finish(upload.id, ACME)
+    await write(uploads, await begin(uploads), DATA)
+    await uploads.finish(upload.id, ACME)
 
 
 async def test_bytes_that_are_not_the_declared_ones_are_refused_and_gone(
-    catalog: Catalog, tmp_path: Path
+    uploads: Uploads, tmp_path: Path
 ) -> None:
-    upload = await begin(catalog, sha256="0" * 64)
-    await write(catalog, upload, DATA)
+    upload = await begin(uploads, sha256="0" * 64)
+    await write(uploads, upload, DATA)
     with pytest.raises(CorruptData, match="SHA-256"):
-        await catalog.finish_upload(upload.id, ACME)
+        await uploads.finish(upload.id, ACME)
     assert list((tmp_path / "uploads").iterdir()) == []
-    with pytest.raises(ModelNotFound):
-        await catalog.resolve(ACME, "sql")
-    upload = await begin(catalog)
-    await write(catalog, upload, DATA)
-    await catalog.finish_upload(upload.id, ACME)
+    assert await uploads._adapters.newest(ACME, "sql") is None
+    upload = await begin(uploads)
+    await write(uploads, upload, DATA)
+    await uploads.finish(upload.id, ACME)
 
 
-async def test_an_adapter_that_is_refused_leaves_nothing(catalog: Catalog, tmp_path: Path) -> None:
+async def test_an_adapter_that_is_refused_leaves_nothing(uploads: Uploads, tmp_path: Path) -> None:
     bad = DATA[:-8] + b"\xff" * 8
-    upload = await begin(catalog, bad)
-    await write(catalog, upload, bad)
+    upload = await begin(uploads, bad)
+    await write(uploads, upload, bad)
     with pytest.raises(InvalidAdapter, match="not finite"):
-        await catalog.finish_upload(upload.id, ACME)
+        await uploads.finish(upload.id, ACME)
     assert list((tmp_path / "uploads").iterdir()) == []
     assert not list((tmp_path / "blobs").rglob("*.*"))
 
@@ -209,14 +235,14 @@ def full_disk(after: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-async def test_a_full_disk_keeps_what_was_acknowledged(catalog: Catalog) -> None:
-    upload = await begin(catalog)
+async def test_a_full_disk_keeps_what_was_acknowledged(uploads: Uploads) -> None:
+    upload = await begin(uploads)
     with full_disk(1200), pytest.raises(ResourceExhausted, match="can be resumed"):
-        await write(catalog, upload, DATA)
-    again = await begin(catalog)
+        await write(uploads, upload, DATA)
+    again = await begin(uploads)
     assert (again.id, again.committed_bytes) == (upload.id, 1000)
-    await write(catalog, again, DATA)
-    assert (await catalog.finish_upload(upload.id, ACME)).number == 1
+    await write(uploads, again, DATA)
+    assert (await uploads.finish(upload.id, ACME)).number == 1
 
 
 @pytest.mark.parametrize(
@@ -235,30 +261,38 @@ async def test_a_full_disk_keeps_what_was_acknowledged(catalog: Catalog) -> None
         ({"size_bytes": 1 << 21}, "size_bytes"),
         ({"sha256": "zz"}, "sha256"),
         ({"base_model": "large"}, "base_model"),
+        ({"provenance": Provenance(job="x" * 256)}, "provenance.job"),
+        ({"provenance": Provenance(labels={"a b": ""})}, "provenance.labels"),
+        ({"provenance": Provenance(metrics={"f1": math.nan})}, "provenance.metrics"),
+        ({"provenance": Provenance(parents=("me",))}, "provenance.parents"),
+        (
+            {"provenance": Provenance(labels=dict.fromkeys(map(str, range(65)), ""))},
+            "provenance.labels",
+        ),
         ({"config_json": json.dumps(peft_config())}, "base_model_name_or_path"),
     ],
 )
 async def test_a_declaration_that_is_wrong_is_refused(
-    catalog: Catalog, changes: dict[str, Any], says: str
+    uploads: Uploads, changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await begin(catalog, **changes)
+        await begin(uploads, **changes)
     assert [violation.field for violation in caught.value.violations] == [says]
 
 
-async def test_a_tenant_has_limits(catalog: Catalog) -> None:
+async def test_a_tenant_has_limits(uploads: Uploads) -> None:
     for number in range(3):
-        await begin(catalog, DATA + bytes(number))
+        await begin(uploads, DATA + bytes(number))
     with pytest.raises(ResourceExhausted, match="3 unfinished"):
-        await begin(catalog, DATA + bytes(9))
-    await begin(catalog, tenant=TenantId("other"))
+        await begin(uploads, DATA + bytes(9))
+    await begin(uploads, tenant=TenantId("other"))
 
 
-async def test_a_tenant_has_so_many_adapters(catalog: Catalog) -> None:
+async def test_a_tenant_has_so_many_adapters(uploads: Uploads) -> None:
     for name in ("a", "b", "c"):
-        upload = await begin(catalog, adapter=name)
-        await write(catalog, upload, DATA)
-        await catalog.finish_upload(upload.id, ACME)
+        upload = await begin(uploads, adapter=name)
+        await write(uploads, upload, DATA)
+        await uploads.finish(upload.id, ACME)
     with pytest.raises(ResourceExhausted, match="3 adapters"):
-        await begin(catalog, adapter="d")
-    await begin(catalog, adapter="a", size_bytes=5)  # a new version is no new adapter
+        await begin(uploads, adapter="d")
+    await begin(uploads, adapter="a", size_bytes=5)  # a new version is no new adapter

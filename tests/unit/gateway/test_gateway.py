@@ -20,8 +20,8 @@ class World:
     async def find(self, name: str) -> ServedModel | None:
         return ServedModel(CARD, Tokenizer(models.WordLevel({}))) if name == "tiny" else None
 
-    async def resolve(self, tenant: TenantId, reference: str) -> Adapter:
-        return Adapter(reference, 1, Digest("a" * 64), "tiny", CARD.fingerprint, 0)
+    async def resolve(self, tenant: TenantId, reference: str, request: RequestId) -> Adapter:
+        return Adapter(reference, tenant, 1, Digest("a" * 64), "tiny", CARD.fingerprint, 0)
 
     async def tokens(self, base: ServedModel, prompt: Any) -> tuple[int, ...]:
         return (1, 2, 3)

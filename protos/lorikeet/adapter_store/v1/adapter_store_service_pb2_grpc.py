@@ -70,6 +70,16 @@ class AdapterStoreServiceStub:
                 request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetAdapterRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetAdapterResponse.FromString,
                 _registered_method=True)
+        self.GetVersion = channel.unary_unary(
+                '/lorikeet.adapter_store.v1.AdapterStoreService/GetVersion',
+                request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetVersionRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetVersionResponse.FromString,
+                _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/lorikeet.adapter_store.v1.AdapterStoreService/ListVersions',
+                request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
         self.Download = channel.unary_stream(
                 '/lorikeet.adapter_store.v1.AdapterStoreService/Download',
                 request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.DownloadRequest.SerializeToString,
@@ -129,7 +139,7 @@ class AdapterStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResolveAdapter(self, request, context):
-        """The version that a reference means right now.
+        """The version that a reference means, now or at a moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,14 +153,28 @@ class AdapterStoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAdapter(self, request, context):
-        """One adapter with all its versions, newest first.
+        """One adapter with its versions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVersion(self, request, context):
+        """One version with its configuration and ranks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """An adapter's versions, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Download(self, request, context):
-        """The canonical weights of a version, for workers.
+        """The canonical weights of a version: for workers, and for the tenant that owns one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +239,16 @@ def add_AdapterStoreServiceServicer_to_server(servicer, server):
                     servicer.GetAdapter,
                     request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetAdapterRequest.FromString,
                     response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetAdapterResponse.SerializeToString,
+            ),
+            'GetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVersion,
+                    request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetVersionRequest.FromString,
+                    response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetVersionResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.ListVersionsRequest.FromString,
+                    response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.ListVersionsResponse.SerializeToString,
             ),
             'Download': grpc.unary_stream_rpc_method_handler(
                     servicer.Download,
@@ -427,6 +461,60 @@ class AdapterStoreService:
             '/lorikeet.adapter_store.v1.AdapterStoreService/GetAdapter',
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetAdapterRequest.SerializeToString,
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.adapter_store.v1.AdapterStoreService/GetVersion',
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetVersionRequest.SerializeToString,
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.adapter_store.v1.AdapterStoreService/ListVersions',
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.ListVersionsRequest.SerializeToString,
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.ListVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,13 +51,17 @@ class AdapterStoreServiceStub:
     INVALID_ARGUMENT with BadRequest lists everything wrong with the weights.
     """
     ResolveAdapter: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.ResolveAdapterRequest, _adapter_store_service_pb2.ResolveAdapterResponse]
-    """The version that a reference means right now."""
+    """The version that a reference means, now or at a moment."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.ListAdaptersRequest, _adapter_store_service_pb2.ListAdaptersResponse]
     """A tenant's adapters by name, each by its newest version."""
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.GetAdapterRequest, _adapter_store_service_pb2.GetAdapterResponse]
-    """One adapter with all its versions, newest first."""
+    """One adapter with its versions, newest first."""
+    GetVersion: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.GetVersionRequest, _adapter_store_service_pb2.GetVersionResponse]
+    """One version with its configuration and ranks."""
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.ListVersionsRequest, _adapter_store_service_pb2.ListVersionsResponse]
+    """An adapter's versions, newest first."""
     Download: _grpc.UnaryStreamMultiCallable[_adapter_store_service_pb2.DownloadRequest, _adapter_store_service_pb2.DownloadResponse]
-    """The canonical weights of a version, for workers."""
+    """The canonical weights of a version: for workers, and for the tenant that owns one."""
     RegisterBaseModel: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.RegisterBaseModelRequest, _adapter_store_service_pb2.RegisterBaseModelResponse]
     """Makes a base model known, for workers. Repeating it changes nothing; FAILED_PRECONDITION if the
     name stands for other weights.
@@ -88,13 +92,17 @@ class AdapterStoreServiceAsyncStub(AdapterStoreServiceStub):
     INVALID_ARGUMENT with BadRequest lists everything wrong with the weights.
     """
     ResolveAdapter: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.ResolveAdapterRequest, _adapter_store_service_pb2.ResolveAdapterResponse]  # type: ignore[assignment]
-    """The version that a reference means right now."""
+    """The version that a reference means, now or at a moment."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.ListAdaptersRequest, _adapter_store_service_pb2.ListAdaptersResponse]  # type: ignore[assignment]
     """A tenant's adapters by name, each by its newest version."""
     GetAdapter: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.GetAdapterRequest, _adapter_store_service_pb2.GetAdapterResponse]  # type: ignore[assignment]
-    """One adapter with all its versions, newest first."""
+    """One adapter with its versions, newest first."""
+    GetVersion: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.GetVersionRequest, _adapter_store_service_pb2.GetVersionResponse]  # type: ignore[assignment]
+    """One version with its configuration and ranks."""
+    ListVersions: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.ListVersionsRequest, _adapter_store_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """An adapter's versions, newest first."""
     Download: _aio.UnaryStreamMultiCallable[_adapter_store_service_pb2.DownloadRequest, _adapter_store_service_pb2.DownloadResponse]  # type: ignore[assignment]
-    """The canonical weights of a version, for workers."""
+    """The canonical weights of a version: for workers, and for the tenant that owns one."""
     RegisterBaseModel: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.RegisterBaseModelRequest, _adapter_store_service_pb2.RegisterBaseModelResponse]  # type: ignore[assignment]
     """Makes a base model known, for workers. Repeating it changes nothing; FAILED_PRECONDITION if the
     name stands for other weights.
@@ -152,7 +160,7 @@ class AdapterStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _adapter_store_service_pb2.ResolveAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_adapter_store_service_pb2.ResolveAdapterResponse, _abc.Awaitable[_adapter_store_service_pb2.ResolveAdapterResponse]]:
-        """The version that a reference means right now."""
+        """The version that a reference means, now or at a moment."""
 
     @_abc_1.abstractmethod
     def ListAdapters(
@@ -168,7 +176,23 @@ class AdapterStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _adapter_store_service_pb2.GetAdapterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_adapter_store_service_pb2.GetAdapterResponse, _abc.Awaitable[_adapter_store_service_pb2.GetAdapterResponse]]:
-        """One adapter with all its versions, newest first."""
+        """One adapter with its versions, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetVersion(
+        self,
+        request: _adapter_store_service_pb2.GetVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adapter_store_service_pb2.GetVersionResponse, _abc.Awaitable[_adapter_store_service_pb2.GetVersionResponse]]:
+        """One version with its configuration and ranks."""
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _adapter_store_service_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adapter_store_service_pb2.ListVersionsResponse, _abc.Awaitable[_adapter_store_service_pb2.ListVersionsResponse]]:
+        """An adapter's versions, newest first."""
 
     @_abc_1.abstractmethod
     def Download(
@@ -176,7 +200,7 @@ class AdapterStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _adapter_store_service_pb2.DownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_adapter_store_service_pb2.DownloadResponse], _abc.AsyncIterator[_adapter_store_service_pb2.DownloadResponse]]:
-        """The canonical weights of a version, for workers."""
+        """The canonical weights of a version: for workers, and for the tenant that owns one."""
 
     @_abc_1.abstractmethod
     def RegisterBaseModel(

@@ -1,0 +1,98 @@
+"""Uploads in SQL, to the versions that they become."""
+
+from dataclasses import asdict, replace
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from services.adapter_store.models import AdapterRow, UploadRow
+from services.adapter_store.records import AdapterVersion, NewVersion, Upload
+from services.adapter_store.repositories.versions import Row, live, provenance_of, version_of
+from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted
+from services.core.types import AdapterName, TenantId
+from services.runtime.db import insert_unless_there, now_us, writing
+
+
+class SqlUploadRepository:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._sessions = sessions
+
+    async def open_upload(self, upload: Upload, *, most_uploads: int) -> Upload:
+        unfinished = (UploadRow.tenant == upload.tenant) & UploadRow.version_id.is_(None)
+        async with writing(self._sessions) as session:
+            rows = list(await session.scalars(select(UploadRow).where(unfinished)))
+            for row in rows:
+                if replace(_upload(row), id=upload.id) == upload:
+                    return _upload(row)
+            if len(rows) >= most_uploads:
+                raise ResourceExhausted(f"a tenant may have {most_uploads} unfinished uploads")
+            session.add(
+                UploadRow(
+                    id=upload.id,
+                    tenant=upload.tenant,
+                    adapter=upload.adapter,
+                    config_json=upload.config_json,
+                    size_bytes=upload.size_bytes,
+                    sha256=upload.sha256,
+                    base_model=upload.base_model,
+                    provenance=asdict(upload.provenance),
+                    created_us=now_us(),
+                )
+            )
+        return upload
+
+    async def upload(self, upload_id: str) -> tuple[Upload, AdapterVersion | None] | None:
+        async with self._sessions() as session:
+            row = await session.get(UploadRow, upload_id)
+            if row is None:
+                return None
+            version = await session.get(Row, row.version_id) if row.version_id else None
+            return _upload(row), None if version is None else version_of(version)
+
+    async def drop_upload(self, upload_id: str) -> None:
+        async with writing(self._sessions) as session:
+            row = await session.get(UploadRow, upload_id)
+            if row is not None:
+                await session.delete(row)
+
+    async def commit(self, upload_id: str, version: NewVersion) -> AdapterVersion:
+        """The version and the end of its upload in one transaction. Raises NotFound."""
+        async with writing(self._sessions) as session:
+            upload = await session.get(UploadRow, upload_id)
+            if upload is None:
+                raise NotFound("there is no such upload")
+            adapter = await _locked(session, version.tenant, version.adapter)
+            if adapter.deleted_us is not None:
+                raise FailedPrecondition(f"{version.adapter} was deleted; undelete it first")
+            query = live(version.tenant, version.adapter).order_by(Row.number.desc()).limit(1)
+            newest = await session.scalar(query)
+            if newest is None or newest.digest != version.digest:
+                adapter.last_number += 1
+                columns = asdict(version)
+                columns |= columns.pop("details")
+                newest = Row(**columns, number=adapter.last_number, created_us=now_us())
+                session.add(newest)
+                await session.flush()
+            upload.version_id = newest.id
+            return version_of(newest)
+
+
+async def _locked(session: AsyncSession, tenant: TenantId, name: AdapterName) -> AdapterRow:
+    """The adapter's row, made if there is none, until the transaction ends."""
+    await insert_unless_there(
+        session, AdapterRow, tenant=tenant, name=name, last_number=0, created_us=now_us()
+    )
+    return await session.get_one(AdapterRow, (tenant, name), with_for_update=True)
+
+
+def _upload(row: UploadRow) -> Upload:
+    return Upload(
+        id=row.id,
+        tenant=TenantId(row.tenant),
+        adapter=AdapterName(row.adapter),
+        config_json=row.config_json,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        base_model=row.base_model,
+        provenance=provenance_of(row.provenance),
+    )

@@ -1,0 +1,224 @@
+"""Versions in SQL: found, listed, deleted and brought back."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from services.adapter_store.models import AdapterRow, AdapterVersionRow, AliasRow, ShareRow
+from services.adapter_store.records import (
+    AdapterVersion,
+    Provenance,
+    VersionDetails,
+    VersionFilter,
+)
+from services.adapter_store.sharing import EVERYBODY
+from services.core.errors import FailedPrecondition, ModelNotFound
+from services.core.types import AdapterName, Digest, Fingerprint, TenantId
+from services.runtime.db import now_us, time_of, us_of, writing
+
+Row = AdapterVersionRow
+
+_OF_ADAPTER = (AdapterRow.tenant == Row.tenant) & (AdapterRow.name == Row.adapter)
+
+
+def live(tenant: TenantId, name: str) -> Select[Row]:
+    """An adapter's versions, unless they or it were deleted."""
+    return (
+        select(Row)
+        .join(AdapterRow, _OF_ADAPTER)
+        .where(Row.tenant == tenant, Row.adapter == name)
+        .where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))
+    )
+
+
+class SqlVersionRepository:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._sessions = sessions
+
+    async def newest(
+        self, tenant: TenantId, name: str, *, as_of: datetime | None = None
+    ) -> AdapterVersion | None:
+        """Now, or of those that had been committed at a moment."""
+        query = live(tenant, name).order_by(Row.number.desc()).limit(1)
+        if as_of is not None:
+            query = query.where(Row.created_us <= us_of(as_of))
+        return await self._one(query)
+
+    async def numbered(self, tenant: TenantId, name: str, number: int) -> AdapterVersion | None:
+        return await self._one(live(tenant, name).where(Row.number == number))
+
+    async def by_digest(self, tenant: TenantId, name: str, prefix: str) -> list[AdapterVersion]:
+        query = live(tenant, name).where(Row.digest.startswith(prefix, autoescape=True))
+        async with self._sessions() as session:
+            return [version_of(row) for row in await session.scalars(query)]
+
+    async def details(self, version: AdapterVersion) -> VersionDetails:
+        query = select(Row.config_json, Row.ranks).where(
+            Row.tenant == version.tenant,
+            Row.adapter == version.adapter,
+            Row.number == version.number,
+        )
+        async with self._sessions() as session:
+            config_json, ranks = (await session.execute(query)).one()
+            return VersionDetails(config_json, ranks)
+
+    async def versions(
+        self,
+        tenant: TenantId,
+        name: str,
+        shown: VersionFilter,
+        *,
+        before: int | None,
+        limit: int,
+    ) -> list[AdapterVersion]:
+        """Those numbered below `before`, newest first."""
+        query = select(Row).where(Row.tenant == tenant, Row.adapter == name)
+        if not shown.with_deleted:
+            query = live(tenant, name)
+        if before is not None:
+            query = query.where(Row.number < before)
+        if shown.base_model:
+            query = query.where(Row.base_model == shown.base_model)
+        for key, value in shown.labels.items():
+            query = query.where(Row.provenance["labels", key].as_string() == value)
+        async with self._sessions() as session:
+            rows = await session.scalars(query.order_by(Row.number.desc()).limit(limit))
+            return [version_of(row) for row in rows]
+
+    async def adapters(self, tenant: TenantId, *, after: str, limit: int) -> list[AdapterVersion]:
+        """The newest version of each adapter, by name."""
+        own = _newest_of_each().where(Row.tenant == tenant, Row.adapter > after)
+        return await self._each(own.order_by(Row.adapter).limit(limit))
+
+    async def shared(
+        self, tenant: TenantId, *, after: tuple[str, str], limit: int
+    ) -> list[AdapterVersion]:
+        """The newest version of each that another tenant shares with this one, by their names."""
+        with_it = (
+            select(ShareRow.tenant)
+            .where(ShareRow.tenant == Row.tenant, ShareRow.adapter == Row.adapter)
+            .where(ShareRow.shared_with.in_((tenant, EVERYBODY)))
+        )
+        theirs = _newest_of_each().where(
+            with_it.exists(), Row.tenant != tenant, tuple_(Row.tenant, Row.adapter) > after
+        )
+        return await self._each(theirs.order_by(Row.tenant, Row.adapter).limit(limit))
+
+    async def count_adapters(self, tenant: TenantId) -> int:
+        query = select(func.count()).where(
+            AdapterRow.tenant == tenant, AdapterRow.deleted_us.is_(None)
+        )
+        async with self._sessions() as session:
+            return (await session.scalar(query)) or 0
+
+    async def may_read(self, tenant: TenantId, digest: Digest) -> bool:
+        """Whether the tenant has a version with these weights."""
+        query = select(Row.id).where(
+            Row.digest == digest, Row.tenant == tenant, Row.deleted_us.is_(None)
+        )
+        async with self._sessions() as session:
+            return await session.scalar(query.limit(1)) is not None
+
+    async def delete_version(self, tenant: TenantId, name: str, number: int) -> AdapterVersion:
+        """Raises ModelNotFound, or FailedPrecondition while an alias points to it."""
+        async with writing(self._sessions) as session:
+            row = await _locked(session, tenant, name, number)
+            points = (AliasRow.version_id == row.id) | (AliasRow.canary_version_id == row.id)
+            alias = await session.scalar(select(AliasRow.name).where(points).limit(1))
+            if alias is not None:
+                raise FailedPrecondition(
+                    f"{name}@{alias} points to version {number}; move it first"
+                )
+            row.deleted_us = row.deleted_us or now_us()
+            return version_of(row)
+
+    async def undelete_version(
+        self, tenant: TenantId, name: str, number: int, *, within: timedelta
+    ) -> AdapterVersion:
+        """Raises ModelNotFound, or FailedPrecondition once it is too late."""
+        async with writing(self._sessions) as session:
+            row = await _locked(session, tenant, name, number)
+            _check_window(row.deleted_us, within)
+            row.deleted_us = None
+            return version_of(row)
+
+    async def delete_adapter(self, tenant: TenantId, name: str) -> None:
+        """With all its versions and aliases, which stay as they are. Raises ModelNotFound."""
+        deleted = (
+            update(AdapterRow)
+            .where(AdapterRow.tenant == tenant, AdapterRow.name == name)
+            .values(deleted_us=func.coalesce(AdapterRow.deleted_us, now_us()))
+        )
+        async with writing(self._sessions) as session:
+            if (await session.execute(deleted)).rowcount == 0:  # type: ignore[attr-defined]
+                raise ModelNotFound.named(name)
+
+    async def undelete_adapter(self, tenant: TenantId, name: str, *, within: timedelta) -> None:
+        """Raises ModelNotFound, or FailedPrecondition once it is too late."""
+        async with writing(self._sessions) as session:
+            row = await session.get(AdapterRow, (tenant, name), with_for_update=True)
+            if row is None:
+                raise ModelNotFound.named(name)
+            _check_window(row.deleted_us, within)
+            row.deleted_us = None
+
+    async def _each(self, newest: Select[str, str, int]) -> list[AdapterVersion]:
+        keys = newest.subquery()
+        same = (Row.tenant == keys.c.tenant) & (Row.adapter == keys.c.adapter)
+        query = select(Row).join(keys, same & (Row.number == keys.c.number))
+        async with self._sessions() as session:
+            rows = await session.scalars(query.order_by(Row.tenant, Row.adapter))
+            return [version_of(row) for row in rows]
+
+    async def _one(self, query: Select[Row]) -> AdapterVersion | None:
+        async with self._sessions() as session:
+            row = await session.scalar(query)
+            return None if row is None else version_of(row)
+
+
+def _newest_of_each() -> Select[str, str, int]:
+    return (
+        select(Row.tenant, Row.adapter, func.max(Row.number).label("number"))
+        .join(AdapterRow, _OF_ADAPTER)
+        .where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))
+        .group_by(Row.tenant, Row.adapter)
+    )
+
+
+async def _locked(session: AsyncSession, tenant: TenantId, name: str, number: int) -> Row:
+    """With its adapter, so that no alias comes to point to it meanwhile."""
+    adapter = await session.get(AdapterRow, (tenant, name), with_for_update=True)
+    query = select(Row).where(Row.tenant == tenant, Row.adapter == name, Row.number == number)
+    row: Row | None = await session.scalar(query)
+    if adapter is None or adapter.deleted_us is not None or row is None:
+        raise ModelNotFound.named(f"{name}@{number}")
+    return row
+
+
+def _check_window(deleted_us: int | None, within: timedelta) -> None:
+    if deleted_us is not None and now_us() - deleted_us > within / timedelta(microseconds=1):
+        raise FailedPrecondition("it was deleted too long ago")
+
+
+def provenance_of(stored: dict[str, Any]) -> Provenance:
+    return Provenance(**(stored | {"parents": tuple(stored.get("parents", ()))}))
+
+
+def version_of(row: Row) -> AdapterVersion:
+    return AdapterVersion(
+        tenant=TenantId(row.tenant),
+        adapter=AdapterName(row.adapter),
+        number=row.number,
+        digest=Digest(row.digest),
+        base_model=row.base_model,
+        base_fingerprint=Fingerprint(row.base_fingerprint),
+        size_bytes=row.size_bytes,
+        max_rank=row.max_rank,
+        module_count=row.module_count,
+        parameter_count=row.parameter_count,
+        provenance=provenance_of(row.provenance),
+        created=time_of(row.created_us),
+        deleted=None if row.deleted_us is None else time_of(row.deleted_us),
+    )
