@@ -82,16 +82,18 @@ void linear_team(const float *x, int64_t xs, const float *packed, const float *b
     /* Of many rows y does not stay in the cache: what adapters add goes to it while it is there. */
     const int at_once = deltas && heights > 1 && deltas->most_pieces == 1;
     if (at_once) shrink_all(x, xs, deltas, site, 0);
-    /* Few rows: memory sets the pace, so each thread reads as much in a stretch as it can. */
+    /* One tile of rows: memory sets the pace, so each thread reads as much in a stretch as it can.
+     * Of more the threads share x and w in the caches, and neither waits long for the other if
+     * that is interrupted. */
+    const int narrow = m <= ROWS;
 #pragma omp for schedule(guided) nowait
-    for (int p = 0; p < (heights == 1 ? panels : 0); p++) {
+    for (int p = 0; p < (narrow ? panels : 0); p++) {
         const int at = p * PANEL;
         panel_of(x, xs, packed + (int64_t)p * k * PANEL, bias ? bias + at : bias, y + at, ys, m,
                  n - at < PANEL ? n - at : PANEL, k, 0);
     }
-    /* Many: they share x and w in the caches, so they stay close together. */
 #pragma omp for collapse(2) schedule(dynamic, 4)
-    for (int block = 0; block < (heights == 1 ? 0 : heights); block++) {
+    for (int block = 0; block < (narrow ? 0 : heights); block++) {
         for (int p = 0; p < panels; p++) {
             const int row = block * HEIGHT, at = p * PANEL;
             const int rows = m - row < HEIGHT ? m - row : HEIGHT;
