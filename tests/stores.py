@@ -1,6 +1,7 @@
 """An adapter store's repositories over a database of any kind, and versions to put into them."""
 
 import itertools
+from datetime import timedelta
 from typing import Any
 
 from services.adapter_store.lifecycle import Lifecycle
@@ -14,6 +15,7 @@ from services.adapter_store.records import (
 )
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
+from services.adapter_store.repositories.blobs import SqlBlobRepository
 from services.adapter_store.repositories.shares import SqlShareRepository
 from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
@@ -47,6 +49,7 @@ class Store:
         self.versions = SqlVersionRepository(self.sessions)
         self.aliases = SqlAliasRepository(self.sessions)
         self.shares = SqlShareRepository(self.sessions)
+        self.blob_rows = SqlBlobRepository(self.sessions)
         self.resolver = Resolver(self.versions, self.aliases, self.shares)
         self.lifecycle = Lifecycle(self.aliases, self.resolver)
         self.sharing = Sharing(self.shares)
@@ -55,7 +58,9 @@ class Store:
         self, tenant: TenantId, content: int, adapter: str = "sql", **facts: Any
     ) -> AdapterVersion:
         opened = await self.uploads.open_upload(upload(adapter, tenant), most_uploads=99)
-        return await self.uploads.commit(opened.id, version(adapter, content, tenant, **facts))
+        made = version(adapter, content, tenant, **facts)
+        await self.blob_rows.lease(made.digest, f"key-{content}", timedelta(minutes=1))
+        return await self.uploads.commit(opened.id, made)
 
     async def meant(self, tenant: TenantId, reference: str, request: str = "") -> int:
         found = await self.resolver.resolve(tenant, reference, request=request)

@@ -1,15 +1,18 @@
 """Runs the adapter store."""
 
+import asyncio
 from datetime import timedelta
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as lifecycle_rpc
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from services.adapter_store.blobs import open_blobs
 from services.adapter_store.catalog import Catalog
+from services.adapter_store.collection import Collector
 from services.adapter_store.lifecycle import Lifecycle
 from services.adapter_store.lifecycle_servicer import AdapterLifecycleServicer
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
+from services.adapter_store.repositories.blobs import SqlBlobRepository
 from services.adapter_store.repositories.shares import SqlShareRepository
 from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
@@ -17,7 +20,9 @@ from services.adapter_store.resolution import Resolver
 from services.adapter_store.servicer import AdapterStoreServicer
 from services.adapter_store.settings import AdapterStoreSettings
 from services.adapter_store.sharing import Sharing
+from services.adapter_store.staging import Staging
 from services.adapter_store.uploads import Uploads
+from services.adapter_store.weights import Weights
 from services.runtime import telemetry
 from services.runtime.access import ADAPTER_LIFECYCLE, ADAPTER_STORE, scopes_of
 from services.runtime.auth import Gate, ServiceToken
@@ -32,23 +37,32 @@ async def main() -> None:
     telemetry.setup("adapter_store", log_format=settings.log_format, level=settings.log_level)
     await require_current(settings.database_url)
     sessions = open_sessions(settings.database_url)
-    blobs = open_blobs(settings.blob_url)
+    blobs, staging = open_blobs(settings.blob_url), Staging(settings.uploads_folder)
     versions, aliases = SqlVersionRepository(sessions), SqlAliasRepository(sessions)
     base_models, shares = SqlBaseModelRepository(sessions), SqlShareRepository(sessions)
-    resolver = Resolver(versions, aliases, shares)
+    upload_rows, blob_rows = SqlUploadRepository(sessions), SqlBlobRepository(sessions)
+    weights, resolver = Weights(blob_rows, blobs), Resolver(versions, aliases, shares)
     uploads = Uploads(
-        SqlUploadRepository(sessions),
+        upload_rows,
         adapters=versions,
         base_models=base_models,
-        blobs=blobs,
-        folder=settings.uploads_folder,
+        weights=weights,
+        staging=staging,
         limits=settings.limits,
     )
     catalog = Catalog(
         versions,
         base_models=base_models,
+        weights=weights,
+        undelete_within=settings.keeping.undelete,
+    )
+    collector = Collector(
+        versions=versions,
+        uploads=upload_rows,
+        repository=blob_rows,
         blobs=blobs,
-        undelete_within=timedelta(days=settings.undelete_days),
+        staging=staging,
+        keeping=settings.keeping,
     )
     gate = Gate(
         ServiceToken(settings.service_token.get_secret_value()),
@@ -61,10 +75,18 @@ async def main() -> None:
         AdapterStoreServicer(uploads, catalog, resolver), server.grpc
     )
     lifecycle_rpc.add_AdapterLifecycleServiceServicer_to_server(
-        AdapterLifecycleServicer(Lifecycle(aliases, resolver), catalog, Sharing(shares)),
+        AdapterLifecycleServicer(
+            lifecycle=Lifecycle(aliases, resolver),
+            resolver=resolver,
+            catalog=catalog,
+            sharing=Sharing(shares),
+            collector=collector,
+        ),
         server.grpc,
     )
+    collecting = asyncio.create_task(collector.run(timedelta(seconds=settings.collect_seconds)))
     await run_until_stopped(server, drain_seconds=settings.drain_seconds)
+    collecting.cancel()
     await close_sessions(sessions)
 
 

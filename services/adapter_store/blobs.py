@@ -1,16 +1,13 @@
-"""Content-addressed bytes: a local folder or S3, through obstore."""
+"""Bytes by key: a local folder, S3 or memory, through obstore."""
 
-import hashlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
 from services.core.errors import InvalidRequest, NotFound
-from services.core.types import Digest
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -19,49 +16,45 @@ class Blobs:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    async def put(self, digest: Digest, data: bytes) -> None:
-        """Durable when it returns. Writing what is there already changes nothing."""
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise ValueError("the data is not the digest's")
-        try:
-            await obstore.put_async(self._store, _path(digest), data, mode="create")
-        except AlreadyExistsError:
-            return
+    async def put(self, key: str, data: bytes) -> None:
+        """Whole and durable when it returns; what was there before is replaced."""
+        await obstore.put_async(self._store, key, data)
         if isinstance(self._store, LocalStore):
-            _sync(Path(str(self._store.prefix)) / _path(digest))
+            _sync(Path(str(self._store.prefix)) / key)
 
-    async def read(
-        self, digest: Digest, *, start: int = 0, length: int = 0
-    ) -> AsyncIterator[bytes]:
-        """In pieces of at most 1 MiB, `length` bytes or to the end; the reader verifies.
+    async def read(self, key: str, *, start: int = 0, length: int = 0) -> AsyncIterator[bytes]:
+        """In pieces of at most 1 MiB, `length` bytes or to the end.
 
         Raises NotFound, or InvalidRequest for a start behind the end.
         """
         try:
-            size = (await obstore.head_async(self._store, _path(digest)))["size"]
+            size = (await obstore.head_async(self._store, key))["size"]
             end = min(size, start + length) if length else size
             if not 0 <= start < end:
                 raise InvalidRequest.of("offset", f"there are {size} bytes")
-            result = await obstore.get_async(
-                self._store, _path(digest), options={"range": (start, end)}
-            )
+            result = await obstore.get_async(self._store, key, options={"range": (start, end)})
         except FileNotFoundError as error:
-            raise NotFound(f"there are no weights {digest[:12]}") from error
+            raise NotFound("there are no such weights") from error
         async for piece in result.stream(min_chunk_size=CHUNK_BYTES):
             data = bytes(piece)
             for at in range(0, len(data), CHUNK_BYTES):
                 yield data[at : at + CHUNK_BYTES]
 
+    async def delete(self, key: str) -> None:
+        """What is not there needs no deletion."""
+        try:
+            await obstore.delete_async(self._store, key)
+        except FileNotFoundError:
+            return
+
 
 def open_blobs(url: str) -> Blobs:
-    """file:///folder (made if missing) or s3://bucket/prefix (credentials from AWS_*)."""
+    """file:///folder (made if missing), s3://bucket/prefix (credentials from AWS_*) or memory://."""
     if url.startswith("file://"):
         return Blobs(LocalStore(url.removeprefix("file://"), mkdir=True))
+    if url == "memory://":
+        return Blobs(MemoryStore())
     return Blobs(from_url(url))
-
-
-def _path(digest: Digest) -> str:
-    return f"blobs/sha256/{digest[:2]}/{digest}"
 
 
 def _sync(path: Path) -> None:

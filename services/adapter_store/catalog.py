@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Protocol
 
-from services.adapter_store.blobs import Blobs
 from services.adapter_store.declaration import HEX64
 from services.adapter_store.records import AdapterVersion, VersionDetails, VersionFilter
+from services.adapter_store.weights import Weights
 from services.core.base_model import BaseModel
 from services.core.errors import InvalidRequest, NotFound
 from services.core.types import Digest, TenantId
@@ -53,12 +53,12 @@ class Catalog:
         versions: VersionRepository,
         *,
         base_models: BaseModelRepository,
-        blobs: Blobs,
+        weights: Weights,
         undelete_within: timedelta,
     ) -> None:
         self._versions = versions
         self._base_models = base_models
-        self._blobs = blobs
+        self._weights = weights
         self._undelete_within = undelete_within
 
     async def list_adapters(
@@ -125,7 +125,7 @@ class Catalog:
             raise InvalidRequest.of("digest", "must be 64 hexadecimal digits")
         if tenant is not None and not await self._versions.may_read(tenant, digest):
             raise NotFound(f"there are no weights {digest[:12]}")
-        async for data in self._blobs.read(digest, start=start, length=length):
+        async for data in self._weights.read(digest, start=start, length=length):
             yield data
 
     async def register_base_model(self, model: BaseModel) -> BaseModel:

@@ -3,20 +3,33 @@
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as rpc
 from services.adapter_store.catalog import Catalog
+from services.adapter_store.collection import Collector
 from services.adapter_store.lifecycle import Lifecycle
 from services.adapter_store.records import Ask
+from services.adapter_store.resolution import Resolver
 from services.adapter_store.sharing import Sharing
 from services.adapter_store.wire import alias_to_wire, split_from_wire, version_to_wire
+from services.core.errors import ModelNotFound
 from services.core.types import TenantId
 from services.runtime import call
 from services.runtime.interceptors import Context
 
 
 class AdapterLifecycleServicer(rpc.AdapterLifecycleServiceServicer):
-    def __init__(self, lifecycle: Lifecycle, catalog: Catalog, sharing: Sharing) -> None:
+    def __init__(
+        self,
+        *,
+        lifecycle: Lifecycle,
+        resolver: Resolver,
+        catalog: Catalog,
+        sharing: Sharing,
+        collector: Collector,
+    ) -> None:
         self._lifecycle = lifecycle
         self._catalog = catalog
+        self._resolver = resolver
         self._sharing = sharing
+        self._collector = collector
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         move = await self._lifecycle.set_alias(
@@ -127,6 +140,24 @@ class AdapterLifecycleServicer(rpc.AdapterLifecycleServiceServicer):
     ) -> pb.UndeleteAdapterResponse:
         await self._catalog.undelete_adapter(_tenant(request.tenant), request.adapter)
         return pb.UndeleteAdapterResponse()
+
+    async def VerifyVersion(
+        self, request: pb.VerifyVersionRequest, context: Context
+    ) -> pb.VerifyVersionResponse:
+        tenant = _tenant(request.tenant)
+        found = await self._resolver.resolve(tenant, request.reference, request="")
+        if found.version.tenant != tenant:
+            raise ModelNotFound.named(request.reference)
+        good = await self._collector.verify(found.version.digest)
+        return pb.VerifyVersionResponse(version=version_to_wire(found.version), damaged=not good)
+
+    async def CollectGarbage(
+        self, request: pb.CollectGarbageRequest, context: Context
+    ) -> pb.CollectGarbageResponse:
+        collected = await self._collector.collect()
+        return pb.CollectGarbageResponse(
+            versions=collected.versions, blobs=collected.blobs, uploads=collected.uploads
+        )
 
 
 def _tenant(named: str) -> TenantId:

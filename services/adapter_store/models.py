@@ -26,6 +26,28 @@ class BaseModelRow(Base):
     created_us: Mapped[int] = mapped_column(BigInteger)
 
 
+class BlobRow(Base):
+    """Weights that are stored, or about to be, under `key`: another one each time, so that a late
+    removal of what was stored before cannot touch it."""
+
+    __tablename__ = "blobs"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128))
+    leased_until_us: Mapped[int] = mapped_column(BigInteger)
+    stored_us: Mapped[int | None] = mapped_column(BigInteger)
+    verified_us: Mapped[int | None] = mapped_column(BigInteger, index=True)
+    damaged_us: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class GarbageRow(Base):
+    """Keys that nothing leads to any more."""
+
+    __tablename__ = "garbage"
+
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+
+
 class AdapterRow(Base):
     """A name that a tenant owns; whoever changes what it means locks its row. It is never removed:
     version numbers and generations are not given out twice."""
@@ -52,7 +74,7 @@ class AdapterVersionRow(Base):
     tenant: Mapped[str] = mapped_column(String(63))
     adapter: Mapped[str] = mapped_column(String(63))
     number: Mapped[int] = mapped_column(Integer)
-    digest: Mapped[str] = mapped_column(String(64), index=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), index=True)
     base_model: Mapped[str] = mapped_column(ForeignKey("base_models.name"))
     base_fingerprint: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)

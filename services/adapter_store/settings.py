@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from services.adapter_store.collection import Keeping
 from services.adapter_store.uploads import StoreLimits
 from services.runtime.settings import ServiceSettings
 
@@ -17,5 +18,8 @@ class AdapterStoreSettings(ServiceSettings, env_prefix="ADAPTER_STORE_"):
     uploads_folder: Path
     """Where unfinished uploads are kept."""
     limits: StoreLimits = StoreLimits()
-    undelete_days: float = Field(7.0, ge=0)
-    """How long what was deleted can be brought back."""
+    keeping: Keeping = Keeping()
+    """How long what was deleted, or left unfinished, is kept: undelete, grace and uploads, as ISO
+    8601 durations."""
+    collect_seconds: float = Field(3600.0, gt=0)
+    """How often what nobody can reach goes, and some of what is kept is read again."""

@@ -5,10 +5,8 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
-from services.adapter_store.blobs import Blobs
 from services.adapter_store.declaration import check_declaration, check_provenance, choose_base
 from services.adapter_store.peft import read_config
 from services.adapter_store.records import (
@@ -21,6 +19,7 @@ from services.adapter_store.records import (
 )
 from services.adapter_store.staging import Staging
 from services.adapter_store.validation import validate
+from services.adapter_store.weights import Weights
 from services.core.base_model import BaseModel
 from services.core.errors import (
     CorruptData,
@@ -79,15 +78,15 @@ class Uploads:
         *,
         adapters: Adapters,
         base_models: BaseModels,
-        blobs: Blobs,
-        folder: Path,
+        weights: Weights,
+        staging: Staging,
         limits: StoreLimits,
     ) -> None:
         self._repository = repository
         self._adapters = adapters
         self._base_models = base_models
-        self._blobs = blobs
-        self._staging = Staging(folder)
+        self._weights = weights
+        self._staging = staging
         self._limits = limits
 
     async def start(
@@ -182,7 +181,7 @@ class Uploads:
         adapter = await asyncio.to_thread(
             validate, data, config, base, max_rank=self._limits.max_rank
         )
-        await self._blobs.put(adapter.digest, adapter.data)
+        await self._weights.keep(adapter.data, adapter.digest)
         version = NewVersion(
             tenant=upload.tenant,
             adapter=upload.adapter,

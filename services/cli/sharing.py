@@ -1,4 +1,4 @@
-"""lorikeet adapters share, unshare, shares, delete, undelete."""
+"""lorikeet adapters share, unshare, shares, delete, undelete, verify, gc."""
 
 from typing import Annotated
 
@@ -6,8 +6,15 @@ import typer
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as rpc
-from services.cli.connection import TenantOption, as_either, channel
-from services.cli.show import Output, OutputOption, console, one_sentence, show
+from services.cli.connection import TenantOption, as_either, as_operator, channel
+from services.cli.show import (
+    EXIT_REFUSED,
+    Output,
+    OutputOption,
+    console,
+    one_sentence,
+    show,
+)
 
 app = typer.Typer()
 
@@ -78,3 +85,29 @@ def undelete(name: Name, number: Number = 0, tenant: TenantOption = "") -> None:
             adapter = pb.UndeleteAdapterRequest(tenant=tenant, adapter=name)
             stub.UndeleteAdapter(adapter, metadata=as_either(tenant))
     console.print(f"{name}{f'@{number}' if number else ''} is back", highlight=False)
+
+
+@app.command()
+def verify(
+    reference: Annotated[str, typer.Argument(help="NAME, NAME@NUMBER, NAME@DIGEST or NAME@ALIAS.")],
+    tenant: TenantOption = "",
+) -> None:
+    """Have the store read a version's weights again; exit code 1 if they are damaged."""
+    request = pb.VerifyVersionRequest(tenant=tenant, reference=reference)
+    with one_sentence(), channel() as connection:
+        found = rpc.AdapterLifecycleServiceStub(connection).VerifyVersion(
+            request, metadata=as_either(tenant)
+        )
+    state = "damaged: upload the same bytes again to mend it" if found.damaged else "good"
+    console.print(f"{found.version.adapter}@{found.version.number} is {state}", highlight=False)
+    raise SystemExit(EXIT_REFUSED if found.damaged else 0)
+
+
+@app.command()
+def gc(output: OutputOption = Output.TABLE) -> None:
+    """Remove, as the operator, what was deleted too long ago and what nothing refers to."""
+    with one_sentence(), channel() as connection:
+        collected = rpc.AdapterLifecycleServiceStub(connection).CollectGarbage(
+            pb.CollectGarbageRequest(), metadata=as_operator()
+        )
+    show([collected], output, "versions", "blobs", "uploads")

@@ -41,11 +41,13 @@ _TENANT_METHODS = {
         "UndeleteVersion",
         "DeleteAdapter",
         "UndeleteAdapter",
+        "VerifyVersion",
     ),
 }
 _OPERATOR_METHODS = {
     TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
     ADAPTER_STORE: ("RegisterBaseModel", "GetBaseModel"),
+    ADAPTER_LIFECYCLE: ("CollectGarbage",),
     SCHEDULER: ("Attach", "Place", "ListWorkers"),
     GPU_WORKER: ("Run",),
 }
@@ -64,7 +66,7 @@ def _named(service: str, methods: Mapping[str, Sequence[str]], scope: Scope) -> 
 
 PROXIED = {
     ADAPTER_STORE: _named(ADAPTER_STORE, _TENANT_METHODS, Scope.TENANT),
-    ADAPTER_LIFECYCLE: _named(ADAPTER_LIFECYCLE, _TENANT_METHODS, Scope.TENANT),
+    ADAPTER_LIFECYCLE: scopes_of(ADAPTER_LIFECYCLE),
     SCHEDULER: {f"/{SCHEDULER}/ListWorkers": Scope.OPERATOR},
 }
 """What the gateway passes on to the services behind it."""

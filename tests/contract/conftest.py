@@ -1,9 +1,13 @@
 """What several contracts need."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
+from services.adapter_store.blobs import Blobs, open_blobs
 from services.core.types import TenantId
 from services.runtime.db import IN_MEMORY, Base, close_sessions
 from tests.databases import KINDS, migrated
@@ -47,3 +51,30 @@ async def tenant(store: Store) -> TenantId:
     for content in range(1, 6):
         await store.commit(tenant, content)
     return tenant
+
+
+@pytest.fixture(params=["memory", "folder", "s3"])
+def blobs(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Blobs]:
+    if request.param == "memory":
+        yield open_blobs("memory://")
+        return
+    if request.param == "folder":
+        yield open_blobs(f"file://{tmp_path / 'new' / 'blobs'}")
+        return
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="adapters")
+    yield open_blobs("s3://adapters/production")
+    server.stop()

@@ -13,6 +13,7 @@ from services.core.errors import (
     ModelNotFound,
     NotFound,
     ResourceExhausted,
+    Unavailable,
 )
 from services.core.types import Digest, Fingerprint, TenantId
 from tests.stores import BASE, Store, ask, fresh_tenant, upload, version
@@ -122,6 +123,9 @@ async def test_an_upload_is_found_again_and_ends_with_its_version(store: Store) 
     assert same.id == opened.id
     with pytest.raises(ResourceExhausted):
         await store.uploads.open_upload(upload("x", tenant, 3), most_uploads=2)
+    with pytest.raises(Unavailable, match="collected"):  # nobody keeps its weights
+        await store.uploads.commit(opened.id, version("x", 7_000_001, tenant))
+    await store.commit(fresh_tenant(), 1)
     done = await store.uploads.commit(opened.id, version("x", 1, tenant))
     assert await store.uploads.upload(opened.id) == (opened, done)
     await store.uploads.open_upload(upload("x", tenant, 3), most_uploads=2)

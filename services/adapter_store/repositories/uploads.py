@@ -1,14 +1,15 @@
 """Uploads in SQL, to the versions that they become."""
 
 from dataclasses import asdict, replace
+from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from services.adapter_store.models import AdapterRow, UploadRow
+from services.adapter_store.models import AdapterRow, BlobRow, UploadRow
 from services.adapter_store.records import AdapterVersion, NewVersion, Upload
 from services.adapter_store.repositories.versions import Row, live, provenance_of, version_of
-from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted
+from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from services.core.types import AdapterName, TenantId
 from services.runtime.db import insert_unless_there, now_us, writing
 
@@ -55,6 +56,15 @@ class SqlUploadRepository:
             if row is not None:
                 await session.delete(row)
 
+    async def purge(self, *, older_than: timedelta, limit: int) -> list[str]:
+        """Uploads as old as that, finished or given up: the ids of those that went."""
+        before = now_us() - older_than // timedelta(microseconds=1)
+        old = select(UploadRow.id).where(UploadRow.created_us <= before).limit(limit)
+        async with writing(self._sessions) as session:
+            ids = list(await session.scalars(old))
+            await session.execute(delete(UploadRow).where(UploadRow.id.in_(ids)))
+            return ids
+
     async def commit(self, upload_id: str, version: NewVersion) -> AdapterVersion:
         """The version and the end of its upload in one transaction. Raises NotFound."""
         async with writing(self._sessions) as session:
@@ -67,6 +77,8 @@ class SqlUploadRepository:
             query = live(version.tenant, version.adapter).order_by(Row.number.desc()).limit(1)
             newest = await session.scalar(query)
             if newest is None or newest.digest != version.digest:
+                if await session.get(BlobRow, version.digest, with_for_update=True) is None:
+                    raise Unavailable("its weights were collected meanwhile; finish it again")
                 adapter.last_number += 1
                 columns = asdict(version)
                 columns |= columns.pop("details")

@@ -3,10 +3,17 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_, update
+from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from services.adapter_store.models import AdapterRow, AdapterVersionRow, AliasRow, ShareRow
+from services.adapter_store.models import (
+    AdapterRow,
+    AdapterVersionRow,
+    AliasRow,
+    BlobRow,
+    ShareRow,
+    UploadRow,
+)
 from services.adapter_store.records import (
     AdapterVersion,
     Provenance,
@@ -20,6 +27,7 @@ from services.runtime.db import now_us, time_of, us_of, writing
 
 Row = AdapterVersionRow
 
+_MICROSECOND = timedelta(microseconds=1)
 _OF_ADAPTER = (AdapterRow.tenant == Row.tenant) & (AdapterRow.name == Row.adapter)
 
 
@@ -107,8 +115,12 @@ class SqlVersionRepository:
         return await self._each(theirs.order_by(Row.tenant, Row.adapter).limit(limit))
 
     async def count_adapters(self, tenant: TenantId) -> int:
-        query = select(func.count()).where(
-            AdapterRow.tenant == tenant, AdapterRow.deleted_us.is_(None)
+        """Those with a version."""
+        query = (
+            select(func.count(Row.adapter.distinct()))
+            .join(AdapterRow, _OF_ADAPTER)
+            .where(Row.tenant == tenant)
+            .where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))
         )
         async with self._sessions() as session:
             return (await session.scalar(query)) or 0
@@ -164,6 +176,25 @@ class SqlVersionRepository:
             _check_window(row.deleted_us, within)
             row.deleted_us = None
 
+    async def purge(self, *, deleted_for: timedelta, grace: timedelta, limit: int) -> int:
+        """Versions deleted for so long go for good; what they leave is kept for `grace`."""
+        before = now_us() - deleted_for // _MICROSECOND
+        async with writing(self._sessions) as session:
+            await _spread_deletion(session, before)
+            old = select(Row.id, Row.digest).where(Row.deleted_us <= before).with_for_update()
+            found = list(await session.execute(old.limit(limit)))
+            if not found:
+                return 0
+            ids = [version_id for version_id, _ in found]
+            await session.execute(delete(UploadRow).where(UploadRow.version_id.in_(ids)))
+            await session.execute(delete(Row).where(Row.id.in_(ids)))
+            await session.execute(
+                update(BlobRow)
+                .where(BlobRow.digest.in_([digest for _, digest in found]))
+                .values(leased_until_us=now_us() + grace // _MICROSECOND)
+            )
+            return len(found)
+
     async def _each(self, newest: Select[str, str, int]) -> list[AdapterVersion]:
         keys = newest.subquery()
         same = (Row.tenant == keys.c.tenant) & (Row.adapter == keys.c.adapter)
@@ -197,8 +228,23 @@ async def _locked(session: AsyncSession, tenant: TenantId, name: str, number: in
     return row
 
 
+async def _spread_deletion(session: AsyncSession, before: int) -> None:
+    """What an adapter that was deleted for good had is deleted with it; its name is free again."""
+    gone = select(AdapterRow).where(AdapterRow.deleted_us <= before).with_for_update()
+    for adapter in await session.scalars(gone):
+        for kind, values in (
+            (AliasRow, {"version_id": None, "canary_version_id": None}),
+            (Row, {"deleted_us": before}),
+        ):
+            of_it = (kind.tenant == adapter.tenant) & (kind.adapter == adapter.name)
+            await session.execute(update(kind).where(of_it).values(**values))
+        shares = (ShareRow.tenant == adapter.tenant) & (ShareRow.adapter == adapter.name)
+        await session.execute(delete(ShareRow).where(shares))
+        adapter.deleted_us = None
+
+
 def _check_window(deleted_us: int | None, within: timedelta) -> None:
-    if deleted_us is not None and now_us() - deleted_us > within / timedelta(microseconds=1):
+    if deleted_us is not None and now_us() - deleted_us > within // _MICROSECOND:
         raise FailedPrecondition("it was deleted too long ago")
 
 

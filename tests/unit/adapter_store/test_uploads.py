@@ -20,9 +20,12 @@ from services.adapter_store.blobs import open_blobs
 from services.adapter_store.catalog import Catalog
 from services.adapter_store.records import Chunk, Provenance, Upload, VersionFilter
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
+from services.adapter_store.repositories.blobs import SqlBlobRepository
 from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
+from services.adapter_store.staging import Staging
 from services.adapter_store.uploads import StoreLimits, Uploads
+from services.adapter_store.weights import Weights
 from services.core.errors import (
     CorruptData,
     FailedPrecondition,
@@ -55,6 +58,10 @@ async def sessions(url: str) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
     await close_sessions(sessions)
 
 
+def weights_in(sessions: async_sessionmaker[AsyncSession], folder: Path) -> Weights:
+    return Weights(SqlBlobRepository(sessions), open_blobs(f"file://{folder / 'blobs'}"))
+
+
 @pytest.fixture
 async def uploads(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) -> Uploads:
     base_models = SqlBaseModelRepository(sessions)
@@ -63,8 +70,8 @@ async def uploads(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) ->
         SqlUploadRepository(sessions),
         adapters=SqlVersionRepository(sessions),
         base_models=base_models,
-        blobs=open_blobs(f"file://{tmp_path / 'blobs'}"),
-        folder=tmp_path / "uploads",
+        weights=weights_in(sessions, tmp_path),
+        staging=Staging(tmp_path / "uploads"),
         limits=StoreLimits(max_adapter_bytes=1 << 20, max_uploads=3, max_adapters=3),
     )
 
@@ -74,7 +81,7 @@ def catalog(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) -> Catal
     return Catalog(
         SqlVersionRepository(sessions),
         base_models=SqlBaseModelRepository(sessions),
-        blobs=open_blobs(f"file://{tmp_path / 'blobs'}"),
+        weights=weights_in(sessions, tmp_path),
         undelete_within=timedelta(days=1),
     )
 

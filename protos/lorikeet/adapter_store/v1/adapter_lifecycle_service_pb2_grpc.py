@@ -112,6 +112,16 @@ class AdapterLifecycleServiceStub:
                 request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.UndeleteAdapterRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.UndeleteAdapterResponse.FromString,
                 _registered_method=True)
+        self.VerifyVersion = channel.unary_unary(
+                '/lorikeet.adapter_store.v1.AdapterLifecycleService/VerifyVersion',
+                request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.VerifyVersionRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.VerifyVersionResponse.FromString,
+                _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/lorikeet.adapter_store.v1.AdapterLifecycleService/CollectGarbage',
+                request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
 
 
 class AdapterLifecycleServiceServicer:
@@ -227,6 +237,22 @@ class AdapterLifecycleServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyVersion(self, request, context):
+        """Reads a version's weights again and compares them with their digest. Uploading the same bytes
+        again mends what is damaged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """For the operator: removes what was deleted too long ago to be brought back, and what nothing
+        refers to. The store does so by itself from time to time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterLifecycleServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -299,6 +325,16 @@ def add_AdapterLifecycleServiceServicer_to_server(servicer, server):
                     servicer.UndeleteAdapter,
                     request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.UndeleteAdapterRequest.FromString,
                     response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.UndeleteAdapterResponse.SerializeToString,
+            ),
+            'VerifyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyVersion,
+                    request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.VerifyVersionRequest.FromString,
+                    response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.VerifyVersionResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -687,6 +723,60 @@ class AdapterLifecycleService:
             '/lorikeet.adapter_store.v1.AdapterLifecycleService/UndeleteAdapter',
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.UndeleteAdapterRequest.SerializeToString,
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.UndeleteAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.adapter_store.v1.AdapterLifecycleService/VerifyVersion',
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.VerifyVersionRequest.SerializeToString,
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.VerifyVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.adapter_store.v1.AdapterLifecycleService/CollectGarbage',
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageRequest.SerializeToString,
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,6 +77,14 @@ class AdapterLifecycleServiceStub:
     """
     UndeleteAdapter: _grpc.UnaryUnaryMultiCallable[_adapter_lifecycle_service_pb2.UndeleteAdapterRequest, _adapter_lifecycle_service_pb2.UndeleteAdapterResponse]
     """Brings a deleted adapter back. FAILED_PRECONDITION once it is too late."""
+    VerifyVersion: _grpc.UnaryUnaryMultiCallable[_adapter_lifecycle_service_pb2.VerifyVersionRequest, _adapter_lifecycle_service_pb2.VerifyVersionResponse]
+    """Reads a version's weights again and compares them with their digest. Uploading the same bytes
+    again mends what is damaged.
+    """
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_adapter_lifecycle_service_pb2.CollectGarbageRequest, _adapter_lifecycle_service_pb2.CollectGarbageResponse]
+    """For the operator: removes what was deleted too long ago to be brought back, and what nothing
+    refers to. The store does so by itself from time to time.
+    """
 
 @_typing.type_check_only
 class AdapterLifecycleServiceAsyncStub(AdapterLifecycleServiceStub):
@@ -127,6 +135,14 @@ class AdapterLifecycleServiceAsyncStub(AdapterLifecycleServiceStub):
     """
     UndeleteAdapter: _aio.UnaryUnaryMultiCallable[_adapter_lifecycle_service_pb2.UndeleteAdapterRequest, _adapter_lifecycle_service_pb2.UndeleteAdapterResponse]  # type: ignore[assignment]
     """Brings a deleted adapter back. FAILED_PRECONDITION once it is too late."""
+    VerifyVersion: _aio.UnaryUnaryMultiCallable[_adapter_lifecycle_service_pb2.VerifyVersionRequest, _adapter_lifecycle_service_pb2.VerifyVersionResponse]  # type: ignore[assignment]
+    """Reads a version's weights again and compares them with their digest. Uploading the same bytes
+    again mends what is damaged.
+    """
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_adapter_lifecycle_service_pb2.CollectGarbageRequest, _adapter_lifecycle_service_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """For the operator: removes what was deleted too long ago to be brought back, and what nothing
+    refers to. The store does so by itself from time to time.
+    """
 
 class AdapterLifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Which versions of an adapter answer for its names, who may use them, and when they go. Tenants reach it through the gateway, with
@@ -258,5 +274,25 @@ class AdapterLifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adapter_lifecycle_service_pb2.UndeleteAdapterResponse, _abc.Awaitable[_adapter_lifecycle_service_pb2.UndeleteAdapterResponse]]:
         """Brings a deleted adapter back. FAILED_PRECONDITION once it is too late."""
+
+    @_abc_1.abstractmethod
+    def VerifyVersion(
+        self,
+        request: _adapter_lifecycle_service_pb2.VerifyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adapter_lifecycle_service_pb2.VerifyVersionResponse, _abc.Awaitable[_adapter_lifecycle_service_pb2.VerifyVersionResponse]]:
+        """Reads a version's weights again and compares them with their digest. Uploading the same bytes
+        again mends what is damaged.
+        """
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _adapter_lifecycle_service_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adapter_lifecycle_service_pb2.CollectGarbageResponse, _abc.Awaitable[_adapter_lifecycle_service_pb2.CollectGarbageResponse]]:
+        """For the operator: removes what was deleted too long ago to be brought back, and what nothing
+        refers to. The store does so by itself from time to time.
+        """
 
 def add_AdapterLifecycleServiceServicer_to_server(servicer: AdapterLifecycleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

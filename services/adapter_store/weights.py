@@ -1,0 +1,59 @@
+"""Weights by digest: where they lie is in SQL, so that nothing that is stored is ever unknown."""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from services.adapter_store.blobs import Blobs
+from services.core.errors import NotFound
+from services.core.types import Digest
+
+LEASE = timedelta(minutes=15)  # how long what nothing refers to yet is safe from collection
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    digest: Digest
+    key: str
+    is_stored: bool  # whole, as far as is known
+
+
+class BlobRepository(Protocol):
+    async def lease(self, digest: Digest, new_key: str, lease: timedelta) -> Blob:
+        """The blob of this digest, under `new_key` if there is none; not collected meanwhile."""
+        ...
+
+    async def stored(self, blob: Blob) -> None: ...
+    async def find(self, digest: Digest) -> Blob | None: ...
+
+
+class Weights:
+    def __init__(self, repository: BlobRepository, blobs: Blobs) -> None:
+        self._repository = repository
+        self._blobs = blobs
+
+    async def keep(self, data: bytes, digest: Digest) -> None:
+        """Durable when it returns, once for all who have them, and safe for LEASE."""
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ValueError("the data is not the digest's")
+        blob = await self._repository.lease(digest, _new_key(digest), LEASE)
+        if not blob.is_stored:
+            await self._blobs.put(blob.key, data)
+            await self._repository.stored(blob)
+
+    async def read(
+        self, digest: Digest, *, start: int = 0, length: int = 0
+    ) -> AsyncIterator[bytes]:
+        """See Blobs.read; the reader verifies."""
+        blob = await self._repository.find(digest)
+        if blob is None:
+            raise NotFound(f"there are no weights {digest[:12]}")
+        async for data in self._blobs.read(blob.key, start=start, length=length):
+            yield data
+
+
+def _new_key(digest: Digest) -> str:
+    return f"blobs/sha256/{digest[:2]}/{digest}-{secrets.token_hex(4)}"
