@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -38,6 +39,10 @@ class UploadRepository(Protocol):
         """Uploads as old as that, finished or given up: the ids of those that went."""
         ...
 
+    async def unknown(self, ids: Sequence[str]) -> list[str]:
+        """Those of them that are no upload that still wants its bytes."""
+        ...
+
 
 class BlobRepository(Protocol):
     async def discard_unreachable(self, limit: int) -> int: ...
@@ -49,6 +54,7 @@ class BlobRepository(Protocol):
 
 
 class Staging(Protocol):
+    def held(self) -> list[str]: ...
     def discard(self, upload_id: str) -> None: ...
 
 
@@ -88,9 +94,9 @@ class Collector:
         ):
             versions += gone
         while ended := await self._uploads.purge(older_than=self._keeping.uploads, limit=BATCH):
-            for upload in ended:
-                self._staging.discard(upload)
             uploads += len(ended)
+        for upload in await self._uploads.unknown(self._staging.held()):
+            self._staging.discard(upload)
         while gone := await self._repository.discard_unreachable(BATCH):
             blobs += gone
         while keys := await self._repository.garbage(BATCH):

@@ -69,6 +69,10 @@ class Staging:
             raise CorruptData("the bytes are not what their SHA-256 says; start the upload again")
         return data
 
+    def held(self) -> list[str]:
+        """Ids of the uploads that have bytes here."""
+        return [path.stem for path in self._folder.glob("*.part")]
+
     def discard(self, upload_id: str) -> None:
         self._path(upload_id).unlink(missing_ok=True)
         self._writers.pop(upload_id, None)

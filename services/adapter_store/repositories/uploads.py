@@ -1,5 +1,6 @@
 """Uploads in SQL, to the versions that they become."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 
@@ -64,6 +65,13 @@ class SqlUploadRepository:
             ids = list(await session.scalars(old))
             await session.execute(delete(UploadRow).where(UploadRow.id.in_(ids)))
             return ids
+
+    async def unknown(self, ids: Sequence[str]) -> list[str]:
+        """Those of them that are no upload that still wants its bytes."""
+        query = select(UploadRow.id).where(UploadRow.version_id.is_(None))
+        async with self._sessions() as session:
+            wanted = set(await session.scalars(query))
+        return [upload for upload in ids if upload not in wanted]
 
     async def commit(self, upload_id: str, version: NewVersion) -> AdapterVersion:
         """The version and the end of its upload in one transaction. Raises NotFound."""

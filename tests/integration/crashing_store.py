@@ -1,0 +1,91 @@
+"""A real adapter store that kills itself with SIGKILL at a point of its work."""
+
+import os
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any
+
+from sqlalchemy.engine.default import DefaultDialect
+
+from services.adapter_store import weights
+from services.adapter_store.__main__ import main
+from services.adapter_store.blobs import Blobs
+from services.adapter_store.records import Chunk, Upload
+from services.adapter_store.repositories.aliases import SqlAliasRepository
+from services.adapter_store.repositories.blobs import SqlBlobRepository
+from services.adapter_store.repositories.uploads import SqlUploadRepository
+from services.adapter_store.repositories.versions import SqlVersionRepository
+from services.adapter_store.staging import Staging
+from services.runtime.server import run
+
+LEASE_SECONDS = 1.0
+
+POINTS: dict[str, tuple[type, str]] = {
+    "open upload": (SqlUploadRepository, "open_upload"),
+    "append": (Staging, "append"),
+    "sync": (Staging, "sync"),
+    "lease": (SqlBlobRepository, "lease"),
+    "put": (Blobs, "put"),
+    "stored": (SqlBlobRepository, "stored"),
+    "commit version": (SqlUploadRepository, "commit"),
+    "discard": (Staging, "discard"),
+    "move": (SqlAliasRepository, "move"),
+    "delete": (SqlVersionRepository, "delete_version"),
+    "purge versions": (SqlVersionRepository, "purge"),
+    "purge uploads": (SqlUploadRepository, "purge"),
+    "discard blobs": (SqlBlobRepository, "discard_unreachable"),
+    "delete blob": (Blobs, "delete"),
+    "forget garbage": (SqlBlobRepository, "forget_garbage"),
+    "sql commit": (DefaultDialect, "do_commit"),
+    "sql statement": (DefaultDialect, "do_execute"),
+}
+WHEN = ("before", "after", "torn")  # torn: in the middle of what "append" writes
+
+
+def serve(environment: dict[str, str], point: str | None, when: str, nth: int) -> None:
+    """Until it is killed; by itself at the nth time that it comes to the point."""
+    os.environ.update(environment)
+    weights.LEASE = timedelta(seconds=LEASE_SECONDS)
+    if point is not None:
+        owner, name = POINTS[point]
+        setattr(owner, name, _deadly(getattr(owner, name), when, nth))
+    run(main)
+
+
+def _deadly(work: Callable[..., Any], when: str, nth: int) -> Callable[..., Any]:
+    left = nth
+
+    def come(phase: str) -> None:
+        nonlocal left
+        if phase == when:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    @wraps(work)
+    async def later(*given: Any, **named: Any) -> Any:
+        come("before")
+        result = await work(*given, **named)
+        come("after")
+        return result
+
+    @wraps(work)
+    def now(*given: Any, **named: Any) -> Any:
+        come("before")
+        if when == "torn" and left == 1:
+            _tear(*given)
+        come("torn")
+        result = work(*given, **named)
+        come("after")
+        return result
+
+    return later if iscoroutinefunction(work) else now
+
+
+def _tear(staging: Staging, upload: Upload, chunk: Chunk) -> None:
+    with staging._path(upload.id).open("ab") as file:
+        file.write(chunk.data[: len(chunk.data) // 2])
+        os.fsync(file.fileno())
