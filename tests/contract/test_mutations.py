@@ -141,33 +141,33 @@ MUTATIONS = {
         "adapter_store/repositories/versions.py",
         ".where(Row.tenant == tenant, Row.adapter == name)\n        .where(Row.deleted",
         ".where(Row.adapter == name)\n        .where(Row.deleted",
-        "tests/contract/test_adapter_repository.py::test_tenants_do_not_see_each_other",
+        "tests/contract/test_adapter_repository.py::test_tenants_do_not_see_each_other[sqlite]",
     ),
     "two writers win one generation": Mutation(
         "adapter_store/repositories/aliases.py",
         "if ask.expected_generation not in (None, generation):",
         "if False:",
-        "tests/contract/test_aliases.py::test_two_writers_race_and_one_wins_each_generation",
+        "tests/contract/test_aliases.py::test_two_writers_race_and_one_wins_each_generation[sqlite]",
     ),
     "what was deleted is served": Mutation(
         "adapter_store/repositories/versions.py",
         ".where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))\n    )\n\n\nclass",
         ")\n\n\nclass",
         "tests/contract/test_adapter_repository.py::"
-        "test_what_is_deleted_is_unknown_until_it_comes_back",
+        "test_what_is_deleted_is_unknown_until_it_comes_back[sqlite]",
     ),
     "what is not shared is served": Mutation(
         "adapter_store/resolution.py",
         "return await self._shares.allows(asked.owner, asked.name, asked.caller)",
         "return True",
         "tests/contract/test_adapter_repository.py::"
-        "test_a_shared_adapter_is_its_owners_name_for_those_it_is_shared_with",
+        "test_a_shared_adapter_is_its_owners_name_for_those_it_is_shared_with[sqlite]",
     ),
     "a promotion is answered before it holds": Mutation(
         "adapter_store/repositories/aliases.py",
         '                "generation": made.generation,\n',
         '                "generation": generation,\n',
-        "tests/contract/test_aliases.py::test_a_move_that_is_sent_again_changes_nothing",
+        "tests/contract/test_aliases.py::test_a_move_that_is_sent_again_changes_nothing[sqlite]",
     ),
     "a revoked key works": Mutation(
         "gateway/tenants.py",
