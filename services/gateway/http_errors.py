@@ -19,7 +19,7 @@ HTTP: dict[type[ServingError], tuple[int, str, str | None]] = {
     errors.NotFound: (404, "not_found_error", "not_found"),
     errors.ModelNotFound: (404, "not_found_error", "model_not_found"),
     errors.AlreadyExists: (409, "conflict_error", "already_exists"),
-    errors.Aborted: (409, "conflict_error", "already_exists"),
+    errors.Aborted: (409, "conflict_error", "aborted"),
     errors.FailedPrecondition: (409, "conflict_error", "failed_precondition"),
     errors.OffsetMismatch: (416, "invalid_request_error", "offset_mismatch"),
     errors.CorruptData: (422, "invalid_request_error", "corrupt_data"),
