@@ -67,7 +67,7 @@ def prepare(
     reader = AdapterReader(model, page_tokens=Limits().page_tokens)
     digests = []
     for adapter in adapters:
-        weights = reader.read(adapter.data, adapter.digest)
+        weights = reader.read(map(bytes, adapter.pieces()), adapter.digest)
         fill = engine.reserve(adapter.digest, weights)
         assert fill is not None
         fill()

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from services.gpu_worker.kernels.device import Device
 from services.gpu_worker.model.config import ModelConfig
+from services.gpu_worker.model.layout import FUSED, Factors
 from services.gpu_worker.model.llama import Llama, build_llama
-from services.gpu_worker.model.packing import FUSED, Factors, Packing, pack
+from services.gpu_worker.model.packing import Packing, pack
 
 LLAMA_8B = ModelConfig(
     architecture="LlamaForCausalLM",
@@ -138,6 +139,8 @@ def random_packing(
     for layer in range(count):
         for name, (inputs, outputs) in shapes.items():
             a = torch.randn(rank, inputs) * inputs**-0.5
-            sites[f"{layer}.{name}"] = Factors(a, torch.randn(rank, outputs) * 0.01)
+            sites[f"{layer}.{name}"] = Factors(
+                a.numpy(), (torch.randn(rank, outputs) * 0.01).numpy()
+            )
             widths[f"{layer}.{name}"] = outputs
     return pack(sites, widths, layers=count, elements=elements)

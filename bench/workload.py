@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from services.adapter_store.canonical import CanonicalAdapter, RawTensor, canonical
+from services.adapter_store.canonical import CanonicalAdapter, Pair, canonical
 from services.adapter_store.peft import read_config
+from services.adapter_store.tensors import WEIGHTS, Rows
 from services.adapter_store.validation import validate
 from services.core.base_model import BaseModel
 from services.core.types import Digest
@@ -71,18 +72,34 @@ def s_lora_trace(
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A tensors.Matrix of float32 in memory."""
+
+    values: Rows
+
+    @property
+    def dtype(self) -> str:
+        return "F32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def pieces(self) -> Iterator[Rows]:
+        yield self.values
+
+
+@dataclass(frozen=True, slots=True)
 class Folder:
     """A fetch_process.Source: canonical files under their digests."""
 
     path: Path
 
-    def download(self, digest: Digest) -> bytes:
+    def download(self, digest: Digest) -> Iterator[bytes]:
         """In parts, as over a network: the kernel may not be interrupted within one."""
-        data = bytearray()
         with (self.path / digest).open("rb", buffering=0) as file:
             while part := file.read(PART_BYTES):
-                data += part
-        return bytes(data)
+                yield part
 
     def filled(self, base: BaseModel, count: int) -> list[Digest]:
         """The digests of so many random adapters, which are written unless they are there."""
@@ -91,7 +108,8 @@ class Folder:
         if not listing.exists():
             digests = []
             for adapter in random_adapters(base, count):
-                (self.path / adapter.digest).write_bytes(adapter.data)
+                with (self.path / adapter.digest).open("wb") as file:
+                    file.writelines(adapter.pieces())
                 digests.append(adapter.digest)
             listing.write_text("\n".join(digests))
         return [Digest(line) for line in listing.read_text().split()]
@@ -101,7 +119,7 @@ def written_adapters(folder: Path, base: BaseModel, count: int) -> Iterator[Cano
     """PEFT folders a0, a1, ... as ../shared/peers/make_inputs.py writes them."""
     for index in range(count):
         config = read_config((folder / f"a{index}" / "adapter_config.json").read_text())
-        weights = (folder / f"a{index}" / "adapter_model.safetensors").read_bytes()
+        weights = folder / f"a{index}" / WEIGHTS
         yield validate(weights, config, base, max_rank=256)
 
 
@@ -116,12 +134,13 @@ def random_adapters(
     numbers = random.standard_normal(1 << 24, np.float32) * np.float32(0.02)
     for index in range(count):
         rank = ranks[index % len(ranks)]
-        tensors, scaling = {}, {}
+        pairs = {}
         for module in base.modules:
-            shapes = {"A": (rank, module.in_features), "B": (module.out_features, rank)}
-            for side, shape in shapes.items():
-                start = int(random.integers(0, numbers.size - math.prod(shape)))
-                values = numbers[start : start + math.prod(shape)]
-                tensors[f"{module.site}.{side}"] = RawTensor("F32", shape, values.tobytes())
-            scaling[module.site] = 2.0
-        yield canonical(tensors, scaling, base.fingerprint)
+            shapes = ((rank, module.in_features), (module.out_features, rank))
+            starts = [int(random.integers(0, numbers.size - math.prod(shape))) for shape in shapes]
+            a, b = (
+                Held(numbers[start : start + math.prod(shape)].reshape(shape))
+                for start, shape in zip(starts, shapes, strict=True)
+            )
+            pairs[module.site] = Pair(a, b, 2.0)
+        yield canonical(pairs, base.fingerprint)

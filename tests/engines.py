@@ -71,7 +71,7 @@ class TestBench:
         return digest
 
     def parse(self, data: bytes) -> AdapterWeights:
-        return self._reader.read(data, digest_of(data))
+        return self._reader.read([data], digest_of(data))
 
     def generate(self, requests: Sequence[EngineRequest]) -> dict[RequestId, list[int]]:
         """Run all requests to their end, in one batch as far as limits allow."""

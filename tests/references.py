@@ -71,9 +71,9 @@ def canonical_of(model: PeftModel, fingerprint: Fingerprint) -> bytes:
         layer = name.split(".layers.")[1].split(".")[0]
         site = f"{layer}.{SHORT[name.rsplit('.', 1)[-1]]}"
         tensors[f"{site}.A"] = module.lora_A["default"].weight.detach().contiguous()
-        tensors[f"{site}.B"] = module.lora_B["default"].weight.detach().contiguous()
+        tensors[f"{site}.B"] = module.lora_B["default"].weight.detach().T.contiguous()
         scaling[site] = float(module.scaling["default"])
-    facts = {"base_fingerprint": fingerprint, "format": 1, "scaling": scaling}
+    facts = {"base_fingerprint": fingerprint, "format": 2, "scaling": scaling}
     return save(tensors, {"lorikeet": json.dumps(facts)})
 
 

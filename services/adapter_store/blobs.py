@@ -1,6 +1,7 @@
 """Bytes by key: a local folder, S3 or memory, through obstore."""
 
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,15 +11,20 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 from services.core.errors import InvalidRequest, NotFound
 
 CHUNK_BYTES = 1024 * 1024
+PARTS_AT_ONCE = 4  # of 5 MiB each
+ABANDONED_SECONDS = 3600.0
 
 
 class Blobs:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    async def put(self, key: str, data: bytes) -> None:
-        """Whole and durable when it returns; what was there before is replaced."""
-        await obstore.put_async(self._store, key, data)
+    async def put(self, key: str, pieces: AsyncIterator[memoryview]) -> None:
+        """Whole and durable when it returns, or not there at all if `pieces` raises.
+
+        What was there before is replaced. What is large goes in parts, few of them in memory.
+        """
+        await obstore.put_async(self._store, key, pieces, max_concurrency=PARTS_AT_ONCE)
         if isinstance(self._store, LocalStore):
             _sync(Path(str(self._store.prefix)) / key)
 
@@ -51,10 +57,19 @@ class Blobs:
 def open_blobs(url: str) -> Blobs:
     """file:///folder (made if missing), s3://bucket/prefix (credentials from AWS_*) or memory://."""
     if url.startswith("file://"):
-        return Blobs(LocalStore(url.removeprefix("file://"), mkdir=True))
+        folder = Path(url.removeprefix("file://"))
+        _sweep(folder)
+        return Blobs(LocalStore(folder, mkdir=True))
     if url == "memory://":
         return Blobs(MemoryStore())
     return Blobs(from_url(url))
+
+
+def _sweep(folder: Path) -> None:
+    """What a store that was killed had begun to write: LocalStore names it "KEY#NUMBER"."""
+    for path in folder.glob("**/*#*"):
+        if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -1,67 +1,115 @@
 """A validated adapter as the bytes that workers load; the same adapter is always the same bytes.
 
-A safetensors file: "{site}.A" [rank, in] and "{site}.B" [out, rank] in their original type, and
-one metadata entry, "lorikeet": compact JSON with base_fingerprint, format and scaling by site.
+A safetensors file: "{site}.A" [rank, in] and "{site}.B" [rank, out], which is PEFT's transposed, in
+their original type, and one metadata entry, "lorikeet": compact JSON with base_fingerprint, format
+and scaling by site. Its tensors lie in the order in which a worker lays them out, module by module,
+so that a load reads from the first byte to the last (those of wider types first, if they differ).
+In format 1 B was as PEFT has it.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import safetensors
-from safetensors import TensorSpec
 
+from services.adapter_store.tensors import ELEMENTS, Matrix, Rows
 from services.core.types import Digest, Fingerprint
 
-FORMAT = 1
-MOST_HEADER_BYTES = 16 * 1024 * 1024
-ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-_TYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class RawTensor:
-    """dtype as safetensors names it."""
+class Pair:
+    """One module's factors as PEFT has them: A [rank, in], B [out, rank]."""
 
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
+    a: Matrix
+    b: Matrix
+    scaling: float
 
 
 @dataclass(frozen=True, slots=True)
 class CanonicalAdapter:
-    data: bytes
     digest: Digest
     ranks: Mapping[str, int]  # by site
     parameter_count: int
+    size_bytes: int
+    _file: "_File"
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The file's bytes, some MiB at a time; they are read anew from where the pairs are."""
+        return self._file.pieces()
 
 
-def canonical(
-    tensors: Mapping[str, RawTensor], scaling: Mapping[str, float], base: Fingerprint
-) -> CanonicalAdapter:
-    """`tensors` under their canonical names."""
-    facts = {"base_fingerprint": base, "format": FORMAT, "scaling": dict(sorted(scaling.items()))}
-    held = {name: np.frombuffer(tensor.data, np.uint8) for name, tensor in tensors.items()}
-    specs = {
-        name: TensorSpec(
-            dtype=_TYPE_NAMES[tensors[name].dtype],
-            shape=list(tensors[name].shape),
-            data_ptr=bytes_.ctypes.data,
-            data_len=bytes_.size,
-        )
-        for name, bytes_ in sorted(held.items())
-    }
-    metadata = {"lorikeet": json.dumps(facts, separators=(",", ":"), sort_keys=True)}
-    data = safetensors.serialize(specs, metadata)
+def canonical(pairs: Mapping[str, Pair], base: Fingerprint) -> CanonicalAdapter:
+    """`pairs` by site, in the order of the base model's modules. Reads every number once."""
+    file = _File.of(pairs, base)
+    digest = hashlib.sha256()
+    size = 0
+    for piece in file.pieces():
+        digest.update(piece)
+        size += len(piece)
     return CanonicalAdapter(
-        data=data,
-        digest=Digest(hashlib.sha256(data).hexdigest()),
-        ranks={
-            name.removesuffix(".A"): tensor.shape[0]
-            for name, tensor in sorted(tensors.items())
-            if name.endswith(".A")
-        },
-        parameter_count=sum(t.shape[0] * t.shape[1] for t in tensors.values()),
+        digest=Digest(digest.hexdigest()),
+        ranks={site: pair.a.shape[0] for site, pair in pairs.items()},
+        parameter_count=sum(_elements(m) for pair in pairs.values() for m in (pair.a, pair.b)),
+        size_bytes=size,
+        _file=file,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    header: bytes
+    matrices: tuple[tuple[str, Matrix], ...]  # in the order of the data
+
+    @classmethod
+    def of(cls, pairs: Mapping[str, Pair], base: Fingerprint) -> "_File":
+        named = [
+            (f"{site}.{side}", matrix)
+            for site, pair in pairs.items()
+            for side, matrix in (("A", pair.a), ("B", pair.b))
+        ]
+        named.sort(key=lambda entry: -_item_bytes(entry[1]))  # stable; keeps numbers aligned
+        scaling = {site: pair.scaling for site, pair in sorted(pairs.items())}
+        facts = {"base_fingerprint": base, "format": FORMAT, "scaling": scaling}
+        header: dict[str, Any] = {"__metadata__": {"lorikeet": _compact(facts)}}
+        at = 0
+        for name, matrix in named:
+            end = at + _elements(matrix) * _item_bytes(matrix)
+            shape = matrix.shape if name.endswith(".A") else matrix.shape[::-1]
+            header[name] = {"dtype": matrix.dtype, "shape": shape, "data_offsets": (at, end)}
+            at = end
+        text = _compact(header).encode()
+        text += b" " * (-len(text) % 8)
+        return cls(len(text).to_bytes(8, "little") + text, tuple(named))
+
+    def pieces(self) -> Iterator[memoryview]:
+        yield memoryview(self.header)
+        for name, matrix in self.matrices:
+            pieces = matrix.pieces() if name.endswith(".A") else (_transposed(matrix),)
+            yield from (piece.view(np.uint8).reshape(-1).data for piece in pieces)
+
+
+def _transposed(matrix: Matrix) -> Rows:
+    rows, columns = matrix.shape
+    turned = np.empty((columns, rows), ELEMENTS[matrix.dtype])
+    at = 0
+    for piece in matrix.pieces():
+        turned[:, at : at + len(piece)] = piece.T
+        at += len(piece)
+    return turned
+
+
+def _compact(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _elements(matrix: Matrix) -> int:
+    return matrix.shape[0] * matrix.shape[1]
+
+
+def _item_bytes(matrix: Matrix) -> int:
+    return np.dtype(ELEMENTS[matrix.dtype]).itemsize

@@ -10,6 +10,7 @@ from pathlib import Path
 from services.adapter_store.records import Chunk, Upload
 from services.core.errors import CorruptData, InvalidRequest, OffsetMismatch, ResourceExhausted
 
+PIECE_BYTES = 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -18,6 +19,7 @@ class Staging:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._writers: dict[str, asyncio.Lock] = {}
+        self._hashed: dict[str, tuple[hashlib._Hash, int]] = {}  # of the first so many bytes
 
     def committed(self, upload_id: str) -> int:
         path = self._path(upload_id)
@@ -50,6 +52,7 @@ class Staging:
                     "the store's disk is full; the upload can be resumed"
                 ) from error
             raise
+        self._hash(upload.id, chunk.data, committed)
         return committed + len(chunk.data)
 
     def sync(self, upload_id: str) -> None:
@@ -57,17 +60,22 @@ class Staging:
         with self._path(upload_id).open("rb") as file:
             os.fsync(file.fileno())
 
-    def read(self, upload: Upload) -> bytes:
-        """Everything, verified. Raises InvalidRequest if it is not all there."""
+    def complete(self, upload: Upload) -> Path:
+        """The file with everything, verified. Raises InvalidRequest if it is not all there."""
         committed = self.committed(upload.id)
         if committed != upload.size_bytes:
             raise InvalidRequest.of(
                 "upload_id", f"{committed} of {upload.size_bytes} bytes have arrived"
             )
-        data = self._path(upload.id).read_bytes()
-        if hashlib.sha256(data).hexdigest() != upload.sha256:
+        path = self._path(upload.id)
+        digest, done = self._hashed.pop(upload.id, (hashlib.sha256(), 0))
+        with path.open("rb") as file:
+            file.seek(done)
+            while data := file.read(PIECE_BYTES):
+                digest.update(data)
+        if digest.hexdigest() != upload.sha256:
             raise CorruptData("the bytes are not what their SHA-256 says; start the upload again")
-        return data
+        return path
 
     def held(self) -> list[str]:
         """Ids of the uploads that have bytes here."""
@@ -76,6 +84,14 @@ class Staging:
     def discard(self, upload_id: str) -> None:
         self._path(upload_id).unlink(missing_ok=True)
         self._writers.pop(upload_id, None)
+        self._hashed.pop(upload_id, None)
+
+    def _hash(self, upload_id: str, data: bytes, start: int) -> None:
+        """What a restart forgot is hashed at the end."""
+        digest, done = self._hashed.setdefault(upload_id, (hashlib.sha256(), 0))
+        if done == start:
+            digest.update(data)
+            self._hashed[upload_id] = digest, start + len(data)
 
     def _path(self, upload_id: str) -> Path:
         return self._folder / f"{upload_id}.part"

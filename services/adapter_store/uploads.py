@@ -38,7 +38,7 @@ _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 class StoreLimits:
     """What one adapter, and one tenant, may take; all at least 1. Raises ValueError."""
 
-    max_adapter_bytes: int = 1024**3
+    max_adapter_bytes: int = 4 * 1024**3
     max_rank: int = 256
     max_uploads: int = 16
     max_adapters: int = 10_000
@@ -177,18 +177,18 @@ class Uploads:
         base = await self._base_models.base_model(upload.base_model)
         assert base is not None  # they are never removed
         config = await asyncio.to_thread(read_config, upload.config_json)
-        data = await asyncio.to_thread(self._staging.read, upload)
+        file = await asyncio.to_thread(self._staging.complete, upload)
         adapter = await asyncio.to_thread(
-            validate, data, config, base, max_rank=self._limits.max_rank
+            validate, file, config, base, max_rank=self._limits.max_rank
         )
-        await self._weights.keep(adapter.data, adapter.digest)
+        await self._weights.keep(adapter.digest, adapter.pieces())
         version = NewVersion(
             tenant=upload.tenant,
             adapter=upload.adapter,
             digest=adapter.digest,
             base_model=base.name,
             base_fingerprint=base.fingerprint,
-            size_bytes=len(adapter.data),
+            size_bytes=adapter.size_bytes,
             max_rank=max(adapter.ranks.values()),
             module_count=len(adapter.ranks),
             parameter_count=adapter.parameter_count,

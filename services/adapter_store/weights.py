@@ -1,14 +1,15 @@
 """Weights by digest: where they lie is in SQL, so that nothing that is stored is ever unknown."""
 
+import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 from services.adapter_store.blobs import Blobs
-from services.core.errors import NotFound
+from services.core.errors import CorruptData, NotFound
 from services.core.types import Digest
 
 LEASE = timedelta(minutes=15)  # how long what nothing refers to yet is safe from collection
@@ -35,13 +36,14 @@ class Weights:
         self._repository = repository
         self._blobs = blobs
 
-    async def keep(self, data: bytes, digest: Digest) -> None:
-        """Durable when it returns, once for all who have them, and safe for LEASE."""
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise ValueError("the data is not the digest's")
+    async def keep(self, digest: Digest, pieces: Iterator[memoryview]) -> None:
+        """Durable when it returns, once for all who have them, and safe for LEASE.
+
+        `pieces` are made in threads. Raises CorruptData if they are not the digest's.
+        """
         blob = await self._repository.lease(digest, _new_key(digest), LEASE)
         if not blob.is_stored:
-            await self._blobs.put(blob.key, data)
+            await self._blobs.put(blob.key, _verified(digest, pieces))
             await self._repository.stored(blob)
 
     async def read(
@@ -53,6 +55,22 @@ class Weights:
             raise NotFound(f"there are no weights {digest[:12]}")
         async for data in self._blobs.read(blob.key, start=start, length=length):
             yield data
+
+
+async def _verified(digest: Digest, pieces: Iterator[memoryview]) -> AsyncIterator[memoryview]:
+    """Raises CorruptData in the place of the end, so that nothing is stored."""
+    found = hashlib.sha256()
+
+    def following() -> memoryview | None:
+        piece = next(pieces, None)
+        if piece is not None:
+            found.update(piece)
+        return piece
+
+    while (piece := await asyncio.to_thread(following)) is not None:
+        yield piece
+    if found.hexdigest() != digest:
+        raise CorruptData("the upload changed while it was stored; start it again")
 
 
 def _new_key(digest: Digest) -> str:

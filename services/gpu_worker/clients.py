@@ -1,7 +1,7 @@
 """The suite's other services, as a worker calls them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -51,18 +51,16 @@ class StoreDownloads:
     address: str
     token: str
 
-    def download(self, digest: Digest) -> bytes:
-        data = bytearray()
+    def download(self, digest: Digest) -> Iterator[bytes]:
         try:
             for part in _store(self.address).Download(
                 store_pb.DownloadRequest(digest=digest),
                 metadata=bearer(self.token),
                 timeout=DOWNLOAD_SECONDS,
             ):
-                data += part.data
+                yield part.data
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-        return bytes(data)
 
 
 @cache

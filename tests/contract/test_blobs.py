@@ -1,11 +1,22 @@
 """Blobs in memory, in a folder and in a real S3 endpoint."""
 
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 
-from services.adapter_store.blobs import Blobs
-from services.core.errors import InvalidRequest, NotFound
+from services.adapter_store.blobs import Blobs, open_blobs
+from services.core.errors import CorruptData, InvalidRequest, NotFound
 
-DATA = bytes(range(256)) * 12_000
+DATA = bytes(range(256)) * 60_000  # more than one part
+
+
+async def pieces_of(data: bytes, *, fails: bool = False) -> AsyncIterator[memoryview]:
+    for at in range(0, len(data), 1_000_000):
+        yield memoryview(data)[at : at + 1_000_000]
+    if fails:
+        raise CorruptData("it was not what it should be")
 
 
 async def read(blobs: Blobs, key: str, **part: int) -> list[bytes]:
@@ -13,15 +24,15 @@ async def read(blobs: Blobs, key: str, **part: int) -> list[bytes]:
 
 
 async def test_what_was_put_is_read_in_pieces(blobs: Blobs) -> None:
-    await blobs.put("blobs/a/b", DATA)
-    await blobs.put("blobs/a/b", DATA)
+    await blobs.put("blobs/a/b", pieces_of(DATA))
+    await blobs.put("blobs/a/b", pieces_of(DATA))
     pieces = await read(blobs, "blobs/a/b")
     assert b"".join(pieces) == DATA
     assert max(map(len, pieces)) <= 1024 * 1024
 
 
 async def test_a_part_is_read(blobs: Blobs) -> None:
-    await blobs.put("part", DATA)
+    await blobs.put("part", pieces_of(DATA))
     for start, length in ((0, 1), (5, 90), (len(DATA) - 1, 0), (100, 1 << 40)):
         expected = DATA[start : start + length] if length else DATA[start:]
         assert b"".join(await read(blobs, "part", start=start, length=length)) == expected
@@ -30,14 +41,32 @@ async def test_a_part_is_read(blobs: Blobs) -> None:
 
 
 async def test_what_was_put_again_replaces_what_was_there(blobs: Blobs) -> None:
-    await blobs.put("again", b"damaged")
-    await blobs.put("again", b"mended")
+    await blobs.put("again", pieces_of(b"damaged"))
+    await blobs.put("again", pieces_of(b"mended"))
     assert await read(blobs, "again") == [b"mended"]
 
 
 async def test_what_is_gone_is_not_found(blobs: Blobs) -> None:
-    await blobs.put("gone", DATA)
+    await blobs.put("gone", pieces_of(DATA))
     for _ in range(2):
         await blobs.delete("gone")
     with pytest.raises(NotFound):
         await read(blobs, "gone")
+
+
+async def test_what_cannot_be_read_to_its_end_is_not_stored(blobs: Blobs) -> None:
+    with pytest.raises(CorruptData):
+        await blobs.put("half", pieces_of(DATA, fails=True))
+    with pytest.raises(NotFound):
+        await read(blobs, "half")
+
+
+def test_what_a_killed_store_had_begun_to_write_goes_when_it_is_old(tmp_path: Path) -> None:
+    old, young = tmp_path / "blobs" / "key#1", tmp_path / "blobs" / "key#2"
+    old.parent.mkdir()
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    open_blobs(f"file://{tmp_path}")
+    assert not old.exists()
+    assert young.exists()

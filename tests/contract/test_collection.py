@@ -46,7 +46,7 @@ class Shop:
     async def add(self, tenant: TenantId, data: bytes) -> AdapterVersion:
         digest = Digest(hashlib.sha256(data).hexdigest())
         opened = await self.store.uploads.open_upload(upload("sql", tenant), most_uploads=99)
-        await self.weights.keep(data, digest)
+        await self.weights.keep(digest, iter([memoryview(data)]))
         made = version("sql", int(digest, 16), tenant)
         return await self.store.uploads.commit(opened.id, made)
 
@@ -136,7 +136,7 @@ async def test_what_a_crash_left_unreferenced_goes(shop: Shop) -> None:
     """Bytes that were stored for a version that never came; a row whose bytes never came."""
     data = b"orphan" + fresh_tenant().encode()
     digest = Digest(hashlib.sha256(data).hexdigest())
-    await shop.weights.keep(data, digest)
+    await shop.weights.keep(digest, iter([memoryview(data)]))
     nothing = Digest(hashlib.sha256(data + b"!").hexdigest())
     await shop.store.blob_rows.lease(nothing, "blobs/sha256/xx/never", AT_ONCE)
     assert digest in shop.files()

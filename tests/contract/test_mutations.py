@@ -31,14 +31,14 @@ MUTATIONS = {
         "test_every_adapter_answers_for_itself_whatever_order_they_come_in",
     ),
     "a scaling is forgotten": Mutation(
-        "gpu_worker/model/adapters.py",
-        ".T.mul(scale)",
-        ".T",
+        "gpu_worker/model/layout.py",
+        "np.float32(module.scaling)",
+        "np.float32(1)",
         "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
     ),
     "bytes that are not the digest's are loaded": Mutation(
-        "gpu_worker/model/adapters.py",
-        "if hashlib.sha256(data).hexdigest() != digest:",
+        "gpu_worker/model/unpacking.py",
+        "if found.hexdigest() != digest:",
         "if False:",
         "tests/unit/gpu_worker/test_fetching.py::test_a_file_that_cannot_be_read_fails_alone",
     ),
@@ -133,8 +133,8 @@ MUTATIONS = {
     ),
     "a NaN is let in": Mutation(
         "adapter_store/validation.py",
-        "elif not _finite(tensor):",
-        "elif False:",
+        "self.finite = self.finite and is_finite(self.dtype, piece)",
+        "pass",
         "tests/unit/adapter_store/test_validation.py::test_a_weight_that_is_not_finite_is_refused",
     ),
     "a tenant sees another's adapter": Mutation(

@@ -17,8 +17,9 @@ from services.gpu_worker.kernels import reference
 from services.gpu_worker.kernels.cuda import attention, lora
 from services.gpu_worker.kernels.cuda.device import CudaDevice
 from services.gpu_worker.kernels.device import Segment, Span
+from services.gpu_worker.model.layout import FUSED, SITES, Factors
 from services.gpu_worker.model.loading import load_model
-from services.gpu_worker.model.packing import FUSED, SITES, Factors, pack
+from services.gpu_worker.model.packing import pack
 from tests.engines import TestBench
 from tests.parity import assert_a_mixed_batch_agrees
 from tests.tiny_models import make_reference, save_reference
@@ -88,8 +89,8 @@ class Batch:
         names = list(self.shapes) if index % 2 == 0 else ["q", "v", "up"]
         return {
             f"0.{name}": Factors(
-                torch.randn(rank, self.shapes[name][0]) * self.shapes[name][0] ** -0.5,
-                torch.randn(rank, self.shapes[name][1]) * rank**-0.5,
+                (torch.randn(rank, self.shapes[name][0]) * self.shapes[name][0] ** -0.5).numpy(),
+                (torch.randn(rank, self.shapes[name][1]) * rank**-0.5).numpy(),
             )
             for name in names
             if rank

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import mmap
 import os
 import pickle
 import socket
@@ -10,12 +11,15 @@ from asyncio.subprocess import Process
 from pathlib import Path
 
 import structlog
+import torch
 
 from services.core.errors import ServingError
 from services.core.types import Digest
-from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights, Unpacker
-from services.gpu_worker.model.fetch_process import MOST_MESSAGE_BYTES, Source, packing_in
+from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
+from services.gpu_worker.model.fetch_process import MOST_MESSAGE_BYTES, Source
+from services.gpu_worker.model.layout import Layout
 from services.gpu_worker.model.packing import Packing
+from services.gpu_worker.model.unpacking import Unpacker
 
 log = structlog.get_logger()
 
@@ -212,7 +216,7 @@ class _Child:
         else:
             try:
                 with os.fdopen(files[0], "rb") as image:
-                    answer.set_result(packing_in(image.fileno(), found))
+                    answer.set_result(_packing_in(image.fileno(), found))
             except OSError as error:  # no memory to map it
                 answer.set_exception(error)
 
@@ -221,3 +225,9 @@ class _Child:
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"fetching in a process broke: {why}"))
+
+
+def _packing_in(file: int, layout: Layout) -> Packing:
+    """The image stays where the process put it, shared."""
+    shared = mmap.mmap(file, 0)
+    return Packing(torch.frombuffer(shared, dtype=torch.float32).view(layout.pages, -1), layout)

@@ -10,7 +10,7 @@ from services.core.errors import FailedPrecondition
 from services.gpu_worker.kernels.device import Device, Layer, Layers, Linear, PagedKv
 from services.gpu_worker.kernels.reference import HeadNorms
 from services.gpu_worker.model.config import ModelConfig
-from services.gpu_worker.model.packing import FUSED, SITES
+from services.gpu_worker.model.layout import FUSED, SITES
 from services.gpu_worker.model.rope import Rope, build_rope
 from services.gpu_worker.model.step import StepInputs
 

@@ -1,10 +1,14 @@
 """Everything that can be wrong with an adapter is named; what is right has one canonical form."""
 
+import hashlib
 import json
 import pickle
 import time
 import zipfile
+from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -37,6 +41,7 @@ BASE = BaseModel(
     modules=tuple(Module(s.path, s.site, s.in_features, s.out_features) for s in SHAPES),
     tokenizer_json=b"{}",
 )
+V1 = "base_model.model.model.layers.1.self_attn.v_proj"
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
@@ -44,9 +49,26 @@ def good() -> Tensors:
     return peft_tensors(SHAPES, names=["q_proj", "v_proj"], rank=4, seed=1)
 
 
-def check(data: bytes | Tensors, **config: Any) -> CanonicalAdapter:
-    raw = data if isinstance(data, bytes) else save(data)
-    return validate(raw, read_config(json.dumps(peft_config(**config))), BASE, max_rank=64)
+@dataclass(frozen=True)
+class Checked:
+    adapter: CanonicalAdapter
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        return self.adapter.digest
+
+
+def check(data: bytes | Tensors, *, base: BaseModel = BASE, **config: Any) -> Checked:
+    with NamedTemporaryFile() as file:
+        file.write(data if isinstance(data, bytes) else save(data))
+        file.flush()
+        asked = read_config(json.dumps(peft_config(**config)))
+        found = validate(Path(file.name), asked, base, max_rank=64)
+        canonical = b"".join(found.pieces())
+    assert hashlib.sha256(canonical).hexdigest() == found.digest
+    assert len(canonical) == found.size_bytes
+    return Checked(found, canonical)
 
 
 def refusal(data: bytes | Tensors, **config: Any) -> str:
@@ -56,12 +78,46 @@ def refusal(data: bytes | Tensors, **config: Any) -> str:
 
 
 def test_the_canonical_form_holds_the_same_numbers() -> None:
-    adapter = check(good())
-    tensors = load(adapter.data)
-    assert torch.equal(tensors["0.q.A"], good()[f"{Q0}.lora_A.weight"])
+    checked = check(good())
+    tensors = load(checked.data)
+    for module in SHAPES:
+        given = f"base_model.model.{module.path}"
+        assert torch.equal(tensors[f"{module.site}.A"], good()[f"{given}.lora_A.weight"])
+        assert torch.equal(tensors[f"{module.site}.B"], good()[f"{given}.lora_B.weight"].T)
     assert set(tensors) == {f"{s.site}.{side}" for s in SHAPES for side in "AB"}
-    assert adapter.ranks == {module.site: 4 for module in SHAPES}
-    assert adapter.parameter_count == sum(tensor.numel() for tensor in good().values())
+    assert checked.adapter.ranks == {module.site: 4 for module in SHAPES}
+    assert checked.adapter.parameter_count == sum(tensor.numel() for tensor in good().values())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_type_stays_what_it_is(kind: torch.dtype) -> None:
+    tensors = {name: tensor.to(kind) for name, tensor in good().items()}
+    held = load(check(tensors).data)
+    assert torch.equal(held["1.v.B"].T, tensors[f"{V1}.lora_B.weight"])
+
+
+def test_the_data_lies_in_the_order_in_which_it_is_laid_out() -> None:
+    data = check(good()).data
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    starts = {name: held["data_offsets"][0] for name, held in header.items() if "." in name}
+    expected = [f"{module.site}.{side}" for module in SHAPES for side in "AB"]
+    assert sorted(starts, key=starts.__getitem__) == expected
+
+
+def test_types_may_differ() -> None:
+    tensors = good()
+    tensors[f"{Q0}.lora_A.weight"] = tensors[f"{Q0}.lora_A.weight"].half()
+    held = load(check(tensors).data)
+    assert held["0.q.A"].dtype == torch.float16
+    assert torch.equal(held["1.v.B"].T, tensors[f"{V1}.lora_B.weight"])
+
+
+def test_a_large_tensor_is_read_in_pieces() -> None:
+    wide = Module("model.layers.0.self_attn.q_proj", "0.q", 48, 70_000)
+    base = replace(BASE, modules=(wide,))
+    tensors = peft_tensors(base.modules, names=["q_proj"], rank=8, seed=1)
+    checked = check(tensors, base=base, r=8, target_modules=["q_proj"])
+    assert torch.equal(load(checked.data)["0.q.B"].T, tensors[f"{Q0}.lora_B.weight"])
 
 
 def test_the_same_adapter_is_the_same_bytes_however_it_was_written() -> None:
@@ -140,6 +196,18 @@ def test_anything_but_a_whole_safetensors_file_is_refused() -> None:
     garbled = bytearray(whole)
     garbled[8 : 8 + header] = b"{" * header
     assert refusal(bytes(garbled))
+
+
+def test_a_name_that_comes_twice_is_refused() -> None:
+    whole = save(good())
+    length = int.from_bytes(whole[:8], "little")
+    header = whole[8 : 8 + length].rstrip()
+    name = f"{Q0}.lora_A.weight"
+    again = header[:-1] + f',"{name}":{json.dumps(json.loads(header)[name])}}}'.encode()
+    assert "twice" in refusal(len(again).to_bytes(8, "little") + again + whole[8 + length :])
+    tensors = good()
+    tensors[f"{Q0}.lora_A.default.weight"] = tensors[name].clone()
+    assert "comes twice" in refusal(tensors)
 
 
 @pytest.mark.parametrize(

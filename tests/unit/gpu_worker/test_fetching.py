@@ -1,6 +1,7 @@
 """Adapters fetched by a process beside the worker, and what happens when it is slow or gone."""
 
 import asyncio
+import json
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import structlog
 import torch
+from safetensors.torch import load, save
 
 from bench.workload import Folder
 from services.core import errors
@@ -58,9 +60,7 @@ def stored(
 def as_read(folder: Folder, reader: AdapterReader, digest: Digest, found: AdapterWeights) -> bool:
     expected = reader.read(folder.download(digest), digest).packing
     packing = found.packing
-    return torch.equal(packing.image, expected.image) and (
-        list(packing.blocks) == list(expected.blocks) and packing.layers == expected.layers
-    )
+    return torch.equal(packing.image, expected.image) and packing.layout == expected.layout
 
 
 def process_of(fetcher: Fetcher) -> int:
@@ -90,7 +90,7 @@ async def test_a_file_that_cannot_be_read_fails_alone(
     whole = (folder.path / digests[0]).read_bytes()
     damaged = whole[:-1] + bytes([whole[-1] ^ 1])
     with pytest.raises(CorruptData):
-        reader.read(damaged, digests[0])
+        reader.read([damaged], digests[0])
     (folder.path / digests[0]).write_bytes(damaged)
     with pytest.raises(CorruptData):
         await fetcher.fetch(digests[0])
@@ -103,6 +103,35 @@ async def test_a_file_that_cannot_be_read_fails_alone(
     with structlog.testing.capture_logs() as logs:
         await fetcher.fetch(digests[1])
     assert not logs
+
+
+async def test_what_was_stored_in_the_first_format_is_read(
+    fetcher: Fetcher, reader: AdapterReader, folder: Folder
+) -> None:
+    digest = stored(folder, reader, "pattern-8")
+    data = (folder.path / digest).read_bytes()
+    tensors = load(data)
+    facts = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["lorikeet"]
+    before = {n: t.T.contiguous() if n.endswith(".B") else t for n, t in tensors.items()}
+    older = save(before, {"lorikeet": facts.replace('"format": 2', '"format": 1')})
+    (folder.path / digest_of(older)).write_bytes(older)
+    found, expected = await fetcher.fetch(digest_of(older)), await fetcher.fetch(digest)
+    assert torch.equal(found.packing.image, expected.packing.image)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+async def test_halves_become_the_same_numbers(
+    fetcher: Fetcher, reader: AdapterReader, folder: Folder, kind: torch.dtype
+) -> None:
+    data = (folder.path / stored(folder, reader, "all-8")).read_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    halves = {name: tensor.to(kind) for name, tensor in load(data).items()}
+    images = []
+    for tensors in (halves, {name: tensor.float() for name, tensor in halves.items()}):
+        written = save(tensors, metadata)
+        (folder.path / digest_of(written)).write_bytes(written)
+        images.append((await fetcher.fetch(digest_of(written))).packing.image)
+    assert torch.equal(*images)
 
 
 async def test_a_process_that_was_killed_costs_nobody_an_adapter(

@@ -9,7 +9,8 @@ from services.gpu_worker.kernels.cpu.attention import attend, lay_out
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
 from services.gpu_worker.kernels.cpu.native import library
 from services.gpu_worker.kernels.device import Segment, Span
-from services.gpu_worker.model.packing import FUSED, SITES, Factors, Packing, pack
+from services.gpu_worker.model.layout import FUSED, SITES, Factors
+from services.gpu_worker.model.packing import Packing, pack
 
 SHAPES = {"q": (576, 576), "k": (576, 192), "v": (576, 192), "o": (576, 576)}
 SHAPES |= {"gate": (576, 1536), "up": (576, 1536), "down": (1536, 576)}
@@ -47,7 +48,9 @@ def test_attention_over_pages(heads: int, kv_heads: int, head: int, window: int 
 def adapter(rank: int, modules: list[str], *, seed: int, elements: int) -> Packing:
     torch.manual_seed(seed)
     sites = {
-        f"0.{name}": Factors(torch.randn(rank, SHAPES[name][0]), torch.randn(rank, SHAPES[name][1]))
+        f"0.{name}": Factors(
+            torch.randn(rank, SHAPES[name][0]).numpy(), torch.randn(rank, SHAPES[name][1]).numpy()
+        )
         for name in modules
     }
     return pack(sites, WIDTHS, layers=1, elements=elements)

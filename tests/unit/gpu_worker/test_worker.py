@@ -47,7 +47,7 @@ class Shelf:
         await self.gate.wait()
         if digest not in self.files:
             raise Unavailable("the store is away")
-        return AdapterReader(self.model, page_tokens=16).read(self.files[digest], digest)
+        return AdapterReader(self.model, page_tokens=16).read([self.files[digest]], digest)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,109 @@
+"""Tensors of an uploaded safetensors file, of which only the header is ever in memory whole."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors
+
+from services.core.errors import FieldViolation, InvalidAdapter
+
+MOST_HEADER_BYTES = 16 * 1024 * 1024
+PIECE_BYTES = 1024 * 1024
+WEIGHTS = "adapter_model.safetensors"
+ELEMENTS: Mapping[str, type[np.generic]] = {
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": np.uint16,  # numpy has none: its bits
+}
+
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"BZh", b"\x1f\x8b")
+
+Rows = np.ndarray[tuple[int, int], np.dtype[Any]]
+
+
+class Matrix(Protocol):
+    """A matrix [rows, columns] of one of ELEMENTS; dtype as safetensors names it."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def pieces(self) -> Iterator[Rows]:
+        """From the first row to the last, some MiB at a time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileTensor:
+    """One that lies in a file, from byte `start` on; only a matrix of ELEMENTS can be read."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+    def pieces(self) -> Iterator[Rows]:
+        rows, columns = self.shape
+        kind = np.dtype(ELEMENTS[self.dtype])
+        at_once = max(1, PIECE_BYTES // max(1, columns * kind.itemsize))
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.start)
+            for first in range(0, rows, at_once):
+                piece = np.empty((min(at_once, rows - first), columns), kind)
+                _fill(file, piece.view(np.uint8).reshape(-1).data)
+                yield piece
+
+
+def read_tensors(path: Path) -> dict[str, FileTensor]:
+    """By name. Raises InvalidAdapter for anything but a whole safetensors file; never unpickles."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start.startswith(_PICKLES):
+            raise _refused(
+                "only safetensors files are taken; a pickle or an archive is never opened"
+            )
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(path.stat().st_size, MOST_HEADER_BYTES):
+            raise _refused("is not a safetensors file, or is truncated")
+        text = file.read(length)
+    try:
+        with safetensors.safe_open(path, framework="numpy"):  # checks offsets, sizes and types
+            header = json.loads(text, object_pairs_hook=_once)
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        raise _refused(f"is not a good safetensors file: {error}") from error
+    return {
+        name: FileTensor(
+            path, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def is_finite(dtype: str, piece: Rows) -> bool:
+    if dtype == "BF16":  # its exponent is all ones for infinity and NaN
+        return not bool(((piece & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(piece).all())
+
+
+def _fill(file: Any, view: memoryview) -> None:
+    while len(view):
+        count = file.readinto(view)
+        if not count:
+            raise OSError("the file became shorter while it was read")
+        view = view[count:]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _refused(reason: str) -> InvalidAdapter:
+    return InvalidAdapter([FieldViolation(WEIGHTS, reason)])
