@@ -1,6 +1,9 @@
 """Runs the adapter store."""
 
 import asyncio
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as lifecycle_rpc
@@ -31,9 +34,12 @@ from services.runtime.migrate import require_current
 from services.runtime.server import Server, run, run_until_stopped
 from services.runtime.settings import load
 
+M_ARENA_MAX = -8  # of malloc.h
+
 
 async def main() -> None:
     settings = load(AdapterStoreSettings)
+    _keep_memory_flat()
     telemetry.setup("adapter_store", log_format=settings.log_format, level=settings.log_level)
     await require_current(settings.database_url)
     sessions = open_sessions(settings.database_url)
@@ -88,6 +94,14 @@ async def main() -> None:
     await run_until_stopped(server, drain_seconds=settings.drain_seconds)
     collecting.cancel()
     await close_sessions(sessions)
+
+
+def _keep_memory_flat() -> None:
+    """Uploads pass through in pieces of 1 MiB; glibc would keep some of each size in an arena of
+    every thread that ever had one."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 if __name__ == "__main__":

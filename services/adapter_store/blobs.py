@@ -11,7 +11,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 from services.core.errors import InvalidRequest, NotFound
 
 CHUNK_BYTES = 1024 * 1024
-PARTS_AT_ONCE = 4  # of 5 MiB each
+PARTS_AT_ONCE = 2  # of 5 MiB each
 ABANDONED_SECONDS = 3600.0
 
 

@@ -10,12 +10,13 @@ In format 1 B was as PEFT has it.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from services.adapter_store.tensors import ELEMENTS, Matrix, Rows
+from services.adapter_store.tensors import ELEMENTS, Matrix, Rows, rows_at_once
 from services.core.types import Digest, Fingerprint
 
 FORMAT = 2
@@ -46,11 +47,14 @@ class CanonicalAdapter:
 def canonical(pairs: Mapping[str, Pair], base: Fingerprint) -> CanonicalAdapter:
     """`pairs` by site, in the order of the base model's modules. Reads every number once."""
     file = _File.of(pairs, base)
-    digest = hashlib.sha256()
-    size = 0
-    for piece in file.pieces():
-        digest.update(piece)
-        size += len(piece)
+    digest, size = hashlib.sha256(), 0
+    with ThreadPoolExecutor(1) as beside:  # a piece is hashed while the next one is made
+        done = beside.submit(digest.update, b"")
+        for piece in file.pieces():
+            done.result()
+            done = beside.submit(digest.update, piece)
+            size += len(piece)
+        done.result()
     return CanonicalAdapter(
         digest=Digest(digest.hexdigest()),
         ranks={site: pair.a.shape[0] for site, pair in pairs.items()},
@@ -88,19 +92,25 @@ class _File:
 
     def pieces(self) -> Iterator[memoryview]:
         yield memoryview(self.header)
+        sizes = (_elements(matrix) * _item_bytes(matrix) for _, matrix in self.matrices)
+        held = np.empty(max(sizes, default=0), np.uint8)  # for one matrix at a time
         for name, matrix in self.matrices:
-            pieces = matrix.pieces() if name.endswith(".A") else (_transposed(matrix),)
+            pieces = matrix.pieces() if name.endswith(".A") else _turned(matrix, held)
             yield from (piece.view(np.uint8).reshape(-1).data for piece in pieces)
 
 
-def _transposed(matrix: Matrix) -> Rows:
+def _turned(matrix: Matrix, held: Rows) -> Iterator[Rows]:
+    """The transposed matrix, made in `held`."""
     rows, columns = matrix.shape
-    turned = np.empty((columns, rows), ELEMENTS[matrix.dtype])
+    whole = held[: _elements(matrix) * _item_bytes(matrix)]
+    turned = whole.view(ELEMENTS[matrix.dtype]).reshape(columns, rows)
     at = 0
     for piece in matrix.pieces():
         turned[:, at : at + len(piece)] = piece.T
         at += len(piece)
-    return turned
+    at_once = rows_at_once(rows, matrix.dtype)
+    for first in range(0, columns, at_once):
+        yield turned[first : first + at_once].copy()
 
 
 def _compact(value: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ ELEMENTS: Mapping[str, type[np.generic]] = {
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"BZh", b"\x1f\x8b")
 
-Rows = np.ndarray[tuple[int, int], np.dtype[Any]]
+Rows = np.ndarray[Any, np.dtype[Any]]
 
 
 class Matrix(Protocol):
@@ -49,7 +49,7 @@ class FileTensor:
     def pieces(self) -> Iterator[Rows]:
         rows, columns = self.shape
         kind = np.dtype(ELEMENTS[self.dtype])
-        at_once = max(1, PIECE_BYTES // max(1, columns * kind.itemsize))
+        at_once = rows_at_once(columns, self.dtype)
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.start)
             for first in range(0, rows, at_once):
@@ -82,6 +82,11 @@ def read_tensors(path: Path) -> dict[str, FileTensor]:
         for name, entry in header.items()
         if name != "__metadata__"
     }
+
+
+def rows_at_once(columns: int, dtype: str) -> int:
+    """How many rows make a piece of at most PIECE_BYTES, unless one alone is larger."""
+    return max(1, PIECE_BYTES // max(1, columns * np.dtype(ELEMENTS[dtype]).itemsize))
 
 
 def is_finite(dtype: str, piece: Rows) -> bool:
