@@ -163,6 +163,8 @@ def _tar_entries(file: IO[bytes], head: bytes, most_bytes: int) -> Iterator[_Ent
                     plain=info.isreg() and not info.issparse(),
                     open=partial(archive.extractfile, info),
                 )
+        while unpack and guarded.read(CHUNK_BYTES):
+            pass  # only the end holds the checksum
 
 
 class _Guarded:
