@@ -19,7 +19,7 @@ from services.cli.show import console, one_sentence, progress
 from services.cli.tensors import StoredTensor, read_tensors, write_tensors
 from services.cli.upload import CONFIG, WEIGHTS
 from services.core.base_model import Module
-from services.core.errors import AlreadyExists, FailedPrecondition
+from services.core.errors import AlreadyExists, FailedPrecondition, PermissionDenied
 
 app = typer.Typer()
 
@@ -59,7 +59,7 @@ def export_version(
     tenant: str = "",
     advance: Advance = lambda done, total: None,
 ) -> None:
-    """Raises AlreadyExists, FailedPrecondition, OSError or grpc.RpcError."""
+    """Raises AlreadyExists, PermissionDenied, FailedPrecondition, OSError or grpc.RpcError."""
     folder = folder.absolute()
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise AlreadyExists(f"{folder} is there and is no folder")
@@ -74,7 +74,15 @@ def export_version(
     canonical = folder.with_name(f".{folder.name}.{version.digest[:12]}")
     # A name of its own: an alias may mean another version by now.
     exact = f"{version.tenant}/{version.adapter}@{version.digest}"
-    download_version(channel, metadata, exact, canonical, tenant=tenant, advance=advance)
+    try:
+        download_version(channel, metadata, exact, canonical, tenant=tenant, advance=advance)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND and "/" in reference:
+            raise PermissionDenied(
+                f"{version.tenant}/{version.adapter} is shared to be used, not to be copied: "
+                f"only {version.tenant} may export it"
+            ) from error
+        raise
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             made = Path(scratch, "made")

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from services.core.errors import ServingError
+from services.core.errors import PermissionDenied, ServingError
 
 console = Console()
 problems = Console(stderr=True)
@@ -95,7 +95,8 @@ def one_sentence() -> Iterator[None]:
         raise SystemExit(_EXIT_CODES.get(code, EXIT_REFUSED)) from error
     except (OSError, ServingError) as error:
         _say(str(error))
-        raise SystemExit(EXIT_REFUSED) from error
+        denied = isinstance(error, PermissionDenied)
+        raise SystemExit(EXIT_NOT_ALLOWED if denied else EXIT_REFUSED) from error
 
 
 def notice(text: str) -> None:

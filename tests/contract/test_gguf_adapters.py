@@ -48,12 +48,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Fixed:
 
 
 def lora(**changes: Any) -> LoraConfig:
-    given = {"r": 4, "lora_alpha": 6, "target_modules": EVERY_LINEAR, "task_type": "CAUSAL_LM"}
+    given: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": EVERY_LINEAR,
+        "task_type": "CAUSAL_LM",
+    }
     return LoraConfig(**(given | changes))
 
 
 def as_gguf(
-    path: Path, adapted: PeftModel, architecture: str, kind: str, **facts: Any
+    path: Path, adapted: Any, architecture: str, kind: str, **facts: Any
 ) -> dict[str, Tensor]:
     """convert_lora_to_gguf.py's rules, with numpy; returns peft's tensors in that type."""
     config = adapted.config
@@ -159,11 +164,11 @@ def test_ranks_and_layers_of_their_own_are_kept(model: Fixed, tmp_path: Path) ->
 def test_without_an_alpha_nothing_is_scaled(model: Fixed, tmp_path: Path) -> None:
     """As in llama.cpp, whose scale is 1 then whatever the rank."""
     reference, card = model("qwen2")
-    adapted = adapt(reference, lora(rank_pattern={"v_proj": 2}), seed=5)
+    adapted: Any = adapt(reference, lora(rank_pattern={"v_proj": 2}), seed=5)
     adapted.peft_config["default"].lora_alpha = 0
     as_gguf(tmp_path / "a.gguf", adapted, "qwen2", "F32")
     converted(tmp_path / "a.gguf", card)
-    loaded = PeftModel.from_pretrained(make_reference("qwen2"), tmp_path / "converted")
+    loaded: Any = PeftModel.from_pretrained(make_reference("qwen2"), tmp_path / "converted")
     scalings = {m.scaling["default"] for m in loaded.modules() if hasattr(m, "lora_A")}
     assert scalings == {1.0}
 
