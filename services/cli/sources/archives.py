@@ -179,6 +179,8 @@ class _Guarded:
         self.tell, self.seekable = stream.tell, stream.seekable
 
     def seek(self, to: int, whence: int = 0) -> int:
+        if whence == 0 and to < 0:
+            raise ValueError("a part of it is missing")
         if whence == 0 and to > self._limit:
             raise _too_large(self._limit)
         return self._stream.seek(to, whence)

@@ -24,7 +24,7 @@ def find_adapter(source: Path, *, subfolder: str, revision: str) -> Adapter:
     folder = snapshot / adapter_folder(_files(snapshot), str(source), subfolder)
     for name in (CONFIG, WEIGHTS):
         _check_inside(folder / name, cache or top)
-    return Adapter(folder, top.name if top != cache else cache.name.rpartition("--")[2])
+    return Adapter(folder, cache.name.rpartition("--")[2] if cache else top.name)
 
 
 def _is_cache(folder: Path) -> bool:
