@@ -1,30 +1,26 @@
-"""lorikeet adapters: upload, list, show, download, and what aliases.py and sharing.py add."""
+"""lorikeet adapters: upload, list, show, download, and what the modules named below add."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
-from lorikeet.types.v1.adapter_pb2 import Provenance
-from services.cli import aliases, sharing
+from services.cli import aliases, export, imports, sharing
 from services.cli.connection import TenantOption, as_either, channel, every
 from services.cli.download import download_version
-from services.cli.show import Output, OutputOption, one_sentence, problems, show
+from services.cli.provenance import Job, Labels, Licence, Metrics, Parents, declared, pairs
+from services.cli.show import VERSION_COLUMNS, Output, OutputOption, one_sentence, progress, show
 from services.cli.upload import upload_folder
 
 app = typer.Typer(no_args_is_help=True, help="A tenant's adapters.")
+app.add_typer(imports.app)
+app.add_typer(export.app)
 app.add_typer(aliases.app)
 app.add_typer(sharing.app)
 
 Name = Annotated[str, typer.Argument(help="The adapter.")]
-Labels = Annotated[
-    list[str] | None, typer.Option("--label", help="A label, NAME=VALUE; may be repeated.")
-]
-COLUMNS = ("adapter", "number", "base_model", "max_rank", "module_count", "size_bytes", "digest")
 
 
 @app.command()
@@ -37,14 +33,10 @@ def upload(
         str, typer.Option(help="The base model, if adapter_config.json holds only a path.")
     ] = "",
     label: Labels = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="A measured value, NAME=NUMBER; may be repeated.")
-    ] = None,
-    licence: Annotated[str, typer.Option(help="Its licence.")] = "",
-    job: Annotated[str, typer.Option(help="The job that made it.")] = "",
-    parent: Annotated[
-        list[str] | None, typer.Option(help="Digest of what it was made from; may be repeated.")
-    ] = None,
+    metric: Metrics = None,
+    licence: Licence = "",
+    job: Job = "",
+    parent: Parents = None,
     tenant: TenantOption = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -58,16 +50,10 @@ def upload(
             adapter=name or folder.resolve().name,
             tenant=tenant,
             base_model=base,
-            provenance=Provenance(
-                job=job,
-                licence=licence,
-                parents=parent,
-                labels=_pairs(label),
-                metrics=_numbers(metric),
-            ),
+            provenance=declared(label, metric, licence, job, parent),
             advance=lambda sent, total: bar.update(task, completed=sent, total=total),
         )
-    show([version], output, *COLUMNS)
+    show([version], output, *VERSION_COLUMNS)
 
 
 @app.command("list")
@@ -83,7 +69,7 @@ def list_adapters(
     with one_sentence(), channel() as connection:
         list_page = rpc.AdapterStoreServiceStub(connection).ListAdapters
         found = every(list_page, request, as_either(tenant), "versions")
-    show(found, output, *(("tenant",) if shared else ()), *COLUMNS)
+    show(found, output, *(("tenant",) if shared else ()), *VERSION_COLUMNS)
 
 
 @app.command()
@@ -100,14 +86,14 @@ def versions(
         tenant=tenant,
         adapter=name,
         base_model=base,
-        labels=_pairs(label),
+        labels=pairs(label),
         show_deleted=deleted,
         page_size=1000,
     )
     with one_sentence(), channel() as connection:
         list_page = rpc.AdapterStoreServiceStub(connection).ListVersions
         found = every(list_page, request, as_either(tenant), "versions")
-    show(found, output, *COLUMNS, "provenance.labels", "create_time", "delete_time")
+    show(found, output, *VERSION_COLUMNS, "provenance.labels", "create_time", "delete_time")
 
 
 @app.command()
@@ -138,32 +124,4 @@ def show_adapter(
         response = rpc.AdapterStoreServiceStub(connection).GetAdapter(
             pb.GetAdapterRequest(tenant=tenant, adapter=name), metadata=as_either(tenant)
         )
-    show(response.versions, output, *COLUMNS, "create_time")
-
-
-def progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=problems,
-        transient=True,
-    )
-
-
-def _pairs(given: Sequence[str] | None) -> dict[str, str]:
-    pairs = {}
-    for item in given or ():
-        name, equals, value = item.partition("=")
-        if not (name and equals):
-            raise typer.BadParameter(f"{item!r}: write it as NAME=VALUE")
-        pairs[name] = value
-    return pairs
-
-
-def _numbers(given: Sequence[str] | None) -> dict[str, float]:
-    try:
-        return {name: float(value) for name, value in _pairs(given).items()}
-    except ValueError as error:
-        raise typer.BadParameter("write it as NAME=NUMBER") from error
+    show(response.versions, output, *VERSION_COLUMNS, "create_time")

@@ -32,12 +32,16 @@ def download_version(
     part = to.with_name(f"{to.name}.{version.digest[:12]}.part")
     with part.open("ab") as file:
         done = file.tell()
-        if done < version.size_bytes:
-            request = pb.DownloadRequest(digest=version.digest, offset=done)
-            for piece in stub.Download(request, metadata=metadata):
-                file.write(piece.data)
-                done += len(piece.data)
-                advance(done, version.size_bytes)
+        try:
+            if done < version.size_bytes:
+                request = pb.DownloadRequest(digest=version.digest, offset=done)
+                for piece in stub.Download(request, metadata=metadata):
+                    file.write(piece.data)
+                    done += len(piece.data)
+                    advance(done, version.size_bytes)
+        finally:
+            if done == 0:
+                part.unlink()
     with part.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != version.digest:
             part.unlink()

@@ -12,10 +12,17 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
+
+from services.core.errors import PermissionDenied, ServingError
 
 console = Console()
 problems = Console(stderr=True)
+
+VERSION_COLUMNS = (
+    "adapter", "number", "base_model", "max_rank", "module_count", "size_bytes", "digest",
+)  # fmt: skip
 
 EXIT_REFUSED = 1
 EXIT_UNREACHABLE = 3
@@ -49,6 +56,18 @@ def show(messages: Sequence[Message], output: Output, *columns: str) -> None:
     console.print(table)
 
 
+def progress() -> Progress:
+    """Bars of bytes, gone when done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=problems,
+        transient=True,
+    )
+
+
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -64,7 +83,7 @@ def _cell(row: dict[str, Any], path: str) -> str:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """An error from a service, said once; the exit code tells what kind it was."""
+    """An error, said once; the exit code tells what kind it was."""
     try:
         yield
     except grpc.RpcError as error:
@@ -74,9 +93,15 @@ def one_sentence() -> Iterator[None]:
             text = "the server cannot be reached; is it running?"
         _say(text)
         raise SystemExit(_EXIT_CODES.get(code, EXIT_REFUSED)) from error
-    except OSError as error:
+    except (OSError, ServingError) as error:
         _say(str(error))
-        raise SystemExit(EXIT_REFUSED) from error
+        denied = isinstance(error, PermissionDenied)
+        raise SystemExit(EXIT_NOT_ALLOWED if denied else EXIT_REFUSED) from error
+
+
+def notice(text: str) -> None:
+    """Beside the result, which stays alone on standard output."""
+    problems.print(f"[yellow]note:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:

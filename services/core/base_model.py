@@ -33,6 +33,7 @@ class BaseModel:
     modules: tuple[Module, ...]
     tokenizer_json: bytes = field(repr=False)
     created: datetime | None = None
+    head_dim: int = 0
 
     @property
     def created_seconds(self) -> int:

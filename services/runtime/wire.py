@@ -127,6 +127,7 @@ def base_model_to_wire(model: BaseModel, *, with_tokenizer: bool = True) -> adap
         ],
         tokenizer_json=model.tokenizer_json if with_tokenizer else b"",
         create_time=None if model.created is None else time_to_wire(model.created),
+        head_dim=model.head_dim,
     )
 
 
@@ -147,6 +148,7 @@ def base_model_from_wire(message: adapter_pb2.BaseModel) -> BaseModel:
         ),
         tokenizer_json=message.tokenizer_json,
         created=(message.create_time.ToDatetime(UTC) if message.HasField("create_time") else None),
+        head_dim=message.head_dim,
     )
 
 

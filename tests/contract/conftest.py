@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from services.adapter_store.blobs import Blobs, open_blobs
 from services.core.types import TenantId
 from services.runtime.db import IN_MEMORY, Base, close_sessions
+from tests.buckets import bucket
 from tests.databases import KINDS, migrated
 from tests.stores import BASE, Store, fresh_tenant
 
@@ -63,18 +62,5 @@ def blobs(
     if request.param == "folder":
         yield open_blobs(f"file://{tmp_path / 'new' / 'blobs'}")
         return
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket="adapters")
-    yield open_blobs("s3://adapters/production")
-    server.stop()
+    with bucket("adapters", monkeypatch):
+        yield open_blobs("s3://adapters/production")

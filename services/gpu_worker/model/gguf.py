@@ -12,6 +12,7 @@ from gguf import GGUFReader, dequantize
 from torch import Tensor
 
 from services.core.errors import FailedPrecondition
+from services.gpu_worker.model.gguf_layout import IN_LAYER, rotary_halves
 from services.gpu_worker.model.gguf_tokenizer import Vocabulary, build_tokenizer
 
 SUPPORTED = frozenset(
@@ -36,17 +37,6 @@ _TOP = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
-}
-_IN_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
 }
 
 
@@ -134,23 +124,19 @@ def _weights(reader: GGUFReader, config: Mapping[str, Any]) -> dict[str, Tensor]
 
 
 def _unpermuted(name: str, values: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """llama.cpp keeps Llama's rotary pairs side by side; Hugging Face in two halves."""
     heads = {
         "attn_q": config["num_attention_heads"],
         "attn_k": config["num_key_value_heads"],
     }.get(name.split(".")[-2] if "." in name else "")
-    if heads is None:
-        return values
-    pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
-    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(values.shape))
+    return values if heads is None else rotary_halves(values, heads)
 
 
 def _renamed(name: str) -> str:
     stem, _, kind = name.rpartition(".")
     if stem.startswith("blk."):
         _, layer, part = stem.split(".", 2)
-        if part in _IN_LAYER:
-            return f"model.layers.{layer}.{_IN_LAYER[part]}.{kind}"
+        if part in IN_LAYER:
+            return f"model.layers.{layer}.{IN_LAYER[part]}.{kind}"
     elif stem in _TOP:
         return f"{_TOP[stem]}.{kind}"
     elif name == "rope_freqs.weight":

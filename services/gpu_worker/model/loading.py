@@ -127,6 +127,7 @@ def _card(
         special_tokens={key: text for key, text in special_tokens.items() if text},
         modules=config.modules(),
         tokenizer_json=tokenizer_json,
+        head_dim=config.head_dim,
     )
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1florikeet/types/v1/adapter.proto\x12\x11lorikeet.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x06Module\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x13\n\x0bin_features\x18\x03 \x01(\r\x12\x14\n\x0cout_features\x18\x04 \x01(\r\"\xad\x03\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\ralso_known_as\x18\x02 \x03(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\x12\x19\n\x11vocabulary_tokens\x18\x06 \x01(\r\x12\x12\n\nend_tokens\x18\x07 \x03(\r\x12\x15\n\rchat_template\x18\x08 \x01(\t\x12G\n\x0especial_tokens\x18\t \x03(\x0b\x32/.lorikeet.types.v1.BaseModel.SpecialTokensEntry\x12*\n\x07modules\x18\n \x03(\x0b\x32\x19.lorikeet.types.v1.Module\x12\x16\n\x0etokenizer_json\x18\x0b \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x34\n\x12SpecialTokensEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe9\x02\n\x0e\x41\x64\x61pterVersion\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12\x10\n\x08max_rank\x18\x08 \x01(\r\x12\x14\n\x0cmodule_count\x18\t \x01(\r\x12\x17\n\x0fparameter_count\x18\n \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\nprovenance\x18\x0c \x01(\x0b\x32\x1d.lorikeet.types.v1.Provenance\x12/\n\x0b\x64\x65lete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x02\n\nProvenance\x12\x12\n\ncreated_by\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x0f\n\x07parents\x18\x04 \x03(\t\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32).lorikeet.types.v1.Provenance.LabelsEntry\x12;\n\x07metrics\x18\x06 \x03(\x0b\x32*.lorikeet.types.v1.Provenance.MetricsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1florikeet/types/v1/adapter.proto\x12\x11lorikeet.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"O\n\x06Module\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x13\n\x0bin_features\x18\x03 \x01(\r\x12\x14\n\x0cout_features\x18\x04 \x01(\r\"\xbf\x03\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\ralso_known_as\x18\x02 \x03(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\x12\x19\n\x11vocabulary_tokens\x18\x06 \x01(\r\x12\x12\n\nend_tokens\x18\x07 \x03(\r\x12\x15\n\rchat_template\x18\x08 \x01(\t\x12G\n\x0especial_tokens\x18\t \x03(\x0b\x32/.lorikeet.types.v1.BaseModel.SpecialTokensEntry\x12*\n\x07modules\x18\n \x03(\x0b\x32\x19.lorikeet.types.v1.Module\x12\x16\n\x0etokenizer_json\x18\x0b \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08head_dim\x18\r \x01(\r\x1a\x34\n\x12SpecialTokensEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe9\x02\n\x0e\x41\x64\x61pterVersion\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x06 \x01(\t\x12\x12\n\nsize_bytes\x18\x07 \x01(\x04\x12\x10\n\x08max_rank\x18\x08 \x01(\r\x12\x14\n\x0cmodule_count\x18\t \x01(\r\x12\x17\n\x0fparameter_count\x18\n \x01(\x04\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\nprovenance\x18\x0c \x01(\x0b\x32\x1d.lorikeet.types.v1.Provenance\x12/\n\x0b\x64\x65lete_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x02\n\nProvenance\x12\x12\n\ncreated_by\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x0f\n\x07parents\x18\x04 \x03(\t\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32).lorikeet.types.v1.Provenance.LabelsEntry\x12;\n\x07metrics\x18\x06 \x03(\x0b\x32*.lorikeet.types.v1.Provenance.MetricsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,15 +41,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODULE']._serialized_start=87
   _globals['_MODULE']._serialized_end=166
   _globals['_BASEMODEL']._serialized_start=169
-  _globals['_BASEMODEL']._serialized_end=598
-  _globals['_BASEMODEL_SPECIALTOKENSENTRY']._serialized_start=546
-  _globals['_BASEMODEL_SPECIALTOKENSENTRY']._serialized_end=598
-  _globals['_ADAPTERVERSION']._serialized_start=601
-  _globals['_ADAPTERVERSION']._serialized_end=962
-  _globals['_PROVENANCE']._serialized_start=965
-  _globals['_PROVENANCE']._serialized_end=1259
-  _globals['_PROVENANCE_LABELSENTRY']._serialized_start=1166
-  _globals['_PROVENANCE_LABELSENTRY']._serialized_end=1211
-  _globals['_PROVENANCE_METRICSENTRY']._serialized_start=1213
-  _globals['_PROVENANCE_METRICSENTRY']._serialized_end=1259
+  _globals['_BASEMODEL']._serialized_end=616
+  _globals['_BASEMODEL_SPECIALTOKENSENTRY']._serialized_start=564
+  _globals['_BASEMODEL_SPECIALTOKENSENTRY']._serialized_end=616
+  _globals['_ADAPTERVERSION']._serialized_start=619
+  _globals['_ADAPTERVERSION']._serialized_end=980
+  _globals['_PROVENANCE']._serialized_start=983
+  _globals['_PROVENANCE']._serialized_end=1277
+  _globals['_PROVENANCE_LABELSENTRY']._serialized_start=1184
+  _globals['_PROVENANCE_LABELSENTRY']._serialized_end=1229
+  _globals['_PROVENANCE_METRICSENTRY']._serialized_start=1231
+  _globals['_PROVENANCE_METRICSENTRY']._serialized_end=1277
 # @@protoc_insertion_point(module_scope)

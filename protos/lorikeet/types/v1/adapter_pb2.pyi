@@ -93,6 +93,7 @@ class BaseModel(_message.Message):
     MODULES_FIELD_NUMBER: _builtins.int
     TOKENIZER_JSON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    HEAD_DIM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that requests use, for instance "smollm2-135m-instruct"."""
     fingerprint: _builtins.str
@@ -107,6 +108,8 @@ class BaseModel(_message.Message):
     """Jinja template that turns chat messages into a prompt. Empty: the model has none."""
     tokenizer_json: _builtins.bytes
     """The tokenizer, in the format of the "tokenizers" library. Left out of listings."""
+    head_dim: _builtins.int
+    """Width of one attention head, in elements. 0: its worker has not said."""
     @_builtins.property
     def also_known_as(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names of the same model, as adapters state them in base_model_name_or_path."""
@@ -142,10 +145,11 @@ class BaseModel(_message.Message):
         modules: _abc.Iterable[Global___Module] | None = ...,
         tokenizer_json: _builtins.bytes = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        head_dim: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_known_as", b"also_known_as", "architecture", b"architecture", "chat_template", b"chat_template", "context_tokens", b"context_tokens", "create_time", b"create_time", "end_tokens", b"end_tokens", "fingerprint", b"fingerprint", "modules", b"modules", "name", b"name", "special_tokens", b"special_tokens", "tokenizer_json", b"tokenizer_json", "vocabulary_tokens", b"vocabulary_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_known_as", b"also_known_as", "architecture", b"architecture", "chat_template", b"chat_template", "context_tokens", b"context_tokens", "create_time", b"create_time", "end_tokens", b"end_tokens", "fingerprint", b"fingerprint", "head_dim", b"head_dim", "modules", b"modules", "name", b"name", "special_tokens", b"special_tokens", "tokenizer_json", b"tokenizer_json", "vocabulary_tokens", b"vocabulary_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
