@@ -83,7 +83,7 @@ class Held:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.values.shape
+        return tuple(self.values.shape)
 
     def pieces(self) -> Iterator[Rows]:
         yield self.values

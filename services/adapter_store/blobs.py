@@ -1,5 +1,6 @@
 """Bytes by key: a local folder, S3 or memory, through obstore."""
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
 
-from services.core.errors import InvalidRequest, NotFound
+from services.core.errors import InvalidRequest, NotFound, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
 PARTS_AT_ONCE = 2  # of 5 MiB each
@@ -23,10 +24,14 @@ class Blobs:
         """Whole and durable when it returns, or not there at all if `pieces` raises.
 
         What was there before is replaced. What is large goes in parts, few of them in memory.
+        Raises Unavailable if somebody deleted it meanwhile.
         """
         await obstore.put_async(self._store, key, pieces, max_concurrency=PARTS_AT_ONCE)
         if isinstance(self._store, LocalStore):
-            _sync(Path(str(self._store.prefix)) / key)
+            try:
+                await asyncio.to_thread(_sync, Path(str(self._store.prefix)) / key)
+            except FileNotFoundError as error:
+                raise Unavailable("its weights were collected meanwhile; try again") from error
 
     async def read(self, key: str, *, start: int = 0, length: int = 0) -> AsyncIterator[bytes]:
         """In pieces of at most 1 MiB, `length` bytes or to the end.

@@ -1,6 +1,6 @@
 """What the store knows, as its domain speaks of it; see adapter.proto for every field."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -110,6 +110,10 @@ class Target:
     number: int
     canary: Canary | None = None
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (self.number,) if self.canary is None else (self.number, self.canary.number)
+
 
 class MoveKind(Enum):
     SET = "set"
@@ -133,6 +137,17 @@ class Move:
     by: str
     reason: str
     created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """An alias's newest generation, if it was ever set, and the versions that one may get."""
+
+    move: Move | None
+    versions: Sequence[AdapterVersion]
+
+    def numbered(self, number: int) -> AdapterVersion | None:
+        return next((found for found in self.versions if found.number == number), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

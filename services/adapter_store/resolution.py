@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from services.adapter_store.aliases import PRODUCTION, drawn
-from services.adapter_store.records import AdapterVersion, Move
+from services.adapter_store.records import AdapterVersion, Meaning, Move
 from services.core.errors import ModelNotFound
 from services.core.types import TenantId
 
@@ -23,6 +23,10 @@ class Versions(Protocol):
 
 
 class Aliases(Protocol):
+    async def meaning(self, tenant: TenantId, adapter: str, alias: str) -> Meaning:
+        """What it points to now; the newest version for one that was never set."""
+        ...
+
     async def alias(
         self, tenant: TenantId, adapter: str, alias: str, *, as_of: datetime | None = None
     ) -> Move | None: ...
@@ -83,15 +87,30 @@ class Resolver:
         if _DIGEST_PREFIX.fullmatch(which):
             found = await self._versions.by_digest(tenant, name, which)
             return _plain(found[0]) if len({v.digest for v in found}) == 1 else None
-        move = await self._aliases.alias(tenant, name, which or PRODUCTION, as_of=as_of)
-        if move is None and not which:
-            return _plain(await self._versions.newest(tenant, name, as_of=as_of))
-        if move is None or move.target is None:
+        meaning = await (
+            self._aliases.meaning(tenant, name, which or PRODUCTION)
+            if as_of is None
+            else self._at(as_of, tenant, name, which or PRODUCTION)
+        )
+        if meaning.move is None:
+            return _plain(meaning.versions[0]) if meaning.versions and not which else None
+        if meaning.move.target is None:
             return None
-        alias = f"{tenant}/{name}@{move.alias}"
-        number = drawn(move.target, alias, tenant=asked.caller, request=asked.request)
-        version = await self._versions.numbered(tenant, name, number)
-        return None if version is None else Resolved(version, move)
+        alias = f"{tenant}/{name}@{meaning.move.alias}"
+        number = drawn(meaning.move.target, alias, tenant=asked.caller, request=asked.request)
+        version = meaning.numbered(number)
+        return None if version is None else Resolved(version, meaning.move)
+
+    async def _at(self, as_of: datetime, tenant: TenantId, name: str, alias: str) -> Meaning:
+        move = await self._aliases.alias(tenant, name, alias, as_of=as_of)
+        if move is None:
+            found = [await self._versions.newest(tenant, name, as_of=as_of)]
+        else:
+            found = [
+                await self._versions.numbered(tenant, name, number)
+                for number in (() if move.target is None else move.target.numbers)
+            ]
+        return Meaning(move, [version for version in found if version is not None])
 
 
 def _plain(version: AdapterVersion | None) -> Resolved | None:

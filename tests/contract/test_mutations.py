@@ -169,6 +169,19 @@ MUTATIONS = {
         '                "generation": generation,\n',
         "tests/contract/test_aliases.py::test_a_move_that_is_sent_again_changes_nothing[sqlite]",
     ),
+    "a collection ignores leases": Mutation(
+        "adapter_store/repositories/blobs.py",
+        "        idle &= BlobRow.leased_until_us < now_us()\n",
+        "",
+        "tests/contract/test_collection.py::"
+        "test_what_is_in_use_stays_and_what_was_deleted_for_good_goes[sqlite]",
+    ),
+    "rot is not noticed": Mutation(
+        "adapter_store/collection.py",
+        "return digest.hexdigest() == blob.digest",
+        "return True",
+        "tests/contract/test_collection.py::test_rot_is_found_and_mended_by_the_same_bytes[sqlite]",
+    ),
     "a revoked key works": Mutation(
         "gateway/tenants.py",
         "if key.revoked is not None:\n            raise",

@@ -7,7 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.aliases import Change, Decide
 from services.adapter_store.models import AdapterRow, AdapterVersionRow, AliasMoveRow, AliasRow
-from services.adapter_store.records import Ask, Canary, Move, MoveKind, Split, Target
+from services.adapter_store.records import Ask, Canary, Meaning, Move, MoveKind, Split, Target
+from services.adapter_store.repositories.versions import live, version_of
 from services.core.errors import Aborted, FailedPrecondition, InvalidRequest, ModelNotFound
 from services.core.types import AdapterName, TenantId
 from services.runtime.db import now_us, time_of, us_of, writing
@@ -70,6 +71,16 @@ class SqlAliasRepository:
             row = await session.scalar(query)
             return None if row is None else _move(row)
 
+    async def meaning(self, tenant: TenantId, adapter: str, alias: str) -> Meaning:
+        """What it points to now; the newest version for one that was never set."""
+        async with self._sessions() as session:
+            found = list(await session.execute(_pointing(tenant, adapter, alias)))
+            if not found:
+                newest = live(tenant, adapter).order_by(AdapterVersionRow.number.desc())
+                row = await session.scalar(newest.limit(1))
+                return Meaning(None, [] if row is None else [version_of(row)])
+            return Meaning(_move(found[0][0]), [version_of(row) for _, row in found if row])
+
     async def aliases(self, tenant: TenantId, adapter: str) -> list[Move]:
         """The newest generation of each that points somewhere, by name."""
         query = (
@@ -99,6 +110,26 @@ _SAME_GENERATION = (
     & (AliasMoveRow.alias == AliasRow.name)
     & (AliasMoveRow.generation == AliasRow.generation)
 )
+
+
+def _pointing(
+    tenant: TenantId, adapter: str, alias: str
+) -> Select[AliasMoveRow, AdapterVersionRow | None]:
+    """The newest generation of an alias with every version it points to, or with none."""
+    to = AdapterVersionRow.id.in_((AliasRow.version_id, AliasRow.canary_version_id))
+    return (
+        select(AliasMoveRow, AdapterVersionRow)
+        .join(AliasRow, _SAME_GENERATION)
+        .join(
+            AdapterRow,
+            (AdapterRow.tenant == AliasRow.tenant) & (AdapterRow.name == AliasRow.adapter),
+        )
+        .outerjoin(
+            AdapterVersionRow,
+            to & AdapterVersionRow.deleted_us.is_(None) & AdapterRow.deleted_us.is_(None),
+        )
+        .where(AliasRow.tenant == tenant, AliasRow.adapter == adapter, AliasRow.name == alias)
+    )
 
 
 def _moves(tenant: TenantId, adapter: str, alias: str) -> Select[AliasMoveRow]:

@@ -21,10 +21,12 @@ class SqlBlobRepository:
     async def lease(self, digest: Digest, new_key: str, lease: timedelta) -> Blob:
         until = now_us() + lease // _MICROSECOND
         async with writing(self._sessions) as session:
-            await insert_unless_there(
-                session, BlobRow, digest=digest, key=new_key, leased_until_us=until
-            )
-            row = await session.get_one(BlobRow, digest, with_for_update=True)
+            row = None
+            while row is None:  # a collection may remove it between the two
+                await insert_unless_there(
+                    session, BlobRow, digest=digest, key=new_key, leased_until_us=until
+                )
+                row = await session.get(BlobRow, digest, with_for_update=True)
             row.leased_until_us = max(row.leased_until_us, until)
             return _blob(row)
 

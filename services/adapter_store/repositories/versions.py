@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Select, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import aliased
 
 from services.adapter_store.models import (
     AdapterRow,
@@ -59,8 +60,7 @@ class SqlVersionRepository:
 
     async def by_digest(self, tenant: TenantId, name: str, prefix: str) -> list[AdapterVersion]:
         query = live(tenant, name).where(Row.digest.startswith(prefix, autoescape=True))
-        async with self._sessions() as session:
-            return [version_of(row) for row in await session.scalars(query)]
+        return await self._all(query)
 
     async def details(self, version: AdapterVersion) -> VersionDetails:
         query = select(Row.config_json, Row.ranks).where(
@@ -91,44 +91,46 @@ class SqlVersionRepository:
             query = query.where(Row.base_model == shown.base_model)
         for key, value in shown.labels.items():
             query = query.where(Row.provenance["labels", key].as_string() == value)
-        async with self._sessions() as session:
-            rows = await session.scalars(query.order_by(Row.number.desc()).limit(limit))
-            return [version_of(row) for row in rows]
+        return await self._all(query.order_by(Row.number.desc()).limit(limit))
 
     async def adapters(self, tenant: TenantId, *, after: str, limit: int) -> list[AdapterVersion]:
         """The newest version of each adapter, by name."""
-        own = _newest_of_each().where(Row.tenant == tenant, Row.adapter > after)
-        return await self._each(own.order_by(Row.adapter).limit(limit))
+        own = _newest_of_each().where(AdapterRow.tenant == tenant, AdapterRow.name > after)
+        return await self._all(own.order_by(AdapterRow.name).limit(limit))
 
     async def shared(
         self, tenant: TenantId, *, after: tuple[str, str], limit: int
     ) -> list[AdapterVersion]:
         """The newest version of each that another tenant shares with this one, by their names."""
+        names = AdapterRow.tenant, AdapterRow.name
         with_it = (
             select(ShareRow.tenant)
-            .where(ShareRow.tenant == Row.tenant, ShareRow.adapter == Row.adapter)
+            .where(ShareRow.tenant == AdapterRow.tenant, ShareRow.adapter == AdapterRow.name)
             .where(ShareRow.shared_with.in_((tenant, EVERYBODY)))
         )
         theirs = _newest_of_each().where(
-            with_it.exists(), Row.tenant != tenant, tuple_(Row.tenant, Row.adapter) > after
+            with_it.exists(), AdapterRow.tenant != tenant, tuple_(*names) > after
         )
-        return await self._each(theirs.order_by(Row.tenant, Row.adapter).limit(limit))
+        return await self._all(theirs.order_by(*names).limit(limit))
 
     async def count_adapters(self, tenant: TenantId) -> int:
         """Those with a version."""
         query = (
-            select(func.count(Row.adapter.distinct()))
-            .join(AdapterRow, _OF_ADAPTER)
-            .where(Row.tenant == tenant)
-            .where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))
+            select(func.count())
+            .select_from(AdapterRow)
+            .where(AdapterRow.tenant == tenant, AdapterRow.deleted_us.is_(None))
+            .where(select(Row.id).where(_OF_ADAPTER, Row.deleted_us.is_(None)).exists())
         )
         async with self._sessions() as session:
             return (await session.scalar(query)) or 0
 
     async def may_read(self, tenant: TenantId, digest: Digest) -> bool:
         """Whether the tenant has a version with these weights."""
-        query = select(Row.id).where(
-            Row.digest == digest, Row.tenant == tenant, Row.deleted_us.is_(None)
+        query = (
+            select(Row.id)
+            .join(AdapterRow, _OF_ADAPTER)
+            .where(Row.digest == digest, Row.tenant == tenant)
+            .where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))
         )
         async with self._sessions() as session:
             return await session.scalar(query.limit(1)) is not None
@@ -195,13 +197,9 @@ class SqlVersionRepository:
             )
             return len(found)
 
-    async def _each(self, newest: Select[str, str, int]) -> list[AdapterVersion]:
-        keys = newest.subquery()
-        same = (Row.tenant == keys.c.tenant) & (Row.adapter == keys.c.adapter)
-        query = select(Row).join(keys, same & (Row.number == keys.c.number))
+    async def _all(self, query: Select[Row]) -> list[AdapterVersion]:
         async with self._sessions() as session:
-            rows = await session.scalars(query.order_by(Row.tenant, Row.adapter))
-            return [version_of(row) for row in rows]
+            return [version_of(row) for row in await session.scalars(query)]
 
     async def _one(self, query: Select[Row]) -> AdapterVersion | None:
         async with self._sessions() as session:
@@ -209,12 +207,21 @@ class SqlVersionRepository:
             return None if row is None else version_of(row)
 
 
-def _newest_of_each() -> Select[str, str, int]:
+def _newest_of_each() -> Select[Row]:
+    """Adapter by adapter, so that a page costs no more than its own adapters do."""
+    other = aliased(Row)
+    newest = (
+        select(func.max(other.number))
+        .where(other.tenant == AdapterRow.tenant, other.adapter == AdapterRow.name)
+        .where(other.deleted_us.is_(None))
+        .correlate(AdapterRow)
+        .scalar_subquery()
+    )
     return (
-        select(Row.tenant, Row.adapter, func.max(Row.number).label("number"))
-        .join(AdapterRow, _OF_ADAPTER)
-        .where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))
-        .group_by(Row.tenant, Row.adapter)
+        select(Row)
+        .select_from(AdapterRow)
+        .join(Row, _OF_ADAPTER & (Row.number == newest))
+        .where(AdapterRow.deleted_us.is_(None))
     )
 
 

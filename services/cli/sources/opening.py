@@ -12,7 +12,7 @@ from services.cli.upload import Advance
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, NotFound
 
-MOST_BYTES = 1024**3  # as a store takes by default
+MOST_BYTES = 4 * 1024**3  # as a store takes by default
 
 
 @dataclass(frozen=True, slots=True)

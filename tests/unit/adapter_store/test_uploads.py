@@ -2,29 +2,22 @@
 
 import asyncio
 import hashlib
-import json
-import math
 import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors.torch import save
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from services.adapter_store.blobs import open_blobs
 from services.adapter_store.catalog import Catalog
-from services.adapter_store.records import Chunk, Provenance, Upload, VersionFilter
+from services.adapter_store.records import Chunk, VersionFilter
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
-from services.adapter_store.repositories.blobs import SqlBlobRepository
-from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
 from services.adapter_store.staging import Staging
-from services.adapter_store.uploads import StoreLimits, Uploads
+from services.adapter_store.uploads import Uploads
 from services.adapter_store.weights import Weights
 from services.core.errors import (
     CorruptData,
@@ -36,77 +29,17 @@ from services.core.errors import (
     ResourceExhausted,
 )
 from services.core.types import Digest, TenantId
-from services.runtime.db import close_sessions, open_sessions
-from tests.databases import migrated
-from tests.peft_folders import peft_config, peft_tensors
-from tests.unit.adapter_store.test_validation import BASE, SHAPES
-
-ACME = TenantId("acme")
-DATA = save(peft_tensors(SHAPES, names=["q_proj", "v_proj"], rank=4, seed=1))
+from tests.uploading import ACME, DATA, begin, chunks, write
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with migrated("sqlite", tmp_path) as url:
-        yield url
-
-
-@pytest.fixture
-async def sessions(url: str) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    sessions = open_sessions(url)
-    yield sessions
-    await close_sessions(sessions)
-
-
-def weights_in(sessions: async_sessionmaker[AsyncSession], folder: Path) -> Weights:
-    return Weights(SqlBlobRepository(sessions), open_blobs(f"file://{folder / 'blobs'}"))
-
-
-@pytest.fixture
-async def uploads(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) -> Uploads:
-    base_models = SqlBaseModelRepository(sessions)
-    await base_models.register(BASE)
-    return Uploads(
-        SqlUploadRepository(sessions),
-        adapters=SqlVersionRepository(sessions),
-        base_models=base_models,
-        weights=weights_in(sessions, tmp_path),
-        staging=Staging(tmp_path / "uploads"),
-        limits=StoreLimits(max_adapter_bytes=1 << 20, max_uploads=3, max_adapters=3),
-    )
-
-
-@pytest.fixture
-def catalog(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) -> Catalog:
+def catalog(sessions: async_sessionmaker[AsyncSession], weights: Weights) -> Catalog:
     return Catalog(
         SqlVersionRepository(sessions),
         base_models=SqlBaseModelRepository(sessions),
-        weights=weights_in(sessions, tmp_path),
+        weights=weights,
         undelete_within=timedelta(days=1),
     )
-
-
-async def begin(uploads: Uploads, data: bytes = DATA, **changes: Any) -> Upload:
-    arguments: dict[str, Any] = {
-        "tenant": ACME,
-        "adapter": "sql",
-        "config_json": json.dumps(peft_config(base_model_name_or_path="tiny")),
-        "size_bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "base_model": "",
-        "provenance": Provenance(),
-    }
-    return await uploads.start(**(arguments | changes))
-
-
-async def chunks(upload: Upload, data: bytes, size: int = 500) -> AsyncIterator[Chunk]:
-    for start in range(upload.committed_bytes, len(data), size):
-        part = data[start : start + size]
-        yield Chunk(upload.id, start, part, zlib.crc32(part))
-
-
-async def write(uploads: Uploads, upload: Upload, data: bytes) -> Upload:
-    return await uploads.write(chunks(upload, data), ACME)
 
 
 async def test_an_upload_becomes_a_version_that_downloads_as_its_digest(
@@ -252,54 +185,9 @@ async def test_a_full_disk_keeps_what_was_acknowledged(uploads: Uploads) -> None
     assert (await uploads.finish(upload.id, ACME)).number == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"adapter": "../evil"}, "adapter"),
-        ({"adapter": ""}, "adapter"),
-        ({"adapter": "a/b"}, "adapter"),
-        ({"adapter": "sql@2"}, "adapter"),
-        ({"adapter": "A"}, "adapter"),
-        ({"adapter": "a" * 64}, "adapter"),
-        ({"adapter": "a\n"}, "adapter"),
-        ({"adapter": ".."}, "adapter"),
-        ({"tenant": TenantId("../x")}, "tenant"),
-        ({"size_bytes": 0}, "size_bytes"),
-        ({"size_bytes": 1 << 21}, "size_bytes"),
-        ({"sha256": "zz"}, "sha256"),
-        ({"base_model": "large"}, "base_model"),
-        ({"provenance": Provenance(job="x" * 256)}, "provenance.job"),
-        ({"provenance": Provenance(labels={"a b": ""})}, "provenance.labels"),
-        ({"provenance": Provenance(metrics={"f1": math.nan})}, "provenance.metrics"),
-        ({"provenance": Provenance(parents=("me",))}, "provenance.parents"),
-        (
-            {"provenance": Provenance(labels=dict.fromkeys(map(str, range(65)), ""))},
-            "provenance.labels",
-        ),
-        ({"config_json": json.dumps(peft_config())}, "base_model_name_or_path"),
-    ],
-)
-async def test_a_declaration_that_is_wrong_is_refused(
-    uploads: Uploads, changes: dict[str, Any], says: str
-) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        await begin(uploads, **changes)
-    assert [violation.field for violation in caught.value.violations] == [says]
-
-
-async def test_a_tenant_has_limits(uploads: Uploads) -> None:
-    for number in range(3):
-        await begin(uploads, DATA + bytes(number))
-    with pytest.raises(ResourceExhausted, match="3 unfinished"):
-        await begin(uploads, DATA + bytes(9))
-    await begin(uploads, tenant=TenantId("other"))
-
-
-async def test_a_tenant_has_so_many_adapters(uploads: Uploads) -> None:
-    for name in ("a", "b", "c"):
-        upload = await begin(uploads, adapter=name)
-        await write(uploads, upload, DATA)
-        await uploads.finish(upload.id, ACME)
-    with pytest.raises(ResourceExhausted, match="3 adapters"):
-        await begin(uploads, adapter="d")
-    await begin(uploads, adapter="a", size_bytes=5)  # a new version is no new adapter
+async def test_a_store_that_restarted_hashes_what_it_had(uploads: Uploads, tmp_path: Path) -> None:
+    upload = await begin(uploads)
+    await uploads.write(chunks(upload, DATA[:1500]), ACME)
+    uploads._staging = Staging(tmp_path / "uploads")
+    await write(uploads, await begin(uploads), DATA)
+    assert (await uploads.finish(upload.id, ACME)).number == 1
