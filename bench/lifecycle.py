@@ -1,7 +1,9 @@
 """Promote and roll back under traffic, and see whom it hurts: python -m bench.lifecycle
 
-Streams ask one name again and again, in turns of quiet and of moves every 50 ms. Every answer has
-to be one of the two versions' own.
+Streams ask one name again and again, in turns: it means one version; it means two, as half of the
+requests try a canary; it is moved from one to the other and back every 50 ms. Every answer has to be
+one of the two versions' own. A batch with two adapters takes longer than one with one, so that what
+the moves cost is told by the turns that have two.
 """
 
 import argparse
@@ -9,10 +11,9 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 
@@ -82,16 +83,22 @@ class Client:
         request = lifecycle_pb.PromoteRequest(adapter=NAME, version=str(version))
         await self._store.Promote(request, metadata=self._metadata)
 
+    async def try_both(self) -> None:
+        request = lifecycle_pb.SetCanaryRequest(adapter=NAME, version="2", percent=50)
+        await self._store.SetCanary(request, metadata=self._metadata)
+
     async def rollback(self) -> None:
         await self._store.Rollback(
             lifecycle_pb.RollbackRequest(adapter=NAME), metadata=self._metadata
         )
 
 
+Golden = Mapping[str, Mapping[str, int]]  # by question and answer, which version says so
+
+
 async def turn(
-    client: Client, traffic: Traffic, golden: Any, *, streams: int, seconds: float, moving: bool
+    client: Client, traffic: Traffic, golden: Golden, *, streams: int, seconds: float, moving: bool
 ) -> None:
-    """`golden`: by question, which version an answer is of."""
     end = time.perf_counter() + seconds
 
     async def stream(number: int) -> None:
@@ -128,11 +135,14 @@ async def measure(server: str, key: str, *, streams: int, turns: int, seconds: f
                 raise SystemExit(f"both versions say the same to {question!r}")
             golden[question] = {answers[0]: 1, answers[1]: 2}
         await client.promote(1)
-        kinds = {"quiet": Traffic(), "moving": Traffic()}
+        kinds = {kind: Traffic() for kind in ("one version", "two versions", "moving")}
         await turn(client, Traffic(), golden, streams=streams, seconds=5, moving=False)
         for _ in range(turns):
             for kind, traffic in kinds.items():
                 moving = kind == "moving"
+                await client.promote(1)
+                if kind == "two versions":
+                    await client.try_both()
                 await turn(client, traffic, golden, streams=streams, seconds=seconds, moving=moving)
                 print(f"{kind}: {traffic.answers} answers, {traffic.moves} moves", flush=True)
         return [row(kind, turns * seconds, traffic) for kind, traffic in kinds.items()]
@@ -178,10 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         finally:
             suite.stop()
-    quiet, moving = rows
-    ratio = moving.p99_first_token / quiet.p99_first_token
-    print(f"answers of neither version: {quiet.of_neither + moving.of_neither} (wanted 0)")
-    print(f"p99 first token, moving against quiet: x{ratio:.3f} (wanted < 1.1)")
+    *quiet, moving = rows
+    print(f"answers of neither version: {sum(row.of_neither for row in rows)} (wanted 0)")
+    for other in quiet:
+        ratio = moving.p99_first_token / other.p99_first_token
+        print(f"p99 first token, moving against {other.turn}: x{ratio:.3f} (wanted < 1.1)")
     save("lifecycle", {"rows": [asdict(each) for each in rows]})
 
 

@@ -45,18 +45,7 @@ class SqlAliasRepository:
                 assert now is not None
                 return now
             made = _row(tenant, adapter, alias, generation=generation + 1, change=change, ask=ask)
-            moved = {
-                "generation": made.generation,
-                "version_id": await _version_id(session, tenant, adapter, made.number),
-                "canary_version_id": await _version_id(
-                    session, tenant, adapter, made.canary_number
-                ),
-            }
-            if row is None:
-                row = AliasRow(tenant=tenant, adapter=adapter, name=alias)
-                session.add(row)
-            for column, value in moved.items():
-                setattr(row, column, value)
+            await _point(session, row, made)
             session.add(made)
             return _move(made)
 
@@ -164,8 +153,23 @@ async def _generation(
     return _move((await session.scalars(query)).one())
 
 
+async def _point(session: AsyncSession, row: AliasRow | None, made: AliasMoveRow) -> None:
+    """The alias, which `row` is unless it is new, to what `made` says."""
+    where = made.tenant, made.adapter
+    moved = {
+        "generation": made.generation,
+        "version_id": await _version_id(session, *where, made.number),
+        "canary_version_id": await _version_id(session, *where, made.canary_number),
+    }
+    if row is None:
+        row = AliasRow(tenant=made.tenant, adapter=made.adapter, name=made.alias)
+        session.add(row)
+    for column, value in moved.items():
+        setattr(row, column, value)
+
+
 async def _version_id(
-    session: AsyncSession, tenant: TenantId, adapter: str, number: int | None
+    session: AsyncSession, tenant: str, adapter: str, number: int | None
 ) -> int | None:
     if number is None:
         return None

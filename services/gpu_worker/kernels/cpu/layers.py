@@ -1,7 +1,7 @@
 """A decoder's layers in C: one call a step, or one a layer where torch attends to stretches."""
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -76,21 +76,13 @@ class Layers:
         _, kv_heads, page_tokens, head = caches[0].keys.shape
         heads = self._in_c[0].o.inputs // head
         room = self._room(x)
-        tensors = {
-            "x": x,
-            **room,
-            **{"cos": places.cos, "sin": places.sin},
-            **{"pages": places.pages, "offsets": places.offsets},
-            **{"singles": layout.singles, "tables": layout.tables},
-            **{"starts": layout.starts, "ends": layout.ends},
-        }
         at_once = not layout.stretches and self._native.lorikeet_attends(
             _int(heads // kv_heads), _int(head), _int(page_tokens)
         )
-        norms = self._layers[0].head_norms
         keys, values = _pointers(c.keys for c in caches), _pointers(c.values for c in caches)
+        norms = self._layers[0].head_norms
         step = _Step(
-            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+            **_addresses(x, room, places, layout),
             layers=ctypes.addressof(self._in_c),
             deltas=deltas.address,
             keys=ctypes.addressof(keys),
@@ -109,9 +101,16 @@ class Layers:
         )
         if at_once:
             self._stages(step, 0, 2 * len(caches))
-            return
-        q = room["qkv"][:, : heads * head].unflatten(1, (heads, head))
-        seen = room["seen"].unflatten(1, (heads, head))
+        else:
+            self._by_layer(step, room, caches, layout)
+
+    def _by_layer(
+        self, step: _Step, room: Mapping[str, Tensor], caches: Sequence[PagedKv], layout: Layout
+    ) -> None:
+        """torch attends between the stages in C."""
+        shape = (step.heads, step.head)
+        q = room["qkv"][:, : step.heads * step.head].unflatten(1, shape)
+        seen = room["seen"].unflatten(1, shape)
         self._stages(step, 0, 1)
         for index, cache in enumerate(caches, 1):
             attend(q, cache.keys, cache.values, layout, seen)
@@ -132,6 +131,21 @@ class Layers:
 
     def _stages(self, step: _Step, first: int, end: int) -> None:
         self._native.lorikeet_layers(ctypes.byref(step), _int(first), _int(end))
+
+
+def _addresses(
+    x: Tensor, room: Mapping[str, Tensor], places: Places, layout: Layout
+) -> dict[str, int]:
+    """By their names in _Step."""
+    tensors = {
+        "x": x,
+        **room,
+        **{"cos": places.cos, "sin": places.sin},
+        **{"pages": places.pages, "offsets": places.offsets},
+        **{"singles": layout.singles, "tables": layout.tables},
+        **{"starts": layout.starts, "ends": layout.ends},
+    }
+    return {name: tensor.data_ptr() for name, tensor in tensors.items()}
 
 
 def _pointers(tensors: Iterable[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
