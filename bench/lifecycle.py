@@ -1,8 +1,8 @@
 """Promote and roll back under traffic, and see whom it hurts: python -m bench.lifecycle
 
 Streams ask one name again and again, in turns: it means one version; it means two, as half of the
-requests try a canary; it is moved from one to the other and back every 50 ms. Every answer has to be
-one of the two versions' own. A batch with two adapters takes longer than one with one, so that what
+requests try a canary; it is moved from one to the other and back every 50 ms. Every answer has to
+be one of the two versions' own. A batch with two adapters takes longer than one with one, so what
 the moves cost is told by the turns that have two.
 """
 
