@@ -52,6 +52,7 @@ OF_DELETIONS = ("delete",)
 OF_COLLECTIONS = (
     "purge versions",
     "purge uploads",
+    "purge changes",
     "discard blobs",
     "delete blob",
     "forget garbage",

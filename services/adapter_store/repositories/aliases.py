@@ -8,8 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from services.adapter_store.aliases import Change, Decide
 from services.adapter_store.models import AdapterRow, AdapterVersionRow, AliasMoveRow, AliasRow
 from services.adapter_store.records import Ask, Canary, Move, MoveKind, Split, Target
+from services.adapter_store.repositories import changes
+from services.core.changes import NOTHING, ChangeKind
+from services.core.changes import Change as StoreChange
 from services.core.errors import Aborted, FailedPrecondition, InvalidRequest, ModelNotFound
-from services.core.types import AdapterName, TenantId
+from services.core.types import AdapterName, Digest, TenantId
 from services.runtime.db import now_us, time_of, us_of, writing
 
 
@@ -44,19 +47,21 @@ class SqlAliasRepository:
                 assert now is not None
                 return now
             made = _row(tenant, adapter, alias, generation=generation + 1, change=change, ask=ask)
+            stable = await _version(session, tenant, adapter, made.number)
+            canary = await _version(session, tenant, adapter, made.canary_number)
             moved = {
                 "generation": made.generation,
-                "version_id": await _version_id(session, tenant, adapter, made.number),
-                "canary_version_id": await _version_id(
-                    session, tenant, adapter, made.canary_number
-                ),
+                "version_id": stable and stable.id,
+                "canary_version_id": canary and canary.id,
             }
+            before = await _digest(session, row.version_id if row else None)
             if row is None:
                 row = AliasRow(tenant=tenant, adapter=adapter, name=alias)
                 session.add(row)
             for column, value in moved.items():
                 setattr(row, column, value)
             session.add(made)
+            await changes.record(session, _change(made, before, stable, canary))
             return _move(made)
 
     async def alias(
@@ -133,13 +138,13 @@ async def _generation(
     return _move((await session.scalars(query)).one())
 
 
-async def _version_id(
+async def _version(
     session: AsyncSession, tenant: TenantId, adapter: str, number: int | None
-) -> int | None:
+) -> AdapterVersionRow | None:
     if number is None:
         return None
-    found: int | None = await session.scalar(
-        select(AdapterVersionRow.id).where(
+    found: AdapterVersionRow | None = await session.scalar(
+        select(AdapterVersionRow).where(
             AdapterVersionRow.tenant == tenant,
             AdapterVersionRow.adapter == adapter,
             AdapterVersionRow.number == number,
@@ -170,6 +175,33 @@ def _row(
         reason=ask.reason,
         request_id=ask.request_id,
         created_us=now_us(),
+    )
+
+
+async def _digest(session: AsyncSession, version_id: int | None) -> Digest:
+    if version_id is None:
+        return NOTHING
+    return Digest((await session.get_one(AdapterVersionRow, version_id)).digest)
+
+
+def _change(
+    made: AliasMoveRow,
+    before: Digest,
+    stable: AdapterVersionRow | None,
+    canary: AdapterVersionRow | None,
+) -> StoreChange:
+    """`before`: of the stable version of the generation before."""
+    return StoreChange(
+        kind=ChangeKind.ALIAS_MOVED,
+        tenant=TenantId(made.tenant),
+        adapter=made.adapter,
+        alias=made.alias,
+        generation=made.generation,
+        number=stable.number if stable else 0,
+        digest=Digest(stable.digest) if stable else NOTHING,
+        previous_digest=before,
+        canary_number=canary.number if canary else 0,
+        canary_digest=Digest(canary.digest) if canary else NOTHING,
     )
 
 
