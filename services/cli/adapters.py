@@ -1,4 +1,4 @@
-"""lorikeet adapters: upload, list, show, download, and what aliases.py and sharing.py add."""
+"""lorikeet adapters: upload, list, show, download, and what aliases, sharing and watch add."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from lorikeet.types.v1.adapter_pb2 import Provenance
-from services.cli import aliases, sharing
+from services.cli import aliases, sharing, watch
 from services.cli.connection import TenantOption, as_either, channel, every
 from services.cli.download import download_version
 from services.cli.show import Output, OutputOption, one_sentence, problems, show
@@ -19,6 +19,7 @@ from services.cli.upload import upload_folder
 app = typer.Typer(no_args_is_help=True, help="A tenant's adapters.")
 app.add_typer(aliases.app)
 app.add_typer(sharing.app)
+app.add_typer(watch.app)
 
 Name = Annotated[str, typer.Argument(help="The adapter.")]
 Labels = Annotated[
