@@ -73,8 +73,10 @@ class Changes:
 
     async def watch(self, viewer: TenantId | None, after: int | None) -> AsyncGenerator[Told, None]:
         """For good. Raises OutOfRange as ChangeRepository.after does."""
-        cursor = await self._repository.newest() if after is None else after
-        is_due = True  # to say that there is nothing more
+        cursor, is_due = after or 0, True  # to say that there is nothing more
+        if after is None:
+            cursor, is_due = await self._repository.newest(), False
+            yield Told(cursor)
         while True:
             rung = self._bell.next
             page = await self._repository.after(cursor, viewer, limit=PAGE)

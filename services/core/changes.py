@@ -25,7 +25,7 @@ class ChangeKind(Enum):
 class Change:
     """See adapter_lifecycle_service.proto for every field; what does not apply is empty.
 
-    `kind` None is one that this release does not know.
+    `kind` None is one that this release does not know: anything may have happened.
     """
 
     kind: ChangeKind | None

@@ -6,19 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as rpc
-from services.cli.connection import CHANNEL_OPTIONS
+from services.cli.connection import CHANNEL_OPTIONS, Metadata
 from services.runtime.client import bearer as as_service
-from tests.integration.conftest import EXAMPLES, Running, bearer, start
+from tests.integration.conftest import BASE, EXAMPLES, Running, bearer, start
 
+T = TypeVar("T")
 LORIKEET = str(Path(sys.executable).parent / "lorikeet")
 
 
@@ -41,11 +42,36 @@ def lifecycle(running: Running) -> Any:
     return rpc.AdapterLifecycleServiceStub(running.channel)
 
 
+def begun(stub: Any, who: Metadata) -> tuple[Any, int]:
+    """A call that follows from now on, and its first cursor."""
+    call = stub.Watch(pb.WatchRequest(), metadata=who, timeout=60)
+    first = next(call)
+    assert not first.HasField("change")
+    return call, first.cursor
+
+
+def followed(running: Running, tenant: str = "acme") -> tuple[Any, int]:
+    return soon(lambda: begun(lifecycle(running), bearer(running.keys[tenant])))
+
+
 def promote(running: Running, version: str) -> int:
     """The generation that it made."""
     request = pb.PromoteRequest(adapter="style", version=version)
     who = bearer(running.keys["acme"])
     return int(lifecycle(running).Promote(request, metadata=who).alias.generation)
+
+
+def soon(ask: Callable[[], T]) -> T:
+    """What it gives once nobody is away any more."""
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            return ask()
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            if code is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def changes(call: Any, count: int) -> list[pb.WatchResponse]:
@@ -59,12 +85,7 @@ def changes(call: Any, count: int) -> list[pb.WatchResponse]:
 
 def test_a_tenant_follows_its_own_and_nobody_elses(own: Running) -> None:
     stub = lifecycle(own)
-    calls = {
-        tenant: stub.Watch(pb.WatchRequest(), metadata=bearer(own.keys[tenant]), timeout=60)
-        for tenant in ("acme", "friend", "stranger")
-    }
-    for call in calls.values():
-        assert not next(call).HasField("change")
+    calls = {tenant: followed(own, tenant)[0] for tenant in ("acme", "friend", "stranger")}
     who = bearer(own.keys["acme"])
     promote(own, "1")
     stub.ShareAdapter(pb.ShareAdapterRequest(adapter="style", shared_with="friend"), metadata=who)
@@ -108,8 +129,7 @@ def test_the_operator_follows_everything_or_a_tenant(own: Running) -> None:
 
 def test_a_cursor_survives_the_stores_death_and_a_wrong_one_is_refused(own: Running) -> None:
     stub, who = lifecycle(own), bearer(own.keys["acme"])
-    call = stub.Watch(pb.WatchRequest(), metadata=who, timeout=60)
-    cursor = next(call).cursor
+    call, cursor = followed(own)
     first = promote(own, "1")
     store = own.suite.processes["adapter_store"]
     os.kill(store.pid, signal.SIGKILL)
@@ -118,21 +138,50 @@ def test_a_cursor_survives_the_stores_death_and_a_wrong_one_is_refused(own: Runn
         changes(call, 2)
     assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
     own.suite.launch("adapter_store")
-    deadline = time.monotonic() + 15
-    while True:
-        try:
-            second = promote(own, "2")
-            break
-        except grpc.RpcError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    second = soon(lambda: promote(own, "2"))
     again = stub.Watch(pb.WatchRequest(after=cursor), metadata=who, timeout=60)
     assert [told.change.generation for told in changes(again, 2)] == [first, second]
     again.cancel()
     with pytest.raises(grpc.RpcError) as refused:
         next(stub.Watch(pb.WatchRequest(after=1 << 40), metadata=who, timeout=60))
     assert refused.value.code() is grpc.StatusCode.OUT_OF_RANGE
+
+
+def test_inference_goes_on_while_the_store_is_away(own: Running) -> None:
+    """By aliases too, for whoever asked before; and nothing is guessed."""
+
+    def answer(model: str, tenant: str = "acme") -> str:
+        ask = own.ask(model, "How do I boil an egg?")
+        return "".join(piece.text for piece in own.generate(ask, tenant))
+
+    def refusal(model: str, tenant: str = "acme") -> grpc.StatusCode:
+        with pytest.raises(grpc.RpcError) as refused:
+            answer(model, tenant)
+        code: grpc.StatusCode = refused.value.code()
+        return code
+
+    pirate, styled = answer("style@1"), answer("style@2")
+    assert pirate != styled
+    promote(own, "1")
+    assert answer("style") == pirate
+    time.sleep(1)  # else the gateway may not have been told yet, and would then know nothing
+    assert answer("style@production") == answer("style") == answer("style@1") == pirate
+    store = own.suite.processes["adapter_store"]
+    os.kill(store.pid, signal.SIGKILL)
+    store.wait()
+    for _ in range(3):
+        assert answer("style@production") == answer("style") == pirate
+        assert answer(BASE)
+    for model, tenant in (("style@2", "acme"), ("nothing", "acme"), ("acme/style", "friend")):
+        assert refusal(model, tenant) is grpc.StatusCode.UNAVAILABLE
+    own.suite.launch("adapter_store")
+    call, _ = followed(own)
+    call.cancel()
+    assert refusal("nothing") is grpc.StatusCode.NOT_FOUND
+    assert refusal("acme/style", "friend") is grpc.StatusCode.NOT_FOUND
+    for version, expected in (("2", styled), ("1", pirate)):
+        promote(own, version)
+        assert answer("style") == expected
 
 
 @pytest.mark.parametrize("name", ["adapter_store", "gateway"])
@@ -144,8 +193,7 @@ def test_a_service_that_stops_ends_the_streams_and_does_not_wait_for_them(
     who = as_service(token["service_token"] if name == "adapter_store" else token["operator_token"])
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
         stub: Any = rpc.AdapterLifecycleServiceStub(channel)
-        call = stub.Watch(pb.WatchRequest(), metadata=who, timeout=60)
-        assert not next(call).HasField("change")
+        call, _ = soon(lambda: begun(stub, who))
         process = own.suite.processes[name]
         process.terminate()
         list(call)  # it ends well
@@ -163,8 +211,7 @@ def test_the_command_prints_a_line_a_change_until_it_is_interrupted(
         "LORIKEET_SERVER": own.suite.addresses.gateway,
         "LORIKEET_KEY": own.keys["acme"],
     }
-    call = lifecycle(own).Watch(pb.WatchRequest(), metadata=bearer(own.keys["acme"]), timeout=60)
-    since = next(call).cursor
+    call, since = followed(own)
     call.cancel()
     command = [LORIKEET, "adapters", "watch", "-o", output, "--after", str(since)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

@@ -102,9 +102,10 @@ def _seen_by(viewer: TenantId) -> ColumnElement[bool]:
     )
 
 
+_KINDS = {kind.value: kind for kind in ChangeKind}  # another release may have written others
 _FIELDS = [field.name for field in fields(Change) if field.name != "kind"]
 
 
 def _told(row: ChangeRow) -> Told:
     facts = {name: getattr(row, name) for name in _FIELDS}
-    return Told(row.id, Change(kind=ChangeKind(row.kind), **facts), time_of(row.created_us))
+    return Told(row.id, Change(kind=_KINDS.get(row.kind), **facts), time_of(row.created_us))

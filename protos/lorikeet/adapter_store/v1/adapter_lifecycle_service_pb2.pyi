@@ -88,7 +88,7 @@ class _ChangeKind:
 class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CHANGE_KIND_UNSPECIFIED: _ChangeKind.ValueType  # 0
-    """Never sent."""
+    """One that the store does not know, as a newer one wrote it: anything."""
     CHANGE_KIND_VERSION_ADDED: _ChangeKind.ValueType  # 1
     """A version was committed."""
     CHANGE_KIND_VERSION_DELETED: _ChangeKind.ValueType  # 2
@@ -112,7 +112,7 @@ class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """What a change was."""
 
 CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
-"""Never sent."""
+"""One that the store does not know, as a newer one wrote it: anything."""
 CHANGE_KIND_VERSION_ADDED: ChangeKind.ValueType  # 1
 """A version was committed."""
 CHANGE_KIND_VERSION_DELETED: ChangeKind.ValueType  # 2
