@@ -24,7 +24,7 @@ def watch(
     tenant: TenantOption = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Print what happens to your adapters, and to those shared with you, until Ctrl-C."""
+    """Print what happens to your adapters and those shared with you, a line each, until Ctrl-C."""
     request = pb.WatchRequest(tenant=tenant, after=after)
     with one_sentence(), channel() as connection:
         try:

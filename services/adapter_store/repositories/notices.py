@@ -28,6 +28,6 @@ async def listen(url: str, ring: Callable[[], None]) -> None:
                 ring()
                 async for _ in line.notifies():
                     ring()
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             log.warning("listening_stopped", why=str(error))
         await asyncio.sleep(RECONNECT_SECONDS)
