@@ -4,6 +4,7 @@ import itertools
 from datetime import timedelta
 from typing import Any
 
+from services.adapter_store.changes import Bell
 from services.adapter_store.lifecycle import Lifecycle
 from services.adapter_store.records import (
     AdapterVersion,
@@ -16,6 +17,7 @@ from services.adapter_store.records import (
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
 from services.adapter_store.repositories.blobs import SqlBlobRepository
+from services.adapter_store.repositories.changes import SqlChangeRepository, ring_after_commits
 from services.adapter_store.repositories.shares import SqlShareRepository
 from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
@@ -50,6 +52,9 @@ class Store:
         self.aliases = SqlAliasRepository(self.sessions)
         self.shares = SqlShareRepository(self.sessions)
         self.blob_rows = SqlBlobRepository(self.sessions)
+        self.changes = SqlChangeRepository(self.sessions)
+        self.bell = Bell()
+        ring_after_commits(self.sessions, self.bell.ring)
         self.resolver = Resolver(self.versions, self.aliases, self.shares)
         self.lifecycle = Lifecycle(self.aliases, self.resolver)
         self.sharing = Sharing(self.shares)

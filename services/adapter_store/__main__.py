@@ -10,12 +10,15 @@ from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as life
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from services.adapter_store.blobs import open_blobs
 from services.adapter_store.catalog import Catalog
+from services.adapter_store.changes import Bell, Changes
 from services.adapter_store.collection import Collector
 from services.adapter_store.lifecycle import Lifecycle
 from services.adapter_store.lifecycle_servicer import AdapterLifecycleServicer
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
 from services.adapter_store.repositories.blobs import SqlBlobRepository
+from services.adapter_store.repositories.changes import SqlChangeRepository, ring_after_commits
+from services.adapter_store.repositories.notices import listen
 from services.adapter_store.repositories.shares import SqlShareRepository
 from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
@@ -47,6 +50,8 @@ async def main() -> None:
     versions, aliases = SqlVersionRepository(sessions), SqlAliasRepository(sessions)
     base_models, shares = SqlBaseModelRepository(sessions), SqlShareRepository(sessions)
     upload_rows, blob_rows = SqlUploadRepository(sessions), SqlBlobRepository(sessions)
+    change_rows, bell = SqlChangeRepository(sessions), Bell()
+    ring_after_commits(sessions, bell.ring)
     weights, resolver = Weights(blob_rows, blobs), Resolver(versions, aliases, shares)
     uploads = Uploads(
         upload_rows,
@@ -66,6 +71,7 @@ async def main() -> None:
         versions=versions,
         uploads=upload_rows,
         repository=blob_rows,
+        changes=change_rows,
         blobs=blobs,
         staging=staging,
         keeping=settings.keeping,
@@ -87,12 +93,18 @@ async def main() -> None:
             catalog=catalog,
             sharing=Sharing(shares),
             collector=collector,
+            changes=Changes(change_rows, bell),
         ),
         server.grpc,
     )
-    collecting = asyncio.create_task(collector.run(timedelta(seconds=settings.collect_seconds)))
+    beside = [
+        asyncio.create_task(collector.run(timedelta(seconds=settings.collect_seconds))),
+        asyncio.create_task(listen(settings.database_url, bell.ring)),
+    ]
     await run_until_stopped(server, drain_seconds=settings.drain_seconds)
-    collecting.cancel()
+    for task in beside:
+        task.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
     await close_sessions(sessions)
 
 

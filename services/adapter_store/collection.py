@@ -26,6 +26,7 @@ class Collected:
     versions: int
     blobs: int
     uploads: int
+    changes: int = 0
 
 
 class VersionRepository(Protocol):
@@ -53,6 +54,10 @@ class BlobRepository(Protocol):
     async def verified(self, blob: Blob, *, is_good: bool) -> None: ...
 
 
+class ChangeRepository(Protocol):
+    async def purge(self, *, older_than: timedelta, limit: int) -> int: ...
+
+
 class Staging(Protocol):
     def held(self) -> list[str]: ...
     def discard(self, upload_id: str) -> None: ...
@@ -60,11 +65,12 @@ class Staging(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How long what was deleted, or left unfinished, is kept."""
+    """How long what was deleted, left unfinished or told of is kept."""
 
     undelete: timedelta = timedelta(days=7)
     grace: timedelta = timedelta(hours=1)
     uploads: timedelta = timedelta(days=7)
+    changes: timedelta = timedelta(days=7)
 
 
 class Collector:
@@ -76,6 +82,7 @@ class Collector:
         versions: VersionRepository,
         uploads: UploadRepository,
         repository: BlobRepository,
+        changes: ChangeRepository,
         blobs: Blobs,
         staging: Staging,
         keeping: Keeping,
@@ -83,12 +90,13 @@ class Collector:
         self._versions = versions
         self._uploads = uploads
         self._repository = repository
+        self._changes = changes
         self._blobs = blobs
         self._staging = staging
         self._keeping = keeping
 
     async def collect(self) -> Collected:
-        versions = blobs = uploads = 0
+        versions = blobs = uploads = changes = 0
         while gone := await self._versions.purge(
             deleted_for=self._keeping.undelete, grace=self._keeping.grace, limit=BATCH
         ):
@@ -103,7 +111,9 @@ class Collector:
             for key in keys:
                 await self._blobs.delete(key)
                 await self._repository.forget_garbage(key)
-        return Collected(versions, blobs, uploads)
+        while gone := await self._changes.purge(older_than=self._keeping.changes, limit=BATCH):
+            changes += gone
+        return Collected(versions, blobs, uploads, changes)
 
     async def scrub(self, limit: int) -> list[Digest]:
         """Read so many blobs again, those longest unread first: the damaged ones."""

@@ -1,14 +1,23 @@
-"""Aliases, shares and deletion on the wire."""
+"""Aliases, shares, deletion and changes on the wire."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as rpc
 from services.adapter_store.catalog import Catalog
+from services.adapter_store.changes import Changes
 from services.adapter_store.collection import Collector
 from services.adapter_store.lifecycle import Lifecycle
 from services.adapter_store.records import Ask
 from services.adapter_store.resolution import Resolver
 from services.adapter_store.sharing import Sharing
-from services.adapter_store.wire import alias_to_wire, split_from_wire, version_to_wire
+from services.adapter_store.wire import (
+    alias_to_wire,
+    split_from_wire,
+    told_to_wire,
+    version_to_wire,
+)
 from services.core.errors import ModelNotFound
 from services.core.types import TenantId
 from services.runtime import call
@@ -24,12 +33,14 @@ class AdapterLifecycleServicer(rpc.AdapterLifecycleServiceServicer):
         catalog: Catalog,
         sharing: Sharing,
         collector: Collector,
+        changes: Changes,
     ) -> None:
         self._lifecycle = lifecycle
         self._catalog = catalog
         self._resolver = resolver
         self._sharing = sharing
         self._collector = collector
+        self._changes = changes
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
         move = await self._lifecycle.set_alias(
@@ -156,8 +167,21 @@ class AdapterLifecycleServicer(rpc.AdapterLifecycleServiceServicer):
     ) -> pb.CollectGarbageResponse:
         collected = await self._collector.collect()
         return pb.CollectGarbageResponse(
-            versions=collected.versions, blobs=collected.blobs, uploads=collected.uploads
+            versions=collected.versions,
+            blobs=collected.blobs,
+            uploads=collected.uploads,
+            changes=collected.changes,
         )
+
+    async def Watch(
+        self, request: pb.WatchRequest, context: Context
+    ) -> AsyncIterator[pb.WatchResponse]:
+        is_operator = call.current().caller.tenant is None and not request.tenant
+        viewer = None if is_operator else _tenant(request.tenant)
+        after = request.after if request.HasField("after") else None
+        async with aclosing(self._changes.watch(viewer, after)) as told:
+            async for one in told:
+                yield told_to_wire(one)
 
 
 def _tenant(named: str) -> TenantId:

@@ -146,6 +146,30 @@ class ShareRow(Base):
     created_us: Mapped[int] = mapped_column(BigInteger)
 
 
+class ChangeRow(Base):
+    """What happened, for those who follow it, in the order of its ids: that of the commits. The
+    columns are those of core.changes.Change."""
+
+    __tablename__ = "changes"
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    kind: Mapped[str] = mapped_column(String(32))
+    tenant: Mapped[str] = mapped_column(String(63))
+    adapter: Mapped[str] = mapped_column(String(63))
+    number: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[str] = mapped_column(String(64))
+    previous_digest: Mapped[str] = mapped_column(String(64))
+    canary_number: Mapped[int] = mapped_column(Integer)
+    canary_digest: Mapped[str] = mapped_column(String(64))
+    alias: Mapped[str] = mapped_column(String(63))
+    generation: Mapped[int] = mapped_column(Integer)
+    shared_with: Mapped[str] = mapped_column(String(63))
+    base_model: Mapped[str] = mapped_column(String(255))
+    created_us: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
 class UploadRow(Base):
     __tablename__ = "uploads"
 

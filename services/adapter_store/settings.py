@@ -19,7 +19,7 @@ class AdapterStoreSettings(ServiceSettings, env_prefix="ADAPTER_STORE_"):
     """Where unfinished uploads are kept."""
     limits: StoreLimits = StoreLimits()
     keeping: Keeping = Keeping()
-    """How long what was deleted, or left unfinished, is kept: undelete, grace and uploads, as ISO
-    8601 durations."""
+    """How long what was deleted, left unfinished or told of is kept: undelete, grace, uploads and
+    changes, as ISO 8601 durations."""
     collect_seconds: float = Field(3600.0, gt=0)
     """How often what nobody can reach goes, and some of what is kept is read again."""

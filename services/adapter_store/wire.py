@@ -1,8 +1,12 @@
-"""Versions and aliases as messages."""
+"""Versions, aliases and changes as messages."""
+
+from dataclasses import fields
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
 from lorikeet.types.v1 import adapter_pb2
+from services.adapter_store.changes import Told
 from services.adapter_store.records import AdapterVersion, Move, MoveKind, Split
+from services.core.changes import Change
 from services.runtime.wire import time_to_wire
 
 _KINDS = {
@@ -16,6 +20,7 @@ _SPLITS = {
     Split.REQUEST: pb.CANARY_SPLIT_REQUEST,
     Split.TENANT: pb.CANARY_SPLIT_TENANT,
 }
+_CHANGE_FIELDS = [field.name for field in fields(Change) if field.name != "kind"]
 _SPLITS_BACK = {message: split for split, message in _SPLITS.items()}
 
 
@@ -39,6 +44,19 @@ def alias_to_wire(move: Move) -> pb.Alias:
         reason=move.reason,
         create_time=time_to_wire(move.created),
     )
+
+
+def told_to_wire(told: Told) -> pb.WatchResponse:
+    if told.change is None or told.created is None:
+        return pb.WatchResponse(cursor=told.cursor)
+    facts = {name: getattr(told.change, name) for name in _CHANGE_FIELDS}
+    kind = told.change.kind.name if told.change.kind else "UNSPECIFIED"
+    message = pb.Change(
+        kind=pb.ChangeKind.Value(f"CHANGE_KIND_{kind}"),
+        create_time=time_to_wire(told.created),
+        **facts,
+    )
+    return pb.WatchResponse(cursor=told.cursor, change=message)
 
 
 def version_to_wire(version: AdapterVersion) -> adapter_pb2.AdapterVersion:

@@ -7,7 +7,7 @@ import typer
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
-from services.cli import aliases, export, imports, sharing
+from services.cli import aliases, export, imports, sharing, watch
 from services.cli.connection import TenantOption, as_either, channel, every
 from services.cli.download import download_version
 from services.cli.provenance import Job, Labels, Licence, Metrics, Parents, declared, pairs
@@ -19,6 +19,7 @@ app.add_typer(imports.app)
 app.add_typer(export.app)
 app.add_typer(aliases.app)
 app.add_typer(sharing.app)
+app.add_typer(watch.app)
 
 Name = Annotated[str, typer.Argument(help="The adapter.")]
 

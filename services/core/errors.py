@@ -10,6 +10,7 @@ ServingError
 ├── AlreadyExists
 ├── FailedPrecondition        the system is not in the state that this needs
 ├── Aborted                   somebody else changed it first
+├── OutOfRange                what would come next is no longer kept
 ├── OffsetMismatch            a chunk that does not follow the committed bytes
 ├── CorruptData               bytes that are not what their checksum says
 ├── ResourceExhausted         it cannot fit, now or ever
@@ -90,6 +91,10 @@ class FailedPrecondition(ServingError):
 
 class Aborted(ServingError):
     reason = "ABORTED"
+
+
+class OutOfRange(ServingError):
+    reason = "OUT_OF_RANGE"
 
 
 class OffsetMismatch(ServingError):

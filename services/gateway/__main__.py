@@ -14,6 +14,7 @@ from services.gateway.http_server import HttpServer
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
 from services.gateway.repository import SqlTenantRepository
+from services.gateway.resolutions import Resolutions
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenant_servicer import TenantServicer
@@ -35,6 +36,7 @@ from services.runtime.db import close_sessions, open_sessions
 from services.runtime.migrate import require_current
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
+from services.runtime.watch import StoreWatch
 
 
 async def main() -> None:
@@ -55,9 +57,10 @@ async def main() -> None:
         pepper=settings.key_pepper.get_secret_value(),
         operator_token=settings.operator_token.get_secret_value(),
     )
+    base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
-        base_models=BaseModels(store),
-        store=store,
+        base_models=base_models,
+        store=resolutions,
         scheduler=SchedulerClient(scheduler_channel, token),
         workers=workers,
         prompts=Prompts(templates),
@@ -70,10 +73,14 @@ async def main() -> None:
         drain_seconds=settings.drain_seconds,
     )
     stopped = stop_signal()
+    watch = StoreWatch(store_channel, token)
+    following = asyncio.create_task(watch.follow([base_models, resolutions]))
     await server.start()
     async with http:
         await stopped.wait()
         await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
     )

@@ -1,16 +1,16 @@
 """Base models as the gateway needs them: what the store says, and a tokenizer that runs."""
 
 import asyncio
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tokenizers import Tokenizer
 
 from services.core.base_model import BaseModel
+from services.core.changes import Change, ChangeKind
+from services.core.errors import Unavailable
 
-REFRESH_SECONDS = 1.0
+FIRST_LOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,31 +27,40 @@ class BaseModelStore(Protocol):
 
 
 class BaseModels:
-    """Models are kept for good; one that is not known is looked for once a second at most."""
+    """A runtime.watch.Follower: it looks once, and again when one was registered."""
 
-    def __init__(self, store: BaseModelStore, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: BaseModelStore) -> None:
         self._store = store
-        self._now = now
         self._known: dict[str, ServedModel] = {}
-        self._looked_at = -REFRESH_SECONDS
-        self._looking = asyncio.Lock()
+        self._looked = asyncio.Event()
 
     async def find(self, name: str) -> ServedModel | None:
-        if name not in self._known and self._is_stale():
-            async with self._looking:
-                if self._is_stale():
-                    await self._look()
+        """Raises Unavailable while the store was never reached."""
+        if not self._looked.is_set():
+            try:
+                async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                    await self._looked.wait()
+            except TimeoutError as error:
+                raise Unavailable("the adapter store cannot be reached") from error
         return self._known.get(name)
 
     async def cards(self) -> list[BaseModel]:
         return await self._store.base_models()
 
-    def _is_stale(self) -> bool:
-        return self._now() - self._looked_at >= REFRESH_SECONDS
+    async def begin(self) -> None:
+        await self._look()
+        self._looked.set()
+
+    async def change(self, change: Change) -> None:
+        if change.kind is ChangeKind.BASE_MODEL_REGISTERED:
+            await self._look()
+
+    async def up_to_date(self) -> None:
+        pass
 
     async def _look(self) -> None:
         for card in await self._store.base_models():
             if card.name not in self._known:
-                tokenizer = await self._store.tokenizer_json(card.name)
-                self._known[card.name] = ServedModel(card, Tokenizer.from_str(tokenizer.decode()))
-        self._looked_at = self._now()
+                text = (await self._store.tokenizer_json(card.name)).decode()
+                tokenizer = await asyncio.to_thread(Tokenizer.from_str, text)
+                self._known[card.name] = ServedModel(card, tokenizer)

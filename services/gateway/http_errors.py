@@ -21,6 +21,7 @@ HTTP: dict[type[ServingError], tuple[int, str, str | None]] = {
     errors.AlreadyExists: (409, "conflict_error", "already_exists"),
     errors.Aborted: (409, "conflict_error", "aborted"),
     errors.FailedPrecondition: (409, "conflict_error", "failed_precondition"),
+    errors.OutOfRange: (416, "invalid_request_error", "out_of_range"),
     errors.OffsetMismatch: (416, "invalid_request_error", "offset_mismatch"),
     errors.CorruptData: (422, "invalid_request_error", "corrupt_data"),
     errors.ResourceExhausted: (429, "rate_limit_error", "resource_exhausted"),

@@ -15,6 +15,7 @@ from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.fetching import Fetcher
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.threads import engine_thread, keep_apart, side_threads
+from services.gpu_worker.prefetch import Prefetcher
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.settings import GpuWorkerSettings
 from services.gpu_worker.worker import Worker
@@ -24,6 +25,7 @@ from services.runtime.auth import Gate, ServiceToken
 from services.runtime.client import open_channel
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
+from services.runtime.watch import StoreWatch
 
 log = structlog.get_logger()
 
@@ -66,7 +68,15 @@ async def main() -> None:
     )
     rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
     await store.register()
+    prefetcher = Prefetcher(worker)
+    beside = [
+        asyncio.create_task(StoreWatch(store_channel, token).follow([prefetcher])),
+        asyncio.create_task(prefetcher.run()),
+    ]
     await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
+    for task in beside:
+        task.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
     await asyncio.gather(adapters.close(), store_channel.close(), scheduler_channel.close())
 
 

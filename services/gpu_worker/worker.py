@@ -106,6 +106,21 @@ class Worker:
             session.running.discard(request)
             self._abandon(request, "cancelled")
 
+    def holds(self, adapter: Digest) -> bool:
+        """In host memory, on the device, or on its way."""
+        return (
+            self._host.holds(adapter) or adapter in self.state.resident or adapter in self._fetching
+        )
+
+    async def prefetch(self, adapter: Digest) -> None:
+        """Into host memory, once nothing is being fetched that requests wait for. A request that
+        comes for it meanwhile waits for the same fetch."""
+        while self._fetching:
+            await asyncio.wait(self._fetching.values())
+        if not self.holds(adapter):
+            self._fetching[adapter] = asyncio.create_task(self._fetch(adapter))
+            await asyncio.wait([self._fetching[adapter]])
+
     async def run(self) -> None:
         """Turns the engine until cancelled."""
         try:

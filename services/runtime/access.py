@@ -42,6 +42,7 @@ _TENANT_METHODS = {
         "DeleteAdapter",
         "UndeleteAdapter",
         "VerifyVersion",
+        "Watch",
     ),
 }
 _OPERATOR_METHODS = {
@@ -63,6 +64,9 @@ def scopes_of(service: str) -> dict[str, Scope]:
 def _named(service: str, methods: Mapping[str, Sequence[str]], scope: Scope) -> dict[str, Scope]:
     return {f"/{service}/{method}": scope for method in methods.get(service, ())}
 
+
+ENDLESS = frozenset({f"/{ADAPTER_LIFECYCLE}/Watch"})
+"""Calls that a server ends when it stops, because they never would."""
 
 PROXIED = {
     ADAPTER_STORE: _named(ADAPTER_STORE, _TENANT_METHODS, Scope.TENANT),

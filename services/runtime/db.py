@@ -1,11 +1,11 @@
 """SQL: one metadata for all services, sessions for SQLite and PostgreSQL."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, event
+from sqlalchemy import Connection, MetaData, event, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -58,12 +58,20 @@ async def close_sessions(sessions: async_sessionmaker[AsyncSession]) -> None:
     await sessions.kw["bind"].dispose()
 
 
-async def insert_unless_there(session: AsyncSession, row: type[Base], **values: Any) -> None:
-    """Of those who insert the same key at once one succeeds, and the others do nothing."""
-    if session.get_bind().dialect.name == "sqlite":
-        await session.execute(sqlite.insert(row).values(**values).on_conflict_do_nothing())
-    else:
-        await session.execute(postgresql.insert(row).values(**values).on_conflict_do_nothing())
+def when_committed(session: AsyncSession, call: Callable[[], None]) -> None:
+    """`call` once the session's transaction is durable; not at all if it is rolled back."""
+    event.listen(session.sync_session, "after_commit", lambda _: call(), once=True)
+
+
+def on_sqlite(session: AsyncSession) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
+
+
+async def insert_unless_there(session: AsyncSession, row: type[Base], **values: Any) -> bool:
+    """Of those who insert the same key at once one succeeds (True), and the others do nothing."""
+    insert: Any = sqlite.insert if on_sqlite(session) else postgresql.insert
+    statement = insert(row).values(**values).on_conflict_do_nothing().returning(literal(1))
+    return await session.scalar(statement) is not None
 
 
 def now_us() -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,8 +36,11 @@ def to_serving(error: Exception, **facts: str) -> ServingError:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, stopping: asyncio.Event, endless: Collection[str] = ()) -> None:
+        """`endless`: streams that end well once the server is `stopping`."""
         self._gate = gate
+        self._stopping = stopping
+        self._endless = endless
 
     async def intercept_service(
         self,
@@ -47,16 +50,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:  # an unknown method: gRPC answers UNIMPLEMENTED
             return handler
-        around = _Around(self._gate, handler_call_details.method)
+        method = handler_call_details.method
+        around = _Around(self._gate, method, self._stopping if method in self._endless else None)
         return around.streaming(handler) if handler.response_streaming else around.unary(handler)
 
 
 class _Around:
     """Wraps one method."""
 
-    def __init__(self, gate: Gate, method: str) -> None:
+    def __init__(self, gate: Gate, method: str, ended: asyncio.Event | None) -> None:
         self._gate = gate
         self._method = method
+        self._ended = ended
 
     def unary(self, handler: Handler) -> Handler:
         inner: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
@@ -89,8 +94,8 @@ class _Around:
             started = time.monotonic()
             try:
                 await self._enter(context)
-                async with aclosing(inner(_decoded(request), context)) as responses:
-                    async for response in responses:
+                async with aclosing(self._until_ended(inner(_decoded(request), context))) as told:
+                    async for response in told:
                         yield response
             except Exception as error:
                 await self._fail(context, error, started)
@@ -106,6 +111,15 @@ class _Around:
             else grpc.unary_stream_rpc_method_handler
         )
         return make(behaviour, _tolerant(handler.request_deserializer), handler.response_serializer)
+
+    async def _until_ended(self, responses: Any) -> AsyncGenerator[Any, None]:
+        async with aclosing(responses):
+            if self._ended is None:
+                async for response in responses:
+                    yield response
+                return
+            async for response in until(self._ended, responses):
+                yield response
 
     async def _enter(self, context: Context) -> None:
         metadata = {
@@ -139,6 +153,27 @@ class _Around:
             milliseconds=milliseconds,
             **facts,
         )
+
+
+async def until(ended: asyncio.Event, items: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """The items, until there are no more or the event happens."""
+    ending = asyncio.create_task(ended.wait())
+    coming: asyncio.Future[Any] = ending
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(items))
+            await asyncio.wait((ending, coming), return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                return
+            try:
+                item = coming.result()
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        ending.cancel()
+        coming.cancel()
+        await asyncio.gather(ending, coming, return_exceptions=True)
 
 
 def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

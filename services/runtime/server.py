@@ -9,6 +9,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.runtime.access import ENDLESS
 from services.runtime.auth import Gate
 from services.runtime.client import MOST_MESSAGE_BYTES
 from services.runtime.interceptors import CallInterceptor
@@ -34,7 +35,9 @@ class Server:
         services: Sequence[str],
         handlers: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
-        self.grpc = grpc.aio.server(interceptors=(CallInterceptor(gate),), options=SERVER_OPTIONS)
+        self._stopping = asyncio.Event()
+        around = CallInterceptor(gate, self._stopping, ENDLESS)
+        self.grpc = grpc.aio.server(interceptors=(around,), options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._address = address
         self._services = services
@@ -54,8 +57,10 @@ class Server:
         log.info("server_started", address=self._address)
 
     async def drain(self, seconds: float) -> None:
-        """Say NOT_SERVING, refuse new calls, let running ones end within `seconds`."""
+        """Say NOT_SERVING, refuse new calls, let running ones end within `seconds`; those that
+        never would end now."""
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._stopping.set()
         await self.grpc.stop(seconds)
         log.info("server_drained")
 

@@ -38,6 +38,7 @@ class Shop:
             versions=self.store.versions,
             uploads=self.store.uploads,
             repository=self.store.blob_rows,
+            changes=self.store.changes,
             blobs=self.blobs,
             staging=Staging(self.folder / "uploads"),
             keeping=Keeping(**kept),

@@ -182,6 +182,59 @@ MUTATIONS = {
         "return True",
         "tests/contract/test_collection.py::test_rot_is_found_and_mended_by_the_same_bytes[sqlite]",
     ),
+    "a change is not told": Mutation(
+        "adapter_store/repositories/aliases.py",
+        "            await changes.record(session, told)\n",
+        "",
+        "tests/contract/test_changes.py::test_every_change_is_told_once_and_in_order[sqlite]",
+    ),
+    "a change is told that was undone": Mutation(
+        "adapter_store/repositories/uploads.py",
+        "await changes.record(session, told_of(",
+        "async with writing(self._sessions) as other:\n"
+        "                    await changes.record(other, told_of(",
+        "tests/contract/test_changes.py::test_a_change_that_is_undone_is_not_told[postgresql]",
+    ),
+    "an id is given out before its turn": Mutation(
+        "adapter_store/repositories/changes.py",
+        "        await session.execute(select(func.pg_advisory_xact_lock(_ORDER)))\n",
+        "",
+        "tests/contract/test_changes.py::"
+        "test_nobody_has_a_later_id_before_an_earlier_one_is_there[postgresql]",
+    ),
+    "a stranger is told": Mutation(
+        "adapter_store/repositories/changes.py",
+        "        | (~is_share & share.exists())\n",
+        "        | ~is_share\n",
+        "tests/contract/test_changes.py::"
+        "test_a_tenant_sees_its_own_and_what_is_shared_with_it_while_it_is[sqlite]",
+    ),
+    "other stores are not woken": Mutation(
+        "adapter_store/repositories/changes.py",
+        '        await session.execute(select(func.pg_notify(CHANNEL, "")))\n',
+        "",
+        "tests/contract/test_notices.py::test_what_one_store_commits_wakes_the_watchers_of_another",
+    ),
+    "what was promoted is not fetched": Mutation(
+        "gpu_worker/prefetch.py",
+        "(change.digest, change.canary_digest) if digest]",
+        "(change.canary_digest,) if digest]",
+        "tests/integration/test_prefetch.py::"
+        "test_what_is_promoted_is_in_host_memory_before_any_request_asks_for_it",
+    ),
+    "a reference outlives a change": Mutation(
+        "gateway/resolutions.py",
+        "            del self._known[key]\n",
+        "            pass\n",
+        "tests/unit/gateway/test_resolutions.py::"
+        "test_a_change_that_touches_an_adapter_ends_what_was_known_of_it",
+    ),
+    "an answer outlives a change that overtook it": Mutation(
+        "gateway/resolutions.py",
+        "        if told == self._told:\n",
+        "        if True:\n",
+        "tests/unit/gateway/test_resolutions.py::test_an_answer_that_a_change_overtook_is_not_kept",
+    ),
     "a revoked key works": Mutation(
         "gateway/tenants.py",
         "if key.revoked is not None:\n            raise",

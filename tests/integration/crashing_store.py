@@ -16,6 +16,7 @@ from services.adapter_store.blobs import Blobs
 from services.adapter_store.records import Chunk, Upload
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.blobs import SqlBlobRepository
+from services.adapter_store.repositories.changes import SqlChangeRepository
 from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
 from services.adapter_store.staging import Staging
@@ -36,6 +37,7 @@ POINTS: dict[str, tuple[type, str]] = {
     "delete": (SqlVersionRepository, "delete_version"),
     "purge versions": (SqlVersionRepository, "purge"),
     "purge uploads": (SqlUploadRepository, "purge"),
+    "purge changes": (SqlChangeRepository, "purge"),
     "discard blobs": (SqlBlobRepository, "discard_unreachable"),
     "delete blob": (Blobs, "delete"),
     "forget garbage": (SqlBlobRepository, "forget_garbage"),

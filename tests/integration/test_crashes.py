@@ -52,6 +52,7 @@ OF_DELETIONS = ("delete",)
 OF_COLLECTIONS = (
     "purge versions",
     "purge uploads",
+    "purge changes",
     "discard blobs",
     "delete blob",
     "forget garbage",
@@ -199,6 +200,21 @@ class World:
             asked = pb.ListAliasHistoryRequest(**NAME, page_size=1000)
             moves = self.lifecycle.ListAliasHistory(asked, metadata=WHO).moves
             assert [m.generation for m in moves] == list(range(known.generation, 0, -1))
+        told = self.told()
+        moved = [c.generation for c in told if c.kind == pb.CHANGE_KIND_ALIAS_MOVED]
+        assert moved == list(range(1, known.generation + 1))
+        added = [c.number for c in told if c.kind == pb.CHANGE_KIND_VERSION_ADDED]
+        assert added == list(range(1, len(added) + 1))
+        assert set(known.versions) <= set(added)
+
+    def told(self) -> list[pb.Change]:
+        """Every change there was."""
+        call = self.lifecycle.Watch(pb.WatchRequest(after=0), metadata=WHO)
+        found: list[pb.Change] = []
+        while (response := next(call)).HasField("change"):
+            found.append(response.change)
+        call.cancel()
+        return found
 
     def live(self) -> set[int]:
         return set(self.known.versions) - self.known.deleted

@@ -8,9 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from services.adapter_store.aliases import Change, Decide
 from services.adapter_store.models import AdapterRow, AdapterVersionRow, AliasMoveRow, AliasRow
 from services.adapter_store.records import Ask, Canary, Meaning, Move, MoveKind, Split, Target
+from services.adapter_store.repositories import changes
 from services.adapter_store.repositories.versions import live, version_of
+from services.core.changes import NOTHING, ChangeKind
+from services.core.changes import Change as StoreChange
 from services.core.errors import Aborted, FailedPrecondition, InvalidRequest, ModelNotFound
-from services.core.types import AdapterName, TenantId
+from services.core.types import AdapterName, Digest, TenantId
 from services.runtime.db import now_us, time_of, us_of, writing
 
 
@@ -45,8 +48,9 @@ class SqlAliasRepository:
                 assert now is not None
                 return now
             made = _row(tenant, adapter, alias, generation=generation + 1, change=change, ask=ask)
-            await _point(session, row, made)
+            told = await _point(session, row, made)
             session.add(made)
+            await changes.record(session, told)
             return _move(made)
 
     async def alias(
@@ -153,28 +157,31 @@ async def _generation(
     return _move((await session.scalars(query)).one())
 
 
-async def _point(session: AsyncSession, row: AliasRow | None, made: AliasMoveRow) -> None:
+async def _point(session: AsyncSession, row: AliasRow | None, made: AliasMoveRow) -> StoreChange:
     """The alias, which `row` is unless it is new, to what `made` says."""
-    where = made.tenant, made.adapter
+    stable = await _version(session, made.tenant, made.adapter, made.number)
+    canary = await _version(session, made.tenant, made.adapter, made.canary_number)
+    before = await _digest(session, row.version_id if row else None)
     moved = {
         "generation": made.generation,
-        "version_id": await _version_id(session, *where, made.number),
-        "canary_version_id": await _version_id(session, *where, made.canary_number),
+        "version_id": stable and stable.id,
+        "canary_version_id": canary and canary.id,
     }
     if row is None:
         row = AliasRow(tenant=made.tenant, adapter=made.adapter, name=made.alias)
         session.add(row)
     for column, value in moved.items():
         setattr(row, column, value)
+    return _change(made, before, stable, canary)
 
 
-async def _version_id(
+async def _version(
     session: AsyncSession, tenant: str, adapter: str, number: int | None
-) -> int | None:
+) -> AdapterVersionRow | None:
     if number is None:
         return None
-    found: int | None = await session.scalar(
-        select(AdapterVersionRow.id).where(
+    found: AdapterVersionRow | None = await session.scalar(
+        select(AdapterVersionRow).where(
             AdapterVersionRow.tenant == tenant,
             AdapterVersionRow.adapter == adapter,
             AdapterVersionRow.number == number,
@@ -205,6 +212,33 @@ def _row(
         reason=ask.reason,
         request_id=ask.request_id,
         created_us=now_us(),
+    )
+
+
+async def _digest(session: AsyncSession, version_id: int | None) -> Digest:
+    if version_id is None:
+        return NOTHING
+    return Digest((await session.get_one(AdapterVersionRow, version_id)).digest)
+
+
+def _change(
+    made: AliasMoveRow,
+    before: Digest,
+    stable: AdapterVersionRow | None,
+    canary: AdapterVersionRow | None,
+) -> StoreChange:
+    """`before`: of the stable version of the generation before."""
+    return StoreChange(
+        kind=ChangeKind.ALIAS_MOVED,
+        tenant=TenantId(made.tenant),
+        adapter=made.adapter,
+        alias=made.alias,
+        generation=made.generation,
+        number=stable.number if stable else 0,
+        digest=Digest(stable.digest) if stable else NOTHING,
+        previous_digest=before,
+        canary_number=canary.number if canary else 0,
+        canary_digest=Digest(canary.digest) if canary else NOTHING,
     )
 
 

@@ -8,7 +8,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.models import BaseModelRow
+from services.adapter_store.repositories import changes
 from services.core.base_model import BaseModel, Module
+from services.core.changes import Change, ChangeKind
 from services.core.errors import FailedPrecondition
 from services.core.types import Fingerprint
 from services.runtime.db import now_us, time_of, writing
@@ -22,6 +24,7 @@ class SqlBaseModelRepository:
         try:
             async with writing(self._sessions) as session:
                 row = await session.get(BaseModelRow, model.name)
+                is_new = row is None
                 if row is None:
                     row = _base_row(model)
                     session.add(row)
@@ -30,6 +33,9 @@ class SqlBaseModelRepository:
                         f"{model.name} stands for other weights here; serve these by another name"
                     )
                 row.card = _card(model)
+                if is_new:
+                    told = Change(kind=ChangeKind.BASE_MODEL_REGISTERED, base_model=model.name)
+                    await changes.record(session, told)
                 return _base_model(row)
         except IntegrityError:  # another worker registered it in this very moment
             return await self.register(model)

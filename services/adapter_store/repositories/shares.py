@@ -4,7 +4,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.models import AdapterRow, ShareRow
+from services.adapter_store.repositories import changes
 from services.adapter_store.sharing import EVERYBODY
+from services.core.changes import Change, ChangeKind
 from services.core.errors import ModelNotFound
 from services.core.types import TenantId
 from services.runtime.db import insert_unless_there, now_us, writing
@@ -17,7 +19,7 @@ class SqlShareRepository:
     async def share(self, tenant: TenantId, adapter: str, shared_with: str) -> None:
         async with writing(self._sessions) as session:
             await _check(session, tenant, adapter)
-            await insert_unless_there(
+            is_new = await insert_unless_there(
                 session,
                 ShareRow,
                 tenant=tenant,
@@ -25,6 +27,8 @@ class SqlShareRepository:
                 shared_with=shared_with,
                 created_us=now_us(),
             )
+            if is_new:
+                await _record(session, ChangeKind.SHARED, tenant, adapter, shared_with)
 
     async def unshare(self, tenant: TenantId, adapter: str, shared_with: str) -> None:
         share = delete(ShareRow).where(
@@ -34,7 +38,8 @@ class SqlShareRepository:
         )
         async with writing(self._sessions) as session:
             await _check(session, tenant, adapter)
-            await session.execute(share)
+            if await session.scalar(share.returning(ShareRow.shared_with)) is not None:
+                await _record(session, ChangeKind.UNSHARED, tenant, adapter, shared_with)
 
     async def shares(self, tenant: TenantId, adapter: str) -> list[str]:
         query = (
@@ -53,6 +58,13 @@ class SqlShareRepository:
         )
         async with self._sessions() as session:
             return await session.scalar(query.limit(1)) is not None
+
+
+async def _record(
+    session: AsyncSession, kind: ChangeKind, tenant: TenantId, adapter: str, shared_with: str
+) -> None:
+    told = Change(kind=kind, tenant=tenant, adapter=adapter, shared_with=shared_with)
+    await changes.record(session, told)
 
 
 async def _check(session: AsyncSession, tenant: TenantId, adapter: str) -> None:

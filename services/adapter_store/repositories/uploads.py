@@ -9,7 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.models import AdapterRow, BlobRow, UploadRow
 from services.adapter_store.records import AdapterVersion, NewVersion, Upload
-from services.adapter_store.repositories.versions import Row, live, provenance_of, version_of
+from services.adapter_store.repositories import changes
+from services.adapter_store.repositories.versions import (
+    Row,
+    live,
+    provenance_of,
+    told_of,
+    version_of,
+)
+from services.core.changes import ChangeKind
 from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from services.core.types import AdapterName, TenantId
 from services.runtime.db import insert_unless_there, now_us, writing
@@ -84,7 +92,8 @@ class SqlUploadRepository:
                 raise FailedPrecondition(f"{version.adapter} was deleted; undelete it first")
             query = live(version.tenant, version.adapter).order_by(Row.number.desc()).limit(1)
             newest = await session.scalar(query)
-            if newest is None or newest.digest != version.digest:
+            is_new = newest is None or newest.digest != version.digest
+            if newest is None or is_new:
                 if await session.get(BlobRow, version.digest, with_for_update=True) is None:
                     raise Unavailable("its weights were collected meanwhile; finish it again")
                 adapter.last_number += 1
@@ -94,6 +103,8 @@ class SqlUploadRepository:
                 session.add(newest)
                 await session.flush()
             upload.version_id = newest.id
+            if is_new:
+                await changes.record(session, told_of(ChangeKind.VERSION_ADDED, newest))
             return version_of(newest)
 
 

@@ -21,7 +21,9 @@ from services.adapter_store.records import (
     VersionDetails,
     VersionFilter,
 )
+from services.adapter_store.repositories import changes
 from services.adapter_store.sharing import EVERYBODY
+from services.core.changes import Change, ChangeKind
 from services.core.errors import FailedPrecondition, ModelNotFound
 from services.core.types import AdapterName, Digest, Fingerprint, TenantId
 from services.runtime.db import now_us, time_of, us_of, writing
@@ -145,7 +147,9 @@ class SqlVersionRepository:
                 raise FailedPrecondition(
                     f"{name}@{alias} points to version {number}; move it first"
                 )
-            row.deleted_us = row.deleted_us or now_us()
+            if row.deleted_us is None:
+                row.deleted_us = now_us()
+                await changes.record(session, told_of(ChangeKind.VERSION_DELETED, row))
             return version_of(row)
 
     async def undelete_version(
@@ -155,19 +159,21 @@ class SqlVersionRepository:
         async with writing(self._sessions) as session:
             row = await _locked(session, tenant, name, number)
             _check_window(row.deleted_us, within)
-            row.deleted_us = None
+            if row.deleted_us is not None:
+                row.deleted_us = None
+                await changes.record(session, told_of(ChangeKind.VERSION_UNDELETED, row))
             return version_of(row)
 
     async def delete_adapter(self, tenant: TenantId, name: str) -> None:
         """With all its versions and aliases, which stay as they are. Raises ModelNotFound."""
-        deleted = (
-            update(AdapterRow)
-            .where(AdapterRow.tenant == tenant, AdapterRow.name == name)
-            .values(deleted_us=func.coalesce(AdapterRow.deleted_us, now_us()))
-        )
         async with writing(self._sessions) as session:
-            if (await session.execute(deleted)).rowcount == 0:  # type: ignore[attr-defined]
+            row = await session.get(AdapterRow, (tenant, name), with_for_update=True)
+            if row is None:
                 raise ModelNotFound.named(name)
+            if row.deleted_us is None:
+                row.deleted_us = now_us()
+                told = Change(kind=ChangeKind.ADAPTER_DELETED, tenant=tenant, adapter=name)
+                await changes.record(session, told)
 
     async def undelete_adapter(self, tenant: TenantId, name: str, *, within: timedelta) -> None:
         """Raises ModelNotFound, or FailedPrecondition once it is too late."""
@@ -176,7 +182,10 @@ class SqlVersionRepository:
             if row is None:
                 raise ModelNotFound.named(name)
             _check_window(row.deleted_us, within)
-            row.deleted_us = None
+            if row.deleted_us is not None:
+                row.deleted_us = None
+                told = Change(kind=ChangeKind.ADAPTER_UNDELETED, tenant=tenant, adapter=name)
+                await changes.record(session, told)
 
     async def purge(self, *, deleted_for: timedelta, grace: timedelta, limit: int) -> int:
         """Versions deleted for so long go for good; what they leave is kept for `grace`."""
@@ -253,6 +262,17 @@ async def _spread_deletion(session: AsyncSession, before: int) -> None:
 def _check_window(deleted_us: int | None, within: timedelta) -> None:
     if deleted_us is not None and now_us() - deleted_us > within // _MICROSECOND:
         raise FailedPrecondition("it was deleted too long ago")
+
+
+def told_of(kind: ChangeKind, row: Row) -> Change:
+    return Change(
+        kind=kind,
+        tenant=TenantId(row.tenant),
+        adapter=row.adapter,
+        number=row.number,
+        digest=Digest(row.digest),
+        base_model=row.base_model,
+    )
 
 
 def provenance_of(stored: dict[str, Any]) -> Provenance:

@@ -17,6 +17,9 @@ class HostCache:
         self._held: OrderedDict[Digest, Weights] = OrderedDict()
         self.used_bytes = 0
 
+    def holds(self, adapter: Digest) -> bool:
+        return adapter in self._held
+
     def get(self, adapter: Digest) -> Weights | None:
         if adapter not in self._held:
             return None

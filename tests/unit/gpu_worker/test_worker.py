@@ -152,6 +152,26 @@ async def test_an_adapter_is_fetched_once_and_others_do_not_wait_for_it(
     assert worker.state.resident == (digest,)
 
 
+async def test_a_prefetch_waits_for_what_requests_wait_for_and_serves_those_that_come(
+    worker: Worker, bench: TestBench, shelf: Shelf, reference: Any
+) -> None:
+    digest, other = put(shelf, bench, reference), Digest("0" * 64)
+    shelf.gate.clear()
+    urgent = asyncio.create_task(tokens(worker, greedy("urgent", PROMPT, other, 4)))
+    await until(lambda: shelf.fetched == [other])
+    prefetching = asyncio.create_task(worker.prefetch(digest))
+    assert len(await tokens(worker, greedy("base", PROMPT, None, 8))) == 8
+    assert shelf.fetched == [other]
+    shelf.gate.set()
+    with pytest.raises(Unavailable):
+        await urgent
+    await prefetching
+    assert worker.holds(digest)
+    assert worker.state.resident == ()
+    assert len(await tokens(worker, greedy("now", PROMPT, digest, 4))) == 4
+    assert shelf.fetched.count(digest) == 1
+
+
 async def test_a_first_token_limit_ends_a_wait_for_an_adapter_when_nothing_else_runs(
     worker: Worker, bench: TestBench, shelf: Shelf
 ) -> None:

@@ -81,6 +81,58 @@ ALIAS_MOVE_KIND_DELETE: AliasMoveKind.ValueType  # 5
 """DeleteAlias."""
 Global___AliasMoveKind: _TypeAlias = AliasMoveKind  # noqa: Y015
 
+class _ChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_KIND_UNSPECIFIED: _ChangeKind.ValueType  # 0
+    """One that the store does not know, as a newer one wrote it: anything."""
+    CHANGE_KIND_VERSION_ADDED: _ChangeKind.ValueType  # 1
+    """A version was committed."""
+    CHANGE_KIND_VERSION_DELETED: _ChangeKind.ValueType  # 2
+    """A version was deleted."""
+    CHANGE_KIND_VERSION_UNDELETED: _ChangeKind.ValueType  # 3
+    """A version was brought back."""
+    CHANGE_KIND_ADAPTER_DELETED: _ChangeKind.ValueType  # 4
+    """An adapter was deleted."""
+    CHANGE_KIND_ADAPTER_UNDELETED: _ChangeKind.ValueType  # 5
+    """An adapter was brought back."""
+    CHANGE_KIND_ALIAS_MOVED: _ChangeKind.ValueType  # 6
+    """An alias has a new generation; without a number it points nowhere now."""
+    CHANGE_KIND_SHARED: _ChangeKind.ValueType  # 7
+    """An adapter was shared."""
+    CHANGE_KIND_UNSHARED: _ChangeKind.ValueType  # 8
+    """A share was ended."""
+    CHANGE_KIND_BASE_MODEL_REGISTERED: _ChangeKind.ValueType  # 9
+    """The store heard of a base model."""
+
+class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
+    """What a change was."""
+
+CHANGE_KIND_UNSPECIFIED: ChangeKind.ValueType  # 0
+"""One that the store does not know, as a newer one wrote it: anything."""
+CHANGE_KIND_VERSION_ADDED: ChangeKind.ValueType  # 1
+"""A version was committed."""
+CHANGE_KIND_VERSION_DELETED: ChangeKind.ValueType  # 2
+"""A version was deleted."""
+CHANGE_KIND_VERSION_UNDELETED: ChangeKind.ValueType  # 3
+"""A version was brought back."""
+CHANGE_KIND_ADAPTER_DELETED: ChangeKind.ValueType  # 4
+"""An adapter was deleted."""
+CHANGE_KIND_ADAPTER_UNDELETED: ChangeKind.ValueType  # 5
+"""An adapter was brought back."""
+CHANGE_KIND_ALIAS_MOVED: ChangeKind.ValueType  # 6
+"""An alias has a new generation; without a number it points nowhere now."""
+CHANGE_KIND_SHARED: ChangeKind.ValueType  # 7
+"""An adapter was shared."""
+CHANGE_KIND_UNSHARED: ChangeKind.ValueType  # 8
+"""A share was ended."""
+CHANGE_KIND_BASE_MODEL_REGISTERED: ChangeKind.ValueType  # 9
+"""The store heard of a base model."""
+Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
+
 @_typing.final
 class Canary(_message.Message):
     """A second version that an alias means."""
@@ -1059,23 +1111,160 @@ class CollectGarbageResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     BLOBS_FIELD_NUMBER: _builtins.int
     UPLOADS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     versions: _builtins.int
     """Versions that had been deleted."""
     blobs: _builtins.int
     """Sets of weights that no version referred to."""
     uploads: _builtins.int
     """Uploads, finished or given up."""
+    changes: _builtins.int
+    """Changes that Watch no longer tells of."""
     def __init__(
         self,
         *,
         versions: _builtins.int = ...,
         blobs: _builtins.int = ...,
         uploads: _builtins.int = ...,
+        changes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "uploads", b"uploads", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blobs", b"blobs", "changes", b"changes", "uploads", b"uploads", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectGarbageResponse: _TypeAlias = CollectGarbageResponse  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """Something that happened in the store. What does not apply to its kind is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PREVIOUS_DIGEST_FIELD_NUMBER: _builtins.int
+    CANARY_NUMBER_FIELD_NUMBER: _builtins.int
+    CANARY_DIGEST_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SHARED_WITH_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    kind: Global___ChangeKind.ValueType
+    """What it was."""
+    tenant: _builtins.str
+    """The adapter's owner."""
+    adapter: _builtins.str
+    """The adapter."""
+    number: _builtins.int
+    """The version's number; the stable one if an alias moved."""
+    digest: _builtins.str
+    """That version's digest."""
+    previous_digest: _builtins.str
+    """If an alias moved: the digest of the stable version that it meant before."""
+    canary_number: _builtins.int
+    """If an alias moved and a canary runs: the canary's number."""
+    canary_digest: _builtins.str
+    """That version's digest."""
+    alias: _builtins.str
+    """The alias that moved."""
+    generation: _builtins.int
+    """Its generation."""
+    shared_with: _builtins.str
+    """With whom an adapter was shared: a tenant, or "*" for all."""
+    base_model: _builtins.str
+    """The base model: the one registered, or the one that the new version changes."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___ChangeKind.ValueType = ...,
+        tenant: _builtins.str = ...,
+        adapter: _builtins.str = ...,
+        number: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        previous_digest: _builtins.str = ...,
+        canary_number: _builtins.int = ...,
+        canary_digest: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        shared_with: _builtins.str = ...,
+        base_model: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "alias", b"alias", "base_model", b"base_model", "canary_digest", b"canary_digest", "canary_number", b"canary_number", "create_time", b"create_time", "digest", b"digest", "generation", b"generation", "kind", b"kind", "number", b"number", "previous_digest", b"previous_digest", "shared_with", b"shared_with", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    """Asks for changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose view. Empty: the caller's own tenant; for the operator everything."""
+    after: _builtins.int
+    """The last cursor that was received: go on after it. OUT_OF_RANGE if what follows it is no longer
+    kept (changes are, for some days), or if this store never gave it out; start anew then, and
+    trust nothing learnt before. Absent: from now on.
+    """
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        after: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """One change, or that there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.int
+    """Where to go on after this."""
+    @_builtins.property
+    def change(self) -> Global___Change:
+        """What happened. Absent: up to this cursor there is nothing more. That is said once when it is
+        first true (at once when starting from now), and about every ten seconds.
+        """
+
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.int = ...,
+        change: Global___Change | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "cursor", b"cursor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015

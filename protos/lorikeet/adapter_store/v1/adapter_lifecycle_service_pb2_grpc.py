@@ -122,6 +122,11 @@ class AdapterLifecycleServiceStub:
                 request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/lorikeet.adapter_store.v1.AdapterLifecycleService/Watch',
+                request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.WatchRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class AdapterLifecycleServiceServicer:
@@ -253,6 +258,16 @@ class AdapterLifecycleServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Follows what changes, for as long as the caller listens: each change once, in the order in which
+        they were made. A tenant sees what happens to its own adapters, to those of others while they
+        are shared with it, and to base models. When the store stops, the stream ends with OK; whoever
+        asks again with the last cursor misses nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdapterLifecycleServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -335,6 +350,11 @@ def add_AdapterLifecycleServiceServicer_to_server(servicer, server):
                     servicer.CollectGarbage,
                     request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageRequest.FromString,
                     response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.WatchRequest.FromString,
+                    response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -777,6 +797,33 @@ class AdapterLifecycleService:
             '/lorikeet.adapter_store.v1.AdapterLifecycleService/CollectGarbage',
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageRequest.SerializeToString,
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.CollectGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lorikeet.adapter_store.v1.AdapterLifecycleService/Watch',
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.WatchRequest.SerializeToString,
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__lifecycle__service__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

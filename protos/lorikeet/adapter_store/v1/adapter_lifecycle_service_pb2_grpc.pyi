@@ -85,6 +85,12 @@ class AdapterLifecycleServiceStub:
     """For the operator: removes what was deleted too long ago to be brought back, and what nothing
     refers to. The store does so by itself from time to time.
     """
+    Watch: _grpc.UnaryStreamMultiCallable[_adapter_lifecycle_service_pb2.WatchRequest, _adapter_lifecycle_service_pb2.WatchResponse]
+    """Follows what changes, for as long as the caller listens: each change once, in the order in which
+    they were made. A tenant sees what happens to its own adapters, to those of others while they
+    are shared with it, and to base models. When the store stops, the stream ends with OK; whoever
+    asks again with the last cursor misses nothing.
+    """
 
 @_typing.type_check_only
 class AdapterLifecycleServiceAsyncStub(AdapterLifecycleServiceStub):
@@ -142,6 +148,12 @@ class AdapterLifecycleServiceAsyncStub(AdapterLifecycleServiceStub):
     CollectGarbage: _aio.UnaryUnaryMultiCallable[_adapter_lifecycle_service_pb2.CollectGarbageRequest, _adapter_lifecycle_service_pb2.CollectGarbageResponse]  # type: ignore[assignment]
     """For the operator: removes what was deleted too long ago to be brought back, and what nothing
     refers to. The store does so by itself from time to time.
+    """
+    Watch: _aio.UnaryStreamMultiCallable[_adapter_lifecycle_service_pb2.WatchRequest, _adapter_lifecycle_service_pb2.WatchResponse]  # type: ignore[assignment]
+    """Follows what changes, for as long as the caller listens: each change once, in the order in which
+    they were made. A tenant sees what happens to its own adapters, to those of others while they
+    are shared with it, and to base models. When the store stops, the stream ends with OK; whoever
+    asks again with the last cursor misses nothing.
     """
 
 class AdapterLifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -293,6 +305,18 @@ class AdapterLifecycleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_adapter_lifecycle_service_pb2.CollectGarbageResponse, _abc.Awaitable[_adapter_lifecycle_service_pb2.CollectGarbageResponse]]:
         """For the operator: removes what was deleted too long ago to be brought back, and what nothing
         refers to. The store does so by itself from time to time.
+        """
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _adapter_lifecycle_service_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_adapter_lifecycle_service_pb2.WatchResponse], _abc.AsyncIterator[_adapter_lifecycle_service_pb2.WatchResponse]]:
+        """Follows what changes, for as long as the caller listens: each change once, in the order in which
+        they were made. A tenant sees what happens to its own adapters, to those of others while they
+        are shared with it, and to base models. When the store stops, the stream ends with OK; whoever
+        asks again with the last cursor misses nothing.
         """
 
 def add_AdapterLifecycleServiceServicer_to_server(servicer: AdapterLifecycleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
