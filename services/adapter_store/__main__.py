@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 
@@ -32,7 +31,7 @@ from services.adapter_store.weights import Weights
 from services.runtime import telemetry
 from services.runtime.access import ADAPTER_LIFECYCLE, ADAPTER_STORE, scopes_of
 from services.runtime.auth import Gate, ServiceToken
-from services.runtime.db import close_sessions, open_sessions
+from services.runtime.db import Sessions, close_sessions, open_sessions
 from services.runtime.migrate import require_current
 from services.runtime.server import Server, run, run_until_stopped
 from services.runtime.settings import load
@@ -40,41 +39,79 @@ from services.runtime.settings import load
 M_ARENA_MAX = -8  # of malloc.h
 
 
+class _Rows:
+    """Every repository."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.versions = SqlVersionRepository(sessions)
+        self.aliases = SqlAliasRepository(sessions)
+        self.shares = SqlShareRepository(sessions)
+        self.base_models = SqlBaseModelRepository(sessions)
+        self.uploads = SqlUploadRepository(sessions)
+        self.blobs = SqlBlobRepository(sessions)
+        self.changes = SqlChangeRepository(sessions)
+
+
 async def main() -> None:
     settings = load(AdapterStoreSettings)
     _keep_memory_flat()
     telemetry.setup("adapter_store", log_format=settings.log_format, level=settings.log_level)
     await require_current(settings.database_url)
-    sessions = open_sessions(settings.database_url)
-    blobs, staging = open_blobs(settings.blob_url), Staging(settings.uploads_folder)
-    versions, aliases = SqlVersionRepository(sessions), SqlAliasRepository(sessions)
-    base_models, shares = SqlBaseModelRepository(sessions), SqlShareRepository(sessions)
-    upload_rows, blob_rows = SqlUploadRepository(sessions), SqlBlobRepository(sessions)
-    change_rows, bell = SqlChangeRepository(sessions), Bell()
+    sessions, bell = open_sessions(settings.database_url), Bell()
     ring_after_commits(sessions, bell.ring)
-    weights, resolver = Weights(blob_rows, blobs), Resolver(versions, aliases, shares)
-    uploads = Uploads(
-        upload_rows,
-        adapters=versions,
-        base_models=base_models,
-        weights=weights,
-        staging=staging,
-        limits=settings.limits,
-    )
-    catalog = Catalog(
-        versions,
-        base_models=base_models,
-        weights=weights,
-        undelete_within=settings.keeping.undelete,
-    )
+    rows = _Rows(sessions)
+    blobs, staging = open_blobs(settings.blob_url), Staging(settings.uploads_folder)
     collector = Collector(
-        versions=versions,
-        uploads=upload_rows,
-        repository=blob_rows,
-        changes=change_rows,
+        versions=rows.versions,
+        uploads=rows.uploads,
+        repository=rows.blobs,
+        changes=rows.changes,
         blobs=blobs,
         staging=staging,
         keeping=settings.keeping,
+    )
+    server = _server(
+        settings,
+        rows,
+        weights=Weights(rows.blobs, blobs),
+        staging=staging,
+        collector=collector,
+        changes=Changes(rows.changes, bell),
+    )
+    beside = [
+        asyncio.create_task(collector.run(timedelta(seconds=settings.collect_seconds))),
+        asyncio.create_task(listen(settings.database_url, bell.ring)),
+    ]
+    await run_until_stopped(server, drain_seconds=settings.drain_seconds)
+    for task in beside:
+        task.cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
+    await close_sessions(sessions)
+
+
+def _server(
+    settings: AdapterStoreSettings,
+    rows: _Rows,
+    *,
+    weights: Weights,
+    staging: Staging,
+    collector: Collector,
+    changes: Changes,
+) -> Server:
+    resolver = Resolver(rows.versions, rows.aliases, rows.shares)
+    catalog = Catalog(
+        rows.versions,
+        base_models=rows.base_models,
+        weights=weights,
+        undelete_within=settings.keeping.undelete,
+    )
+    uploads = Uploads(
+        rows.uploads,
+        adapters=rows.versions,
+        base_models=rows.base_models,
+        weights=weights,
+        staging=staging,
+        limits=settings.limits,
     )
     gate = Gate(
         ServiceToken(settings.service_token.get_secret_value()),
@@ -88,30 +125,20 @@ async def main() -> None:
     )
     lifecycle_rpc.add_AdapterLifecycleServiceServicer_to_server(
         AdapterLifecycleServicer(
-            lifecycle=Lifecycle(aliases, resolver),
+            lifecycle=Lifecycle(rows.aliases, resolver),
             resolver=resolver,
             catalog=catalog,
-            sharing=Sharing(shares),
+            sharing=Sharing(rows.shares),
             collector=collector,
-            changes=Changes(change_rows, bell),
+            changes=changes,
         ),
         server.grpc,
     )
-    beside = [
-        asyncio.create_task(collector.run(timedelta(seconds=settings.collect_seconds))),
-        asyncio.create_task(listen(settings.database_url, bell.ring)),
-    ]
-    await run_until_stopped(server, drain_seconds=settings.drain_seconds)
-    for task in beside:
-        task.cancel()
-    await asyncio.gather(*beside, return_exceptions=True)
-    await close_sessions(sessions)
+    return server
 
 
 def _keep_memory_flat() -> None:
-    """Uploads pass through in pieces of 1 MiB; glibc would keep some of each size in an arena of
-    every thread that ever had one."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    """Uploads pass through many threads in pieces of 1 MiB; glibc would keep some for each."""
     with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 

@@ -15,6 +15,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WRITES = "lorikeet_writes"
 IN_MEMORY = "sqlite+aiosqlite://"
 
+Sessions = async_sessionmaker[AsyncSession]
+
 
 class Base(DeclarativeBase):
     metadata = MetaData(

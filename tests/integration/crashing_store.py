@@ -20,6 +20,7 @@ from services.adapter_store.repositories.changes import SqlChangeRepository
 from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
 from services.adapter_store.staging import Staging
+from services.adapter_store.tensors import FileTensor
 from services.runtime.server import run
 
 LEASE_SECONDS = 1.0
@@ -29,6 +30,7 @@ POINTS: dict[str, tuple[type, str]] = {
     "append": (Staging, "append"),
     "sync": (Staging, "sync"),
     "lease": (SqlBlobRepository, "lease"),
+    "read tensor": (FileTensor, "pieces"),  # while it is checked, and while it is stored
     "put": (Blobs, "put"),
     "stored": (SqlBlobRepository, "stored"),
     "commit version": (SqlUploadRepository, "commit"),

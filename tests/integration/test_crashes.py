@@ -41,6 +41,7 @@ OF_UPLOADS = (
     "open upload",
     "append",
     "sync",
+    "read tensor",
     "lease",
     "put",
     "stored",
