@@ -169,6 +169,24 @@ MUTATIONS = {
         '                "generation": generation,\n',
         "tests/contract/test_aliases.py::test_a_move_that_is_sent_again_changes_nothing[sqlite]",
     ),
+    "a forged header signs for another key": Mutation(
+        "gateway/tenants.py",
+        "return Caller(key.tenant, key.id)",
+        'return Caller(key.tenant, KeyId(metadata.get("x-lorikeet-key", key.id)))',
+        "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
+    ),
+    "a forged header speaks for another tenant": Mutation(
+        "gateway/tenants.py",
+        "return Caller(key.tenant, key.id)",
+        'return Caller(TenantId(metadata.get("x-lorikeet-tenant", key.tenant)), key.id)',
+        "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
+    ),
+    "histories forget the key": Mutation(
+        "runtime/client.py",
+        "        metadata += ((KEY_METADATA, key),)\n",
+        "        pass\n",
+        "tests/unit/runtime/test_auth.py::test_a_caller_arrives_as_it_was_sent",
+    ),
     "a revoked key works": Mutation(
         "gateway/tenants.py",
         "if key.revoked is not None:\n            raise",
