@@ -6,6 +6,7 @@ A field that would change the forward pass and is not honoured here is refused b
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from services.core.errors import FieldViolation, InvalidAdapter
 
 MOST_CONFIG_BYTES = 64 * 1024
 REGEX_SECONDS = 2.0  # for all matches of a config together; a tenant's patterns may explode
+MOST_REGEX_ELEMENTS = 1_000_000  # of all patterns of a config, with counted repeats written out
 
 # Fields that say how it was trained or found, not what it computes.
 _HARMLESS = frozenset(
@@ -55,7 +57,16 @@ _HONOURED = frozenset(
         "use_rslora",
     }
 )
+# PEFT makes a whole one, and so another method, of an empty object.
+_SUBCONFIGS = frozenset({"arrow_config", "kasa_config", "use_bdlora", "velora_config"})
 _ORDINARY_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
+# What the regex package reads and re, which PEFT uses, does not (recursion takes all memory within
+# the time limit), or reads as something else (fuzzy counts, POSIX classes), and free spacing.
+_FOREIGN = (
+    r"\{(?![0-9]{0,6},?[0-9]{0,6}\})|\[:|\(\*|\(\?(?!:|=|!|<=|<!|>|#|P<|P=|\(|[aiLmsu-]+[:)])"
+)
+_COUNT = r"\{(?P<least>[0-9]*),?(?P<most>[0-9]*)\}"
+_SYNTAX = re.compile(rf"\\.|(?P<foreign>{_FOREIGN})|{_COUNT}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +90,12 @@ class PeftConfig:
         if self._excludes(path):
             return False
         if isinstance(self.target_modules, str):
-            return self.target_modules == "all-linear" or self._matcher.full(
+            return self.target_modules.lower() == "all-linear" or self._matcher.full(
                 "target_modules", self.target_modules, path
             )
-        named = any(path == name or path.endswith(f".{name}") for name in self.target_modules)
+        if path in self.target_modules:  # in full: whatever its layer
+            return True
+        named = any(path.endswith(f".{name}") for name in self.target_modules)
         return named and (not self.layers or self._layer_of(path) in self.layers)
 
     def rank(self, path: str) -> int:
@@ -99,11 +112,11 @@ class PeftConfig:
         return any(path == name or path.endswith(f".{name}") for name in self.exclude_modules)
 
     def _layer_of(self, path: str) -> int | None:
-        patterns = [rf"(?:^|.*?\.){name}\.(\d+)\." for name in self.layers_pattern]
-        for pattern in patterns or [r".*?\.[^.]*\.(\d+)\."]:
+        patterns = [rf"(?:^|.*?\.){name}\.(?P<idx>\d+)\." for name in self.layers_pattern]
+        for pattern in patterns or [r".*?\.[^.]*\.(?P<idx>\d+)\."]:
             found = self._matcher.start("layers_pattern", pattern, path)
             if found:
-                return int(found[1])
+                return int(found["idx"])
         return None
 
     def _pattern(
@@ -141,8 +154,12 @@ def read_config(text: str) -> PeftConfig:
     )
     if not config.target_modules:
         wrong.add("target_modules", "must name at least one module")
-    if config.layers and isinstance(config.target_modules, str):
-        wrong.add("layers_to_transform", "only goes with a list of target_modules")
+    if isinstance(config.target_modules, str):
+        for name in ("layers_to_transform", "layers_pattern"):
+            if raw.get(name) is not None:
+                wrong.add(name, "only goes with a list of target_modules")
+    if config.layers_pattern and raw.get("layers_to_transform") is None:
+        wrong.add("layers_pattern", "only goes with layers_to_transform")
     wrong.raise_if_any()
     return config
 
@@ -180,7 +197,7 @@ def _refuse_what_is_not_honoured(raw: Mapping[str, Any], wrong: "_Wrong") -> Non
             "to one for the unchanged base first",
         )
     for name in sorted(raw.keys() - _HARMLESS - _HONOURED):
-        if raw[name]:
+        if raw[name] or (name in _SUBCONFIGS and raw[name] is not None):
             wrong.add(name, "is not supported and would not be honoured exactly")
 
 
@@ -220,7 +237,7 @@ class _Wrong:
         return value
 
     def mapping(self, raw: Mapping[str, Any], name: str) -> Sequence[str]:
-        value = raw.get(name) or {}
+        value = raw.get(name, {})
         if not isinstance(value, dict):
             self.add(name, "must be an object")
             return ()
@@ -250,6 +267,7 @@ class _Matcher:
     def __init__(self) -> None:
         self._compiled: dict[str, regex.Pattern[str]] = {}
         self._seconds_left = REGEX_SECONDS
+        self._elements_left = MOST_REGEX_ELEMENTS
 
     def full(self, name: str, pattern: str, text: str) -> bool:
         return self._match(name, pattern, text, whole=True) is not None
@@ -262,7 +280,7 @@ class _Matcher:
     ) -> "regex.Match[str] | None":
         try:
             if pattern not in self._compiled:
-                self._compiled[pattern] = regex.compile(pattern)
+                self._compiled[pattern] = self._compile(name, pattern)
             compiled = self._compiled[pattern]
             match = compiled.fullmatch if whole else compiled.match
             started = time.monotonic()
@@ -271,8 +289,21 @@ class _Matcher:
                 return match(text, timeout=left, concurrent=True)
             finally:
                 self._seconds_left -= time.monotonic() - started
-        except regex.error as error:
+        except (regex.error, RecursionError) as error:
             problem = f"{pattern!r} is not a regular expression: {error}"
         except TimeoutError:
             problem = f"{pattern!r} takes too long to match"
         raise InvalidAdapter([FieldViolation(name, problem)])
+
+    def _compile(self, name: str, pattern: str) -> "regex.Pattern[str]":
+        """Compiling writes counted repeats out, however they are nested, before any time limit."""
+        repeats = 1
+        for found in _SYNTAX.finditer(pattern):
+            if found["foreign"]:
+                problem = f"{pattern!r} has {found[0]!r}, which is not supported in patterns"
+                raise InvalidAdapter([FieldViolation(name, problem)])
+            repeats *= max(1, int(found["least"] or 0), int(found["most"] or 0))
+        self._elements_left -= repeats * len(pattern)
+        if self._elements_left < 0:
+            raise InvalidAdapter([FieldViolation(name, f"{pattern!r} repeats too much")])
+        return regex.compile(pattern)

@@ -137,6 +137,20 @@ MUTATIONS = {
         "elif False:",
         "tests/unit/adapter_store/test_validation.py::test_a_weight_that_is_not_finite_is_refused",
     ),
+    "a pattern takes all memory": Mutation(
+        "adapter_store/peft.py",
+        '            if found["foreign"]:',
+        "            if False:",
+        "tests/contract/test_peft_config.py::test_a_pattern_that_would_take_all_memory_is_refused"
+        "[(?:q_proj){e<=1}-not supported in patterns]",
+    ),
+    "layers hold for a module named in full": Mutation(
+        "adapter_store/peft.py",
+        "if path in self.target_modules:",
+        "if False:",
+        "tests/contract/test_peft_config.py::"
+        "test_selection_ranks_and_scalings_are_pefts_own[full path, whatever its layer]",
+    ),
     "a tenant sees another's adapter": Mutation(
         "adapter_store/repositories/versions.py",
         ".where(Row.tenant == tenant, Row.adapter == name)\n        .where(Row.deleted",
