@@ -62,11 +62,17 @@ _SUBCONFIGS = frozenset({"arrow_config", "kasa_config", "use_bdlora", "velora_co
 _ORDINARY_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 # What the regex package reads and re, which PEFT uses, does not (recursion takes all memory within
 # the time limit), or reads as something else (fuzzy counts, POSIX classes), and free spacing.
-_FOREIGN = (
-    r"\{(?![0-9]{0,6},?[0-9]{0,6}\})|\[:|\(\*|\(\?(?!:|=|!|<=|<!|>|#|P<|P=|\(|[aiLmsu-]+[:)])"
+_FOREIGN = "|".join(
+    (
+        r"\{(?![0-9]{0,6},?[0-9]{0,6}\})",
+        r"\[:",
+        r"\(\*",
+        r"(?!\A\(\?[aimsu]+\))\(\?(?!:|=|!|<=|<!|>|#|P<|P=|\(|[aimsu-]+:)",
+        r"\\(?![AbBdDsSwWZafnrtvxuUN])[A-Za-z]",
+    )
 )
 _COUNT = r"\{(?P<least>[0-9]*),?(?P<most>[0-9]*)\}"
-_SYNTAX = re.compile(rf"\\.|(?P<foreign>{_FOREIGN})|{_COUNT}", re.DOTALL)
+_SYNTAX = re.compile(rf"(?P<foreign>{_FOREIGN})|\\.|{_COUNT}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +250,9 @@ class _Wrong:
         return tuple(value)
 
     def names(self, raw: Mapping[str, Any], name: str) -> str | tuple[str, ...]:
-        value = raw.get(name) or ()
+        value = raw.get(name)
+        if value is None or value == "":
+            return ()
         if isinstance(value, str):
             return value
         if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
