@@ -27,7 +27,7 @@ import numpy as np
 from safetensors.torch import load
 from tokenizers import Tokenizer
 
-from bench.engines import engine_request, prepare
+from bench.engines import GIBIBYTE, engine_request, prepare
 from bench.low_rank import Form, Update, error, forms
 from bench.results import save
 from bench.workload import Arrival
@@ -87,7 +87,8 @@ def questions(base: BaseModel) -> list[tuple[int, ...]]:
 
 def answers(model: LoadedModel, adapters: Sequence[Adapter]) -> dict[str, list[int]]:
     """Greedy, of every adapter to every question."""
-    engine, digests = prepare(model, [_canonical(adapter, model.card) for adapter in adapters])
+    files = [_canonical(adapter, model.card) for adapter in adapters]
+    engine, digests = prepare(model, files, memory_bytes=GIBIBYTE)
     arrivals = [
         Arrival(0.0, question, TOKENS, adapter)
         for question in questions(model.card)
