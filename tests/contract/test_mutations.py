@@ -137,6 +137,12 @@ MUTATIONS = {
         "elif False:",
         "tests/unit/adapter_store/test_validation.py::test_a_weight_that_is_not_finite_is_refused",
     ),
+    "an adapter is scaled otherwise than by peft": Mutation(
+        "adapter_store/peft.py",
+        "math.sqrt(rank) if self.use_rslora",
+        "math.sqrt(rank) if not self.use_rslora",
+        "tests/property/test_validator.py::test_what_is_not_damaged_is_accepted",
+    ),
     "a pattern takes all memory": Mutation(
         "adapter_store/peft.py",
         '            if found["foreign"]:',

@@ -23,7 +23,7 @@ def test_the_stores_word_holds(case: Case) -> None:
 
 
 def test_what_is_not_damaged_is_accepted() -> None:
-    """Every way to tell what is adapted: zeros choose the first damage count, none."""
+    """Every way to tell what is adapted; the zeros that follow these bytes choose no damage."""
     accepted = 0
     for seed in range(64):
         case = from_bytes(bytes([seed * 2 % 127, seed % 3, seed % 4, 1, seed % 2, 0, 0, seed % 5]))
