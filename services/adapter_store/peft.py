@@ -6,19 +6,14 @@ A field that would change the forward pass and is not honoured here is refused b
 
 import json
 import math
-import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import regex
-
+from services.adapter_store.patterns import PathMatcher
 from services.core.errors import FieldViolation, InvalidAdapter
 
 MOST_CONFIG_BYTES = 64 * 1024
-REGEX_SECONDS = 2.0  # for all matches of a config together; a tenant's patterns may explode
-MOST_REGEX_ELEMENTS = 1_000_000  # of all patterns of a config, with counted repeats written out
 
 # Fields that say how it was trained or found, not what it computes.
 _HARMLESS = frozenset(
@@ -60,19 +55,6 @@ _HONOURED = frozenset(
 # PEFT makes a whole one, and so another method, of an empty object.
 _SUBCONFIGS = frozenset({"arrow_config", "kasa_config", "use_bdlora", "velora_config"})
 _ORDINARY_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
-# What the regex package reads and re, which PEFT uses, does not (recursion takes all memory within
-# the time limit), or reads as something else (fuzzy counts, POSIX classes), and free spacing.
-_FOREIGN = "|".join(
-    (
-        r"\{(?![0-9]{0,6},?[0-9]{0,6}\})",
-        r"\[:",
-        r"\(\*",
-        r"(?!\A\(\?[aimsu]+\))\(\?(?!:|=|!|<=|<!|>|#|P<|P=|\(|[aimsu-]+:)",
-        r"\\(?![AbBdDsSwWZafnrtvxuUN])[A-Za-z]",
-    )
-)
-_COUNT = r"\{(?P<least>[0-9]*),?(?P<most>[0-9]*)\}"
-_SYNTAX = re.compile(rf"(?P<foreign>{_FOREIGN})|\\.|{_COUNT}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +71,7 @@ class PeftConfig:
     layers: tuple[int, ...]
     layers_pattern: tuple[str, ...]
     base_model: str
-    _matcher: "_Matcher" = field(repr=False)
+    _matcher: PathMatcher = field(repr=False)
 
     def selects(self, path: str) -> bool:
         """Whether PEFT would put an adapter on this module. Raises InvalidAdapter."""
@@ -156,7 +138,7 @@ def read_config(text: str) -> PeftConfig:
         layers=wrong.layers(raw),
         layers_pattern=_listed(wrong.names(raw, "layers_pattern")),
         base_model=str(raw.get("base_model_name_or_path") or ""),
-        _matcher=_Matcher(),
+        _matcher=PathMatcher(),
     )
     if not config.target_modules:
         wrong.add("target_modules", "must name at least one module")
@@ -267,51 +249,3 @@ class _Wrong:
             return tuple(listed)
         self.add("layers_to_transform", "must be a layer or a list of layers")
         return ()
-
-
-class _Matcher:
-    """Regular expressions with a time budget for a whole config."""
-
-    def __init__(self) -> None:
-        self._compiled: dict[str, regex.Pattern[str]] = {}
-        self._seconds_left = REGEX_SECONDS
-        self._elements_left = MOST_REGEX_ELEMENTS
-
-    def full(self, name: str, pattern: str, text: str) -> bool:
-        return self._match(name, pattern, text, whole=True) is not None
-
-    def start(self, name: str, pattern: str, text: str) -> "regex.Match[str] | None":
-        return self._match(name, pattern, text, whole=False)
-
-    def _match(
-        self, name: str, pattern: str, text: str, *, whole: bool
-    ) -> "regex.Match[str] | None":
-        try:
-            if pattern not in self._compiled:
-                self._compiled[pattern] = self._compile(name, pattern)
-            compiled = self._compiled[pattern]
-            match = compiled.fullmatch if whole else compiled.match
-            started = time.monotonic()
-            try:
-                left = max(self._seconds_left, 1e-6)
-                return match(text, timeout=left, concurrent=True)
-            finally:
-                self._seconds_left -= time.monotonic() - started
-        except (regex.error, RecursionError) as error:
-            problem = f"{pattern!r} is not a regular expression: {error}"
-        except TimeoutError:
-            problem = f"{pattern!r} takes too long to match"
-        raise InvalidAdapter([FieldViolation(name, problem)])
-
-    def _compile(self, name: str, pattern: str) -> "regex.Pattern[str]":
-        """Compiling writes counted repeats out, however they are nested, before any time limit."""
-        repeats = 1
-        for found in _SYNTAX.finditer(pattern):
-            if found["foreign"]:
-                problem = f"{pattern!r} has {found[0]!r}, which is not supported in patterns"
-                raise InvalidAdapter([FieldViolation(name, problem)])
-            repeats *= max(1, int(found["least"] or 0), int(found["most"] or 0))
-        self._elements_left -= repeats * len(pattern)
-        if self._elements_left < 0:
-            raise InvalidAdapter([FieldViolation(name, f"{pattern!r} repeats too much")])
-        return regex.compile(pattern)

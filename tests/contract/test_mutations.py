@@ -144,7 +144,7 @@ MUTATIONS = {
         "tests/property/test_validator.py::test_what_is_not_damaged_is_accepted",
     ),
     "a pattern takes all memory": Mutation(
-        "adapter_store/peft.py",
+        "adapter_store/patterns.py",
         '            if found["foreign"]:',
         "            if False:",
         "tests/contract/test_peft_config.py::test_a_pattern_that_would_take_all_memory_is_refused"

@@ -4,13 +4,12 @@ One generator draws its choices from hypothesis or from bytes. It begins with an
 valid for the tiny base model, told in one of the ways that PEFT allows, and damages it.
 """
 
-import copy
 import json
 import struct
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -18,132 +17,22 @@ from hypothesis import strategies as st
 from services.adapter_store.canonical import CanonicalAdapter
 from services.adapter_store.peft import read_config
 from services.adapter_store.validation import validate
-from services.core.base_model import BaseModel
 from services.core.errors import InvalidAdapter
-from services.core.types import Fingerprint
-from services.gpu_worker.model import config as model_config
+from tests.fuzz.damage import DAMAGES
+from tests.fuzz.draft import (
+    BASE,
+    MAX_RANK,
+    NAMES,
+    ByteChoices,
+    Choices,
+    Draft,
+    DrawnChoices,
+    Entry,
+    pick,
+)
 from tests.peft_folders import peft_config
-from tests.tiny_models import configs
 
-T = TypeVar("T")
-MAX_RANK, MOST_SECONDS = 16, 10.0
-NETWORK = model_config.read_config(
-    configs()["llama"].to_dict() | {"architectures": ["LlamaForCausalLM"]}
-)
-BASE = BaseModel(
-    name="tiny",
-    also_known_as=(),
-    fingerprint=Fingerprint("f" * 64),
-    architecture="LlamaForCausalLM",
-    context_tokens=256,
-    vocabulary_tokens=120,
-    end_tokens=(1,),
-    chat_template="",
-    special_tokens={},
-    modules=NETWORK.modules(),
-    tokenizer_json=b"{}",
-)
-NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-ODD_TEXTS = (
-    "",
-    " ",
-    "\x00",
-    "é",
-    "q_proj\n",
-    "\ud800",
-    "..",
-    "lora_A",
-    "base_model.model.",
-    "a" * 300,
-)
-ODD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 3, 17, 2**31, 2**63, 10**30, 0.0, 1.5, -0.0, 1e300, 1e-300,
-    float("nan"), float("inf"), *ODD_TEXTS, "q_proj", "all-linear", "ALL-LINEAR", "none",
-    "gaussian", "orthogonal", "pissa", "true", "4", [], {}, [0], [1, 2], [True], ["q_proj"], [""],
-    [None], [[1]], {"q_proj": 2}, {"": 1}, {"q_proj": True}, {"q_proj": None}, {".*": 3}, {"(": 4},
-)  # fmt: skip
-FIELDS = (
-    "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules",
-    "exclude_modules", "layers_to_transform", "layers_pattern", "peft_type", "task_type", "bias",
-    "init_lora_weights", "use_dora", "lora_bias", "modules_to_save", "trainable_token_indices",
-    "target_parameters", "layer_replication", "megatron_config", "loftq_config", "use_qalora",
-    "alora_invocation_tokens", "arrow_config", "use_bdlora", "kasa_config", "velora_config",
-    "monteclora_config", "eva_config", "corda_config", "fan_in_fan_out", "lora_dropout",
-    "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "ensure_weight_tying",
-    "runtime_config", "something_of_tomorrow", "é\x00",
-)  # fmt: skip
-PATTERNS = (
-    r".*", r".*_proj", r".*\.layers\.[02]\..*(q|v)_proj", r"model\.layers\.\d+\.self_attn\.q_proj",
-    "(", "[", "a{2", r"(?P<idx>.*)q_proj", r"(.*\.)?(q|v)_proj", r"(?i).*Q_PROJ", r"(?x) .* q_proj",
-    r".*q_pro{1,2}j", r".*q_proj{e<=1}", "(?:" * 200 + "q" + ")" * 200, "(" * 3000 + ")" * 3000,
-    r"(?:(?:(?:a{1000}){1000}){1000})", r"(\w|\w\w|\w\w\w|\.\w?|\w\.)*[^\w.]", r".*q_proj$",
-    "q_proj|", r"(layers|blocks)", r".*[[:alpha:]]_proj", "\\", r"\g<1>", r"(?#", "é", r"(?R)",
-    r"(?<=x*)q_proj", r".*\.layers\.[0-9]{1,2}\..*_proj",
-    r"(?P<x>q|(?&x))", r"(?x)( ?R)", r"(?1)(q)", r"(?:.{1000}|x){1000}",
-)  # fmt: skip
-
-
-class Choices(Protocol):
-    """Where a generator's decisions come from."""
-
-    def whole(self, low: int, high: int) -> int:
-        """Both included."""
-        ...
-
-    def blob(self, length: int) -> bytes: ...
-
-
-class ByteChoices:
-    """Decisions read off bytes; zeros once they are used up."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def whole(self, low: int, high: int) -> int:
-        width = ((high - low).bit_length() + 7) // 8
-        return low + int.from_bytes(self.blob(width), "little") % (high - low + 1)
-
-    def blob(self, length: int) -> bytes:
-        taken = self._data[self._at : self._at + length]
-        self._at += length
-        return taken.ljust(length, b"\0")
-
-
-class _DrawnChoices:
-    def __init__(self, draw: Callable[..., Any]) -> None:
-        self._draw = draw
-
-    def whole(self, low: int, high: int) -> int:
-        return int(self._draw(st.integers(low, high)))
-
-    def blob(self, length: int) -> bytes:
-        return bytes(self._draw(st.binary(min_size=length, max_size=length)))
-
-
-def pick(choices: Choices, options: Sequence[T]) -> T:
-    return options[choices.whole(0, len(options) - 1)]
-
-
-@dataclass(slots=True)
-class Entry:
-    """A tensor as a safetensors header has it; any value may be wrong."""
-
-    name: str
-    dtype: Any
-    shape: Any
-    data: bytes
-    offsets: Any = None  # by the order of the entries unless given
-
-
-@dataclass(slots=True)
-class Draft:
-    config: dict[str, Any]
-    entries: list[Entry]
-    metadata: Any = None
-    tail: bytes = b""
-    config_text: str | None = None  # instead of `config`
-    file_damage: list[Callable[[bytes], bytes]] = field(default_factory=list)
+MOST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +54,7 @@ def judge(config_json: str, data: bytes) -> CanonicalAdapter | InvalidAdapter:
 
 @st.composite
 def cases(draw: Callable[..., Any]) -> Case:
-    return make(_DrawnChoices(draw))
+    return make(DrawnChoices(draw))
 
 
 def from_bytes(data: bytes) -> Case:
@@ -264,214 +153,3 @@ def _written(draft: Draft) -> bytes:
     header += b" " * (-len(header) % 8)
     body = b"".join(entry.data for entry in draft.entries)
     return struct.pack("<Q", len(header)) + header + body + draft.tail
-
-
-def _odd_field(draft: Draft, choices: Choices) -> None:
-    draft.config[pick(choices, FIELDS)] = copy.deepcopy(pick(choices, ODD_VALUES))
-
-
-def _missing_field(draft: Draft, choices: Choices) -> None:
-    draft.config.pop(pick(choices, FIELDS), None)
-
-
-def _odd_pattern(draft: Draft, choices: Choices) -> None:
-    pattern = pick(choices, PATTERNS)
-    change: Any = pick(
-        choices,
-        (
-            {"target_modules": pattern},
-            {"target_modules": [pattern, "q_proj"]},
-            {"exclude_modules": pattern},
-            {"rank_pattern": {pattern: 3}},
-            {"alpha_pattern": {pattern: 3}},
-            {"layers_pattern": pattern},
-            {"layers_pattern": ["x", pattern], "layers_to_transform": [1]},
-        ),
-    )
-    draft.config.update(change)
-
-
-def _other_selection(draft: Draft, choices: Choices) -> None:
-    change: Any = pick(
-        choices,
-        (
-            {"exclude_modules": [pick(choices, NAMES)]},
-            {"layers_to_transform": pick(choices, (0, 1, 7, -1, [0], [2, 2], [], True))},
-            {"target_modules": [pick(choices, NAMES)]},
-            {"target_modules": "all-linear"},
-            {"target_modules": ["q_proj", "lm_head"]},
-            {"target_modules": [BASE.modules[0].path, "v_proj"], "layers_to_transform": [1]},
-            {"rank_pattern": {pick(choices, NAMES): choices.whole(1, 5)}},
-            {"r": choices.whole(1, MAX_RANK + 1)},
-            {"layers_pattern": "layers"},
-        ),
-    )
-    draft.config.update(change)
-
-
-def _odd_json(draft: Draft, choices: Choices) -> None:
-    text = json.dumps(draft.config)
-    draft.config_text = pick(
-        choices,
-        (
-            text[:-1] + ', "r": 2}',
-            text[: choices.whole(0, len(text))],
-            "[" * 50_000,
-            '{"a":' * 20_000,
-            text + "x",
-            "\ufeff" + text,
-            text.replace("LORA", "\ud800"),
-            text[:-1] + ', "x": ' + "9" * 5000 + "}",
-            text[:-1] + ', "x": "' + "y" * 70_000 + '"}',
-            json.dumps([draft.config]),
-            "null",
-            "",
-        ),
-    )
-
-
-def _odd_name(draft: Draft, choices: Choices) -> None:
-    entry = _some(draft, choices)
-    odd = pick(choices, ODD_TEXTS)
-    entry.name = pick(
-        choices,
-        (
-            odd,
-            entry.name + odd,
-            odd + entry.name,
-            entry.name.replace(".weight", ".default.weight"),
-            entry.name.replace(".weight", ".other.weight"),
-            entry.name.replace("base_model.model.", ""),
-            entry.name.replace("lora_A", "lora_B"),
-            entry.name.replace("lora_A", "lora_C"),
-            entry.name.replace("layers.", "layers.0"),
-            entry.name.replace("weight", "bias"),
-            entry.name.replace(".lora_A.weight", ".lora_magnitude_vector"),
-            entry.name.replace("_proj", "_pr\x00oj"),
-            "base_model.model.lm_head.lora_A.weight",
-        ),
-    )
-
-
-def _odd_entry(draft: Draft, choices: Choices) -> None:
-    entry = _some(draft, choices)
-    size, rows = len(entry.data), entry.shape
-    entry.dtype, entry.shape, entry.offsets = pick(
-        choices,
-        (
-            ("F64", rows, None),
-            ("I8", rows, None),
-            ("F8_E4M3", [size], None),
-            ("U8", [size], None),
-            ("F4", [2, size], None),
-            ("Q4", rows, None),
-            (None, rows, None),
-            (7, rows, None),
-            (entry.dtype, [0, 48], None),
-            (entry.dtype, [], None),
-            (entry.dtype, [2**32, 2**32], None),
-            (entry.dtype, [2**63, 2], None),
-            (entry.dtype, [2**64, 1], None),
-            (entry.dtype, [-1, -48], None),
-            (entry.dtype, [1.0, 48], None),
-            (entry.dtype, [True, 48], None),
-            (entry.dtype, "48", None),
-            (entry.dtype, rows if not isinstance(rows, list) else rows[::-1], None),
-            (entry.dtype, [*rows, 1] if isinstance(rows, list) else rows, None),
-            (entry.dtype, rows, [0, size]),
-            (entry.dtype, rows, [size, 0]),
-            (entry.dtype, rows, [8, 8 + size]),
-            (entry.dtype, rows, [2**63, 2**63 + size]),
-            (entry.dtype, rows, [-size, 0]),
-            (entry.dtype, rows, [0]),
-            (entry.dtype, rows, [0.0, float(size)]),
-            (entry.dtype, rows, None if choices.whole(0, 1) else []),
-        ),
-    )
-
-
-def _odd_bytes(draft: Draft, choices: Choices) -> None:
-    """Values that are not finite, more bytes or fewer."""
-    entry = _some(draft, choices)
-    start = choices.whole(0, max(0, len(entry.data) // 4 - 1)) * 4
-    odd = pick(
-        choices,
-        (b"\xff\xff\xff\xff", b"\x00\x00\x80\x7f", b"\x80\x7f\x80\xff", b"\x00\x7c\x00\xfc", b""),
-    )
-    entry.data = entry.data[:start] + (odd or choices.blob(4)) + entry.data[start + 4 :]
-
-
-def _resize(draft: Draft, choices: Choices) -> None:
-    entry = _some(draft, choices)
-    entry.data = pick(choices, (entry.data[:-4], entry.data + b"\0" * 4, b"", entry.data * 2))
-
-
-def _without(draft: Draft, choices: Choices) -> None:
-    draft.entries.remove(_some(draft, choices))
-
-
-def _again(draft: Draft, choices: Choices) -> None:
-    """Under the same name, or as an extra tensor."""
-    entry = copy.copy(_some(draft, choices))
-    if choices.whole(0, 1):
-        entry.name = entry.name.replace("layers.", pick(choices, ("layers.9", "x", "layers.1")))
-    draft.entries.append(entry)
-
-
-def _empty_tensor(draft: Draft, choices: Choices) -> None:
-    name = pick(choices, ("nothing", "base_model.model.x.lora_A.weight", *ODD_TEXTS))
-    draft.entries.append(Entry(name, "F32", pick(choices, ([0], [0, 48], [])), b""))
-
-
-def _other_order(draft: Draft, choices: Choices) -> None:
-    draft.entries.reverse()
-
-
-def _odd_metadata(draft: Draft, choices: Choices) -> None:
-    draft.metadata = pick(
-        choices, ({"format": "pt"}, {}, {"x": 1}, [], "x", None, {"lorikeet": "{}"}, {"x": None})
-    )
-
-
-def _odd_file(draft: Draft, choices: Choices) -> None:
-    """After it was written: its length, its header, any byte."""
-    where, value = choices.whole(0, 2**16), choices.blob(2)
-    lengths = (0, 1, 2**16, 100_000_000, 2**62, 2**64 - 1)
-    length = pick(choices, lengths)
-
-    def flipped(data: bytes) -> bytes:
-        at = where % max(1, len(data))
-        return data[:at] + value + data[at + 2 :]
-
-    draft.file_damage.append(
-        pick(
-            choices,
-            (
-                flipped,
-                lambda data: data[: where % (len(data) + 1)],
-                lambda data: data + value,
-                lambda data: struct.pack("<Q", length) + data[8:],
-                lambda data: struct.pack("<Q", len(data) - 8) + data[8:],
-                lambda data: b"PK\x03\x04" + data,
-                lambda data: data[:8] + b"[" * (len(data) - 8),
-                lambda data: data.replace(b"}", b",}", 1),
-                lambda data: data.replace(b'"dtype"', b'"dtypo"', 1),
-                lambda data: data.replace(b'"shape"', b'"dtype"', 1),
-                lambda data: data.replace(b'"F', b'"\xff', 1),
-                lambda data: b"",
-            ),
-        )
-    )
-
-
-def _some(draft: Draft, choices: Choices) -> Entry:
-    if not draft.entries:
-        draft.entries.append(Entry("x", "F32", [1], b"\0" * 4))
-    return pick(choices, draft.entries)
-
-
-DAMAGES: tuple[Callable[[Draft, Choices], None], ...] = (
-    _odd_field, _odd_field, _missing_field, _odd_pattern, _other_selection, _odd_json, _odd_name,
-    _odd_entry, _odd_bytes, _resize, _without, _again, _empty_tensor, _other_order, _odd_metadata,
-    _odd_file,
-)  # fmt: skip

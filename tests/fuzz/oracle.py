@@ -18,7 +18,8 @@ from services.adapter_store.canonical import CanonicalAdapter
 from services.core.errors import InvalidAdapter
 from services.gpu_worker.model.adapters import Unpacker
 from services.gpu_worker.model.arena import page_elements
-from tests.fuzz.adapters import BASE, NETWORK, judge
+from tests.fuzz.adapters import judge
+from tests.fuzz.draft import BASE, NETWORK
 from tests.tiny_models import make_reference
 
 # What peft would load and Lorikeet refuses, by the words of the refusal, each with its reason.

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load, save
 
 from services.adapter_store.canonical import CanonicalAdapter
-from services.adapter_store.peft import REGEX_SECONDS, read_config
+from services.adapter_store.patterns import REGEX_SECONDS
+from services.adapter_store.peft import read_config
 from services.adapter_store.validation import validate
 from services.core.base_model import BaseModel, Module
 from services.core.errors import InvalidAdapter
