@@ -55,11 +55,12 @@ def prepare(
     model: LoadedModel,
     adapters: Iterable[CanonicalAdapter],
     runner: type[TorchRunner] = TorchRunner,
+    memory_bytes: int = 6 * GIBIBYTE,
 ) -> tuple[Engine, list[Digest]]:
     """An engine with these adapters resident."""
     engine = build_engine(
         model,
-        memory_bytes=6 * GIBIBYTE,
+        memory_bytes=memory_bytes,
         limits=Limits(max_sequences=64),
         keeps_prefixes=False,
         runner=runner,

@@ -6,17 +6,14 @@ A field that would change the forward pass and is not honoured here is refused b
 
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import regex
-
+from services.adapter_store.patterns import PathMatcher
 from services.core.errors import FieldViolation, InvalidAdapter
 
 MOST_CONFIG_BYTES = 64 * 1024
-REGEX_SECONDS = 2.0  # for all matches of a config together; a tenant's patterns may explode
 
 # Fields that say how it was trained or found, not what it computes.
 _HARMLESS = frozenset(
@@ -55,6 +52,8 @@ _HONOURED = frozenset(
         "use_rslora",
     }
 )
+# PEFT makes a whole one, and so another method, of an empty object.
+_SUBCONFIGS = frozenset({"arrow_config", "kasa_config", "use_bdlora", "velora_config"})
 _ORDINARY_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
@@ -72,17 +71,19 @@ class PeftConfig:
     layers: tuple[int, ...]
     layers_pattern: tuple[str, ...]
     base_model: str
-    _matcher: "_Matcher" = field(repr=False)
+    _matcher: PathMatcher = field(repr=False)
 
     def selects(self, path: str) -> bool:
         """Whether PEFT would put an adapter on this module. Raises InvalidAdapter."""
         if self._excludes(path):
             return False
         if isinstance(self.target_modules, str):
-            return self.target_modules == "all-linear" or self._matcher.full(
+            return self.target_modules.lower() == "all-linear" or self._matcher.full(
                 "target_modules", self.target_modules, path
             )
-        named = any(path == name or path.endswith(f".{name}") for name in self.target_modules)
+        if path in self.target_modules:  # in full: whatever its layer
+            return True
+        named = any(path.endswith(f".{name}") for name in self.target_modules)
         return named and (not self.layers or self._layer_of(path) in self.layers)
 
     def rank(self, path: str) -> int:
@@ -99,11 +100,11 @@ class PeftConfig:
         return any(path == name or path.endswith(f".{name}") for name in self.exclude_modules)
 
     def _layer_of(self, path: str) -> int | None:
-        patterns = [rf"(?:^|.*?\.){name}\.(\d+)\." for name in self.layers_pattern]
-        for pattern in patterns or [r".*?\.[^.]*\.(\d+)\."]:
+        patterns = [rf"(?:^|.*?\.){name}\.(?P<idx>\d+)\." for name in self.layers_pattern]
+        for pattern in patterns or [r".*?\.[^.]*\.(?P<idx>\d+)\."]:
             found = self._matcher.start("layers_pattern", pattern, path)
             if found:
-                return int(found[1])
+                return int(found["idx"])
         return None
 
     def _pattern(
@@ -137,12 +138,16 @@ def read_config(text: str) -> PeftConfig:
         layers=wrong.layers(raw),
         layers_pattern=_listed(wrong.names(raw, "layers_pattern")),
         base_model=str(raw.get("base_model_name_or_path") or ""),
-        _matcher=_Matcher(),
+        _matcher=PathMatcher(),
     )
     if not config.target_modules:
         wrong.add("target_modules", "must name at least one module")
-    if config.layers and isinstance(config.target_modules, str):
-        wrong.add("layers_to_transform", "only goes with a list of target_modules")
+    if isinstance(config.target_modules, str):
+        for name in ("layers_to_transform", "layers_pattern"):
+            if raw.get(name) is not None:
+                wrong.add(name, "only goes with a list of target_modules")
+    if config.layers_pattern and raw.get("layers_to_transform") is None:
+        wrong.add("layers_pattern", "only goes with layers_to_transform")
     wrong.raise_if_any()
     return config
 
@@ -180,7 +185,7 @@ def _refuse_what_is_not_honoured(raw: Mapping[str, Any], wrong: "_Wrong") -> Non
             "to one for the unchanged base first",
         )
     for name in sorted(raw.keys() - _HARMLESS - _HONOURED):
-        if raw[name]:
+        if raw[name] or (name in _SUBCONFIGS and raw[name] is not None):
             wrong.add(name, "is not supported and would not be honoured exactly")
 
 
@@ -220,14 +225,16 @@ class _Wrong:
         return value
 
     def mapping(self, raw: Mapping[str, Any], name: str) -> Sequence[str]:
-        value = raw.get(name) or {}
+        value = raw.get(name, {})
         if not isinstance(value, dict):
             self.add(name, "must be an object")
             return ()
         return tuple(value)
 
     def names(self, raw: Mapping[str, Any], name: str) -> str | tuple[str, ...]:
-        value = raw.get(name) or ()
+        value = raw.get(name)
+        if value is None or value == "":
+            return ()
         if isinstance(value, str):
             return value
         if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
@@ -242,37 +249,3 @@ class _Wrong:
             return tuple(listed)
         self.add("layers_to_transform", "must be a layer or a list of layers")
         return ()
-
-
-class _Matcher:
-    """Regular expressions with a time budget for a whole config."""
-
-    def __init__(self) -> None:
-        self._compiled: dict[str, regex.Pattern[str]] = {}
-        self._seconds_left = REGEX_SECONDS
-
-    def full(self, name: str, pattern: str, text: str) -> bool:
-        return self._match(name, pattern, text, whole=True) is not None
-
-    def start(self, name: str, pattern: str, text: str) -> "regex.Match[str] | None":
-        return self._match(name, pattern, text, whole=False)
-
-    def _match(
-        self, name: str, pattern: str, text: str, *, whole: bool
-    ) -> "regex.Match[str] | None":
-        try:
-            if pattern not in self._compiled:
-                self._compiled[pattern] = regex.compile(pattern)
-            compiled = self._compiled[pattern]
-            match = compiled.fullmatch if whole else compiled.match
-            started = time.monotonic()
-            try:
-                left = max(self._seconds_left, 1e-6)
-                return match(text, timeout=left, concurrent=True)
-            finally:
-                self._seconds_left -= time.monotonic() - started
-        except regex.error as error:
-            problem = f"{pattern!r} is not a regular expression: {error}"
-        except TimeoutError:
-            problem = f"{pattern!r} takes too long to match"
-        raise InvalidAdapter([FieldViolation(name, problem)])

@@ -33,7 +33,10 @@ class Proxy(grpc.GenericRpcHandler):
             upstream = forward(
                 requests,
                 metadata=bearer(
-                    self._token, tenant=current.caller.tenant, request_id=current.request_id
+                    self._token,
+                    tenant=current.caller.tenant,
+                    key=current.caller.key,
+                    request_id=current.request_id,
                 ),
                 timeout=context.time_remaining(),
             )

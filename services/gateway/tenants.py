@@ -109,7 +109,7 @@ class Tenants:
             raise Unauthenticated("the key is not known")
         if key.revoked is not None:
             raise Unauthenticated("the key was revoked")
-        return Caller(key.tenant)
+        return Caller(key.tenant, key.id)
 
     def _hmac(self, secret: str) -> str:
         return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()

@@ -7,9 +7,11 @@ from enum import Enum
 from typing import Protocol
 
 from services.core.errors import PermissionDenied, Unauthenticated
-from services.core.types import TenantId
+from services.core.types import KeyId, TenantId
 
-TENANT_METADATA = "x-lorikeet-tenant"  # set by the gateway inside the suite, dropped at its edge
+# Set by the gateway inside the suite, dropped at its edge.
+TENANT_METADATA = "x-lorikeet-tenant"
+KEY_METADATA = "x-lorikeet-key"
 
 
 class Scope(Enum):
@@ -20,14 +22,17 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The operator (no tenant) or somebody who speaks for one tenant."""
+    """The operator (no tenant) or somebody who speaks for one tenant, by a key of its."""
 
     tenant: TenantId | None
+    key: KeyId | None = None
 
     @property
     def name(self) -> str:
-        """For histories."""
-        return self.tenant or "operator"
+        """For histories: "tenant/key"."""
+        if self.tenant is None:
+            return "operator"
+        return self.tenant if self.key is None else f"{self.tenant}/{self.key}"
 
     def acting_for(self, tenant: str) -> TenantId:
         """The tenant that a request is about; the caller's own unless the operator names one."""
@@ -43,7 +48,7 @@ class Authenticator(Protocol):
 
 
 class ServiceToken:
-    """Inside the suite: one shared token, optionally on behalf of a tenant."""
+    """Inside the suite: one shared token, optionally on behalf of a tenant's key."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -52,7 +57,10 @@ class ServiceToken:
         if not hmac.compare_digest(bearer.encode(), self._token.encode()):
             raise Unauthenticated("the service token is wrong")
         tenant = metadata.get(TENANT_METADATA)
-        return Caller(TenantId(tenant) if tenant else None)
+        if not tenant:
+            return Caller(None)
+        key = metadata.get(KEY_METADATA)
+        return Caller(TenantId(tenant), KeyId(key) if key else None)
 
 
 class Gate:

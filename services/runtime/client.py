@@ -2,8 +2,8 @@
 
 import grpc
 
-from services.core.types import RequestId, TenantId
-from services.runtime.auth import TENANT_METADATA
+from services.core.types import KeyId, RequestId, TenantId
+from services.runtime.auth import KEY_METADATA, TENANT_METADATA
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -25,12 +25,18 @@ def open_channel(address: str) -> grpc.aio.Channel:
 
 
 def bearer(
-    token: str, *, tenant: TenantId | None = None, request_id: RequestId | None = None
+    token: str,
+    *,
+    tenant: TenantId | None = None,
+    key: KeyId | None = None,
+    request_id: RequestId | None = None,
 ) -> Metadata:
     """Metadata that says who calls, on whose behalf, and under which name in the logs."""
     metadata: Metadata = (("authorization", f"Bearer {token}"),)
     if tenant is not None:
         metadata += ((TENANT_METADATA, tenant),)
+    if key is not None:
+        metadata += ((KEY_METADATA, key),)
     if request_id is not None:
         metadata += (("x-request-id", request_id),)
     return metadata

@@ -137,6 +137,26 @@ MUTATIONS = {
         "pass",
         "tests/unit/adapter_store/test_validation.py::test_a_weight_that_is_not_finite_is_refused",
     ),
+    "an adapter is scaled otherwise than by peft": Mutation(
+        "adapter_store/peft.py",
+        "math.sqrt(rank) if self.use_rslora",
+        "math.sqrt(rank) if not self.use_rslora",
+        "tests/property/test_validator.py::test_what_is_not_damaged_is_accepted",
+    ),
+    "a pattern takes all memory": Mutation(
+        "adapter_store/patterns.py",
+        '            if found["foreign"]:',
+        "            if False:",
+        "tests/contract/test_peft_config.py::test_a_pattern_that_would_take_all_memory_is_refused"
+        "[(?:q_proj){e<=1}-not supported in patterns]",
+    ),
+    "layers hold for a module named in full": Mutation(
+        "adapter_store/peft.py",
+        "if path in self.target_modules:",
+        "if False:",
+        "tests/contract/test_peft_config.py::"
+        "test_selection_ranks_and_scalings_are_pefts_own[full path, whatever its layer]",
+    ),
     "a tenant sees another's adapter": Mutation(
         "adapter_store/repositories/versions.py",
         ".where(Row.tenant == tenant, Row.adapter == name)\n        .where(Row.deleted",
@@ -234,6 +254,24 @@ MUTATIONS = {
         "        if told == self._told:\n",
         "        if True:\n",
         "tests/unit/gateway/test_resolutions.py::test_an_answer_that_a_change_overtook_is_not_kept",
+    ),
+    "a forged header signs for another key": Mutation(
+        "gateway/tenants.py",
+        "return Caller(key.tenant, key.id)",
+        'return Caller(key.tenant, KeyId(metadata.get("x-lorikeet-key", key.id)))',
+        "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
+    ),
+    "a forged header speaks for another tenant": Mutation(
+        "gateway/tenants.py",
+        "return Caller(key.tenant, key.id)",
+        'return Caller(TenantId(metadata.get("x-lorikeet-tenant", key.tenant)), key.id)',
+        "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
+    ),
+    "histories forget the key": Mutation(
+        "runtime/client.py",
+        "        metadata += ((KEY_METADATA, key),)\n",
+        "        pass\n",
+        "tests/unit/runtime/test_auth.py::test_a_caller_arrives_as_it_was_sent",
     ),
     "a revoked key works": Mutation(
         "gateway/tenants.py",

@@ -48,6 +48,18 @@ CASES: dict[str, dict[str, Any]] = {
         "layers_to_transform": [1],
         "layers_pattern": ["blocks", "layers"],
     },
+    "full path, whatever its layer": {
+        "target_modules": ["model.layers.1.self_attn.q_proj", "v_proj"],
+        "layers_to_transform": [0],
+    },
+    "layers under a pattern with a group": {
+        "target_modules": ["q_proj"],
+        "layers_to_transform": [1],
+        "layers_pattern": "(blocks|layers)",
+    },
+    "regex with flags": {"target_modules": r"(?i).*\.(?-i:q)_PROJ"},
+    "all-linear in capitals": {"target_modules": "All-Linear"},
+    "counted repeats": {"target_modules": r".*\.layers\.[0-9]{1,2}\..*\.q_pro{1}j"},
     "exclude list": {"target_modules": "all-linear", "exclude_modules": ["q_proj", "mlp.up_proj"]},
     "exclude regex": {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r".*\.0\..*"},
     "fan in fan out": {"target_modules": ["q_proj"], "fan_in_fan_out": True},
@@ -113,6 +125,11 @@ def test_selection_ranks_and_scalings_are_pefts_own(case: str, model: Any) -> No
         ("arrow_config", {"top_k": 1}),
         ("init_lora_weights", "pissa"),
         ("init_lora_weights", "olora"),
+        ("kasa_config", {}),
+        ("use_bdlora", {}),
+        ("layers_pattern", "layers"),
+        ("rank_pattern", None),
+        ("exclude_modules", False),
         ("peft_type", "IA3"),
         ("task_type", "SEQ_CLS"),
         ("something_of_tomorrow", True),
@@ -129,3 +146,34 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: Any)
 def test_every_field_that_peft_knows_is_decided_about() -> None:
     """A new peft may add fields: harmless at their defaults, refused when set."""
     read_config(json.dumps(LoraConfig(target_modules=["q_proj"]).to_dict(), default=sorted))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("(?:(?:(?:a{1000}){1000}){1000})", "repeats too much"),
+        (r"(?:\w{,1000}){1000}", "repeats too much"),
+        ("a{" + "9" * 5000 + "}", "not supported in patterns"),
+        ("(?R)", "not supported in patterns"),
+        ("(?P<x>q|(?&x))", "not supported in patterns"),
+        ("(?x)( ?R)", "not supported in patterns"),
+        (r"(?#\)(?R)", "not supported in patterns"),
+        ("(?:q_proj){e<=1}", "not supported in patterns"),
+        (r"\p{L}", "not supported in patterns"),
+        ("q_proj(?i)", "not supported in patterns"),
+        ("[[:alpha:]]", "not supported in patterns"),
+        ("(" * 5000 + ")" * 5000, "is not a regular expression"),
+    ],
+)
+def test_a_pattern_that_would_take_all_memory_is_refused(pattern: str, says: str) -> None:
+    raw = {"peft_type": "LORA", "target_modules": pattern}
+    with pytest.raises(InvalidAdapter, match=says):
+        read_config(json.dumps(raw)).selects("model.layers.0.self_attn.q_proj")
+
+
+@pytest.mark.parametrize("name", ["layers_to_transform", "layers_pattern"])
+def test_layers_and_a_pattern_of_modules_do_not_go_together(name: str) -> None:
+    raw: Any = {"peft_type": "LORA", "target_modules": ".*q_proj", "layers_to_transform": None}
+    read_config(json.dumps(raw))
+    with pytest.raises(InvalidAdapter, match="only goes with a list of target_modules"):
+        read_config(json.dumps(raw | {name: []}))

@@ -6,8 +6,10 @@ from uuid import uuid4
 import pytest
 
 from services.core.errors import AlreadyExists, InvalidRequest, NotFound, Unauthenticated
+from services.core.types import TenantId
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.tenants import Tenants
+from services.runtime.auth import Caller
 from services.runtime.db import close_sessions, open_sessions
 
 OPERATOR = "operator-token"
@@ -21,7 +23,7 @@ async def tenants(url: str) -> AsyncIterator[Tenants]:
 
 
 @pytest.fixture
-async def name(tenants: Tenants) -> str:
+async def name(tenants: Tenants) -> TenantId:
     return (await tenants.create(f"t{uuid4().hex[:8]}")).name
 
 
@@ -65,10 +67,13 @@ async def test_the_operator_speaks_for_no_tenant(tenants: Tenants) -> None:
     assert (await tenants.authenticate(OPERATOR, {})).tenant is None
 
 
-async def test_metadata_gives_nobody_another_tenant(tenants: Tenants, name: str) -> None:
-    _, secret = await tenants.create_key(name, "")
-    caller = await tenants.authenticate(secret, {"x-lorikeet-tenant": "victim"})
-    assert caller.tenant == name
+async def test_metadata_gives_nobody_another_tenant_or_key(
+    tenants: Tenants, name: TenantId
+) -> None:
+    key, secret = await tenants.create_key(name, "")
+    forged = {"x-lorikeet-tenant": "victim", "x-lorikeet-key": "another"}
+    assert await tenants.authenticate(secret, forged) == Caller(name, key.id)
+    assert await tenants.authenticate(OPERATOR, forged) == Caller(None)
 
 
 async def test_names_are_taken_once_and_must_be_names(tenants: Tenants, name: str) -> None:

@@ -36,6 +36,11 @@ def store(running: Running) -> Any:
     return rpc.AdapterLifecycleServiceStub(running.channel)
 
 
+def signature(running: Running) -> str:
+    """The maker, and the public part of its key."""
+    return f"{MAKER}/{running.keys[MAKER].split('_')[1]}"
+
+
 def answer(running: Running, model: str) -> str:
     pieces = running.generate(running.ask(model, QUESTION), MAKER)
     return "".join(piece.text for piece in pieces)
@@ -73,7 +78,7 @@ def test_the_command_line_moves_what_a_name_means(
     run("alias", adapter, "next", "--delete")
     moves = run("history", adapter)
     assert [move["generation"] for move in moves] == list(range(len(moves), 0, -1))
-    assert (moves[-1]["moved_by"], moves[-1]["reason"]) == (MAKER, "ahoy")
+    assert (moves[-1]["moved_by"], moves[-1]["reason"]) == (signature(running), "ahoy")
     lost = CliRunner().invoke(app, ["adapters", "promote", adapter, "1", "--expect", "1"])
     assert lost.exit_code == 1
     assert "somebody else moved it" in lost.output
@@ -172,6 +177,18 @@ def test_a_promotion_holds_for_the_next_request(running: Running, adapter: str, 
             assert answer(running, adapter) == expected
 
 
+def test_history_names_the_key_that_called_and_no_forged_one(
+    running: Running, adapter: str, store: Any
+) -> None:
+    forged = (("x-lorikeet-tenant", "umbrella"), ("x-lorikeet-key", "another"))
+    request = pb.PromoteRequest(adapter=adapter, version="1")
+    moved = store.Promote(request, metadata=(*bearer(running.keys[MAKER]), *forged)).alias
+    assert (moved.tenant, moved.moved_by) == (MAKER, signature(running))
+    request = pb.PromoteRequest(tenant=MAKER, adapter=adapter, version="2")
+    moved = store.Promote(request, metadata=(*bearer(running.operator), *forged)).alias
+    assert (moved.tenant, moved.moved_by) == (MAKER, "operator")
+
+
 def test_an_adapter_is_shared_deleted_and_brought_back(
     running: Running, adapter: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -190,7 +207,7 @@ def test_an_adapter_is_shared_deleted_and_brought_back(
         run(MAKER, "upload", pirate, "--name", "lent", *facts)
     (version,) = json.loads(run(MAKER, "versions", "lent", "--label", "team=search", "-o", "json"))
     assert version["provenance"] == {
-        "created_by": MAKER,
+        "created_by": signature(running),
         "licence": "MIT",
         "labels": {"team": "search"},
         "metrics": {"f1": 0.5},

@@ -32,7 +32,7 @@ class SqlUploadRepository:
         async with writing(self._sessions) as session:
             rows = list(await session.scalars(select(UploadRow).where(unfinished)))
             for row in rows:
-                if replace(_upload(row), id=upload.id) == upload:
+                if _same(_upload(row), upload):
                     return _upload(row)
             if len(rows) >= most_uploads:
                 raise ResourceExhausted(f"a tenant may have {most_uploads} unfinished uploads")
@@ -114,6 +114,12 @@ async def _locked(session: AsyncSession, tenant: TenantId, name: AdapterName) ->
         session, AdapterRow, tenant=tenant, name=name, last_number=0, created_us=now_us()
     )
     return await session.get_one(AdapterRow, (tenant, name), with_for_update=True)
+
+
+def _same(begun: Upload, asked: Upload) -> bool:
+    """Whichever of a tenant's keys goes on with it."""
+    by_both = replace(asked.provenance, created_by=begun.provenance.created_by)
+    return replace(asked, id=begun.id, provenance=by_both) == begun
 
 
 def _upload(row: UploadRow) -> Upload:

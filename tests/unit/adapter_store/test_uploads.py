@@ -74,7 +74,7 @@ async def test_a_broken_off_upload_goes_on_where_it_was(uploads: Uploads) -> Non
 
     with pytest.raises(ConnectionError):
         await uploads.write(broken(), ACME)
-    again = await begin(uploads)
+    again = await begin(uploads, provenance=Provenance(created_by="acme/another-key"))
     assert (again.id, again.committed_bytes) == (upload.id, half)
     assert (await uploads.get(upload.id, ACME)).committed_bytes == half
     await write(uploads, again, DATA)

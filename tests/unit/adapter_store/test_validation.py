@@ -1,27 +1,24 @@
 """Everything that can be wrong with an adapter is named; what is right has one canonical form."""
 
-import hashlib
 import json
 import pickle
 import time
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
-from services.adapter_store.canonical import CanonicalAdapter
-from services.adapter_store.peft import REGEX_SECONDS, read_config
-from services.adapter_store.validation import validate
+from services.adapter_store.patterns import REGEX_SECONDS
+from services.adapter_store.peft import read_config
 from services.core.base_model import BaseModel, Module
 from services.core.errors import InvalidAdapter
 from services.core.types import Fingerprint
 from tests.peft_folders import Tensors, peft_config, peft_tensors
+from tests.validated import Validated, validated
 
 SHAPES = tuple(
     Module(f"model.layers.{layer}.self_attn.{name}_proj", f"{layer}.{name}", 48, out)
@@ -49,26 +46,9 @@ def good() -> Tensors:
     return peft_tensors(SHAPES, names=["q_proj", "v_proj"], rank=4, seed=1)
 
 
-@dataclass(frozen=True)
-class Checked:
-    adapter: CanonicalAdapter
-    data: bytes
-
-    @property
-    def digest(self) -> str:
-        return self.adapter.digest
-
-
-def check(data: bytes | Tensors, *, base: BaseModel = BASE, **config: Any) -> Checked:
-    with NamedTemporaryFile() as file:
-        file.write(data if isinstance(data, bytes) else save(data))
-        file.flush()
-        asked = read_config(json.dumps(peft_config(**config)))
-        found = validate(Path(file.name), asked, base, max_rank=64)
-        canonical = b"".join(found.pieces())
-    assert hashlib.sha256(canonical).hexdigest() == found.digest
-    assert len(canonical) == found.size_bytes
-    return Checked(found, canonical)
+def check(data: bytes | Tensors, *, base: BaseModel = BASE, **config: Any) -> Validated:
+    raw = data if isinstance(data, bytes) else save(data)
+    return validated(raw, read_config(json.dumps(peft_config(**config))), base, max_rank=64)
 
 
 def refusal(data: bytes | Tensors, **config: Any) -> str:

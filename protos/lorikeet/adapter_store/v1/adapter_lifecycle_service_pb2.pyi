@@ -192,7 +192,7 @@ class Alias(_message.Message):
     kind: Global___AliasMoveKind.ValueType
     """What made this generation."""
     moved_by: _builtins.str
-    """The tenant whose key asked for it, or "operator"."""
+    """Who asked for it: "tenant/key" by the key's id, or "operator"; of old moves only the tenant."""
     reason: _builtins.str
     """Why, in the caller's words."""
     @_builtins.property

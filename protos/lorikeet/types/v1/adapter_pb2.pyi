@@ -284,7 +284,9 @@ class Provenance(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     created_by: _builtins.str
-    """The tenant whose key uploaded it, or "operator". Set by the store."""
+    """Who uploaded it: "tenant/key" by the key's id, or "operator"; of old versions only the tenant.
+    Set by the store.
+    """
     job: _builtins.str
     """The job that made it; at most 255 characters."""
     licence: _builtins.str
