@@ -104,12 +104,10 @@ def answers(model: LoadedModel, adapters: Sequence[Adapter]) -> dict[str, list[i
 
 
 def _canonical(adapter: Adapter, base: BaseModel) -> CanonicalAdapter:
-    pairs = {
-        site: Pair(
-            *(Held(np.ascontiguousarray(m, np.float32)) for m in update), adapter.scaling[site]
-        )
-        for site, update in adapter.updates.items()
-    }
+    pairs = {}
+    for site, update in adapter.updates.items():
+        a, b = (Held(np.ascontiguousarray(matrix, np.float32)) for matrix in update)
+        pairs[site] = Pair(a, b, adapter.scaling[site])
     return canonical(pairs, base.fingerprint)
 
 

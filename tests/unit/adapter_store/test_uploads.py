@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.catalog import Catalog
-from services.adapter_store.records import Chunk, VersionFilter
+from services.adapter_store.records import Chunk, Provenance, VersionFilter
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
 from services.adapter_store.staging import Staging

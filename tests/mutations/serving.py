@@ -1,0 +1,145 @@
+"""Of what serves: worker, gateway, engine."""
+
+from tests.mutations.mutation import Mutation
+
+SERVING = {
+    "an adapter is mixed up": Mutation(
+        "gpu_worker/model/runner.py",
+        "bank = self._banks[adapter]",
+        "bank = next(iter(self._banks.values()))",
+        "tests/unit/gpu_worker/test_engine.py::"
+        "test_every_adapter_answers_for_itself_whatever_order_they_come_in",
+    ),
+    "a scaling is forgotten": Mutation(
+        "gpu_worker/model/layout.py",
+        "np.float32(module.scaling)",
+        "np.float32(1)",
+        "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
+    ),
+    "bytes that are not the digest's are loaded": Mutation(
+        "gpu_worker/model/unpacking.py",
+        "if found.hexdigest() != digest:",
+        "if False:",
+        "tests/unit/gpu_worker/test_fetching.py::test_a_file_that_cannot_be_read_fails_alone",
+    ),
+    "a window is ignored": Mutation(
+        "gpu_worker/kernels/cpu/attention.py",
+        "starts=torch.tensor([max(0, end - (window or end)) for end in ends], dtype=torch.int32),",
+        "starts=torch.tensor([0 for end in ends], dtype=torch.int32),",
+        "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
+    ),
+    "what another left in a page is read": Mutation(
+        "gpu_worker/kernels/cpu/attention.py",
+        "mask = reference.visible(rows, span.position + span.count, window)",
+        "mask = reference.visible(rows, len(table) * page_tokens, window)",
+        "tests/contract/test_parity_families.py::test_a_mixed_batch_agrees_with_the_reference",
+    ),
+    "a window is ignored on a GPU": Mutation(
+        "gpu_worker/kernels/cuda/attention.py",
+        "low = tl.maximum(tl.load(starts + sequence), split * SPLIT)",
+        "low = split * SPLIT",
+        "tests/gpu/test_kernels.py::test_attention[window-4-4-20-fp32]",
+    ),
+    "a constraint is not followed": Mutation(
+        "gpu_worker/engine/engine.py",
+        "request.filter is not None and request.filter.advance(token)",
+        "request.filter is None and False",
+        "tests/unit/gpu_worker/test_grammar.py::test_each_of_a_batch_matches_its_own",
+    ),
+    "a prefix is shared unasked": Mutation(
+        "gateway/gateway.py",
+        "COMMON_SALT if asked.share_prefix and adapter is None else tenant",
+        "COMMON_SALT if adapter is None else tenant",
+        "tests/unit/gateway/test_gateway.py::test_prefixes_are_shared_by_those_who_say_so",
+    ),
+    "a draw depends on the batch": Mutation(
+        "gpu_worker/model/sampler.py",
+        "[_uniform(draw) for draw in draws]",
+        "[_uniform(draw) * (1 - 0.3 * (len(draws) > 1)) for draw in draws]",
+        "tests/unit/gpu_worker/test_engine.py::"
+        "test_a_draw_depends_on_its_seed_and_not_on_the_company",
+    ),
+    "pages leak": Mutation(
+        "gpu_worker/engine/batcher.py",
+        "        self._pool.take_back(sequence)\n",
+        "",
+        "tests/unit/gpu_worker/test_engine.py::"
+        "test_a_cancelled_sequence_frees_its_pages_and_its_adapter_within_a_step",
+    ),
+    "a pinned adapter leaves": Mutation(
+        "gpu_worker/engine/residency.py",
+        "for name, r in self._residents.items() if r.pins == 0]",
+        "for name, r in self._residents.items()]",
+        "tests/unit/gpu_worker/test_pool.py::test_a_pinned_adapter_never_leaves",
+    ),
+    "a long prompt takes the whole step": Mutation(
+        "gpu_worker/engine/batcher.py",
+        "key=lambda s: s.pending > 1",
+        "key=lambda s: -s.pending",
+        "tests/unit/gpu_worker/test_engine.py::test_a_long_prompt_does_not_stall_running_streams",
+    ),
+    "a prefix is shared across versions": Mutation(
+        "gpu_worker/engine/sequence.py",
+        "return self.request.cache_salt, self.request.adapter",
+        "return self.request.cache_salt, None",
+        "tests/unit/gpu_worker/test_prefixes.py::test_versions_and_tenants_never_share",
+    ),
+    "what gave way starts over": Mutation(
+        "gpu_worker/engine/batcher.py",
+        "        self._stop(sequence)\n        sequence.preempted",
+        "        self._stop(sequence)\n"
+        "        del sequence.tokens[len(sequence.request.prompt) :]\n"
+        "        sequence.preempted",
+        "tests/unit/gpu_worker/test_engine.py::test_a_sequence_that_gives_way_goes_on_where_it_was",
+    ),
+    "a closed stream goes on": Mutation(
+        "gpu_worker/worker.py",
+        "        self._inbox.cancelled.append(request)\n",
+        "",
+        "tests/unit/gpu_worker/test_worker.py::test_a_closed_stream_frees_its_pages_within_one_step",
+    ),
+    "what was promoted is not fetched": Mutation(
+        "gpu_worker/prefetch.py",
+        "(change.digest, change.canary_digest) if digest]",
+        "(change.canary_digest,) if digest]",
+        "tests/integration/test_prefetch.py::"
+        "test_what_is_promoted_is_in_host_memory_before_any_request_asks_for_it",
+    ),
+    "a reference outlives a change": Mutation(
+        "gateway/resolutions.py",
+        "            del self._known[key]\n",
+        "            pass\n",
+        "tests/unit/gateway/test_resolutions.py::"
+        "test_a_change_that_touches_an_adapter_ends_what_was_known_of_it",
+    ),
+    "an answer outlives a change that overtook it": Mutation(
+        "gateway/resolutions.py",
+        "        if told == self._told:\n",
+        "        if True:\n",
+        "tests/unit/gateway/test_resolutions.py::test_an_answer_that_a_change_overtook_is_not_kept",
+    ),
+    "a forged header signs for another key": Mutation(
+        "gateway/tenants.py",
+        "return Caller(key.tenant, key.id)",
+        'return Caller(key.tenant, KeyId(metadata.get("x-lorikeet-key", key.id)))',
+        "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
+    ),
+    "a forged header speaks for another tenant": Mutation(
+        "gateway/tenants.py",
+        "return Caller(key.tenant, key.id)",
+        'return Caller(TenantId(metadata.get("x-lorikeet-tenant", key.tenant)), key.id)',
+        "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
+    ),
+    "histories forget the key": Mutation(
+        "runtime/client.py",
+        "        metadata += ((KEY_METADATA, key),)\n",
+        "        pass\n",
+        "tests/unit/runtime/test_auth.py::test_a_caller_arrives_as_it_was_sent",
+    ),
+    "a revoked key works": Mutation(
+        "gateway/tenants.py",
+        "if key.revoked is not None:\n            raise",
+        "if False:\n            raise",
+        "tests/contract/test_tenants.py::test_a_key_speaks_for_its_tenant_until_it_is_revoked",
+    ),
+}
