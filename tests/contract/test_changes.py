@@ -27,7 +27,7 @@ async def watching(
 ) -> AsyncIterator[AsyncGenerator[Told, None]]:
     """From now on, once it has said so."""
     changes = Changes(store.changes, store.bell, heartbeat_seconds=NEVER_SECONDS)
-    async with aclosing(changes.watch(viewer, after)) as told, asyncio.timeout(30):
+    async with aclosing(changes.watch(viewer, after)) as told, asyncio.timeout(10):
         if after is None:
             assert (await anext(told)).change is None
         yield told

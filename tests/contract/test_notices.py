@@ -54,7 +54,7 @@ async def test_what_one_store_commits_wakes_the_watchers_of_another(
 ) -> None:
     owner = fresh_tenant()
     changes = Changes(there.changes, there.bell, heartbeat_seconds=NEVER_SECONDS)
-    async with aclosing(changes.watch(owner, None)) as told, asyncio.timeout(30):
+    async with aclosing(changes.watch(owner, None)) as told, asyncio.timeout(10):
         assert (await anext(told)).change is None
         for number in range(1, 6):
             coming = asyncio.ensure_future(anext(told))
@@ -68,7 +68,7 @@ async def test_a_line_that_breaks_is_mended_and_nothing_is_missed(
     monkeypatch.setattr(notices, "RECONNECT_SECONDS", 0.3)
     owner = fresh_tenant()
     changes = Changes(there.changes, there.bell, heartbeat_seconds=NEVER_SECONDS)
-    async with aclosing(changes.watch(owner, None)) as told, asyncio.timeout(30):
+    async with aclosing(changes.watch(owner, None)) as told, asyncio.timeout(10):
         assert (await anext(told)).change is None
         coming = asyncio.ensure_future(anext(told))
         await _end_listeners(here)

@@ -116,7 +116,7 @@ def smollm_modules() -> tuple[Module, ...]:
 
 def start(home: Path) -> Running:
     (home / "logs").mkdir(parents=True)
-    suite = Suite(home, free_addresses(), embedded_model())
+    suite = Suite(home, free_addresses(), embedded_model(), memory_mebibytes=2048)
     try:
         profile = suite.start(lambda step: None)
     except BaseException:

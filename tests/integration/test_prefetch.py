@@ -101,7 +101,7 @@ async def run(worker: Worker, name: str, digest: Digest) -> None:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(15):
         while not true():  # noqa: ASYNC110  # the state is plain data
             await asyncio.sleep(0.01)
 

@@ -235,7 +235,9 @@ class MoveOptions(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     expected_generation: _builtins.int
-    """The generation that the alias must be at, 0 for one that was never set; else ABORTED."""
+    """The generation that the alias must be at, 0 for one that was never set; else ABORTED. It is
+    an alias's etag; versions need none, as nothing in them changes.
+    """
     request_id: _builtins.str
     """Makes it safe to send the same move again: 1 to 64 characters that no other move of this
     tenant carried.
