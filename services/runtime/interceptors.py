@@ -112,14 +112,8 @@ class _Around:
         )
         return make(behaviour, _tolerant(handler.request_deserializer), handler.response_serializer)
 
-    async def _until_ended(self, responses: Any) -> AsyncGenerator[Any, None]:
-        async with aclosing(responses):
-            if self._ended is None:
-                async for response in responses:
-                    yield response
-                return
-            async for response in until(self._ended, responses):
-                yield response
+    def _until_ended(self, responses: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        return responses if self._ended is None else until(self._ended, responses)
 
     async def _enter(self, context: Context) -> None:
         metadata = {
@@ -155,7 +149,9 @@ class _Around:
         )
 
 
-async def until(ended: asyncio.Event, items: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+async def until(
+    ended: asyncio.Event, items: AsyncGenerator[Any, None]
+) -> AsyncGenerator[Any, None]:
     """The items, until there are no more or the event happens."""
     ending = asyncio.create_task(ended.wait())
     coming: asyncio.Future[Any] = ending
@@ -174,6 +170,7 @@ async def until(ended: asyncio.Event, items: AsyncIterator[Any]) -> AsyncGenerat
         ending.cancel()
         coming.cancel()
         await asyncio.gather(ending, coming, return_exceptions=True)
+        await items.aclose()
 
 
 def _tolerant(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

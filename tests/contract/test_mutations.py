@@ -28,7 +28,7 @@ def outcomes(
 ) -> Iterator[Outcomes]:
     """Of the mutations that were asked for, as they come in."""
     asked = [
-        item.callspec.params["name"]
+        str(item.callspec.params["name"])
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.originalname == "test_the_test_notices"
     ]
