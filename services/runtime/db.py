@@ -1,18 +1,23 @@
 """SQL: one metadata for all services, sessions for SQLite and PostgreSQL."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, event, literal
+from sqlalchemy import Connection, Engine, MetaData, event, literal
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WRITES = "lorikeet_writes"
+_USED = "lorikeet_used"
+IDLE_SECONDS = 1.0
 IN_MEMORY = "sqlite+aiosqlite://"
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -33,6 +38,8 @@ class Base(DeclarativeBase):
 def open_sessions(url: str) -> async_sessionmaker[AsyncSession]:
     """Sessions on sqlite+aiosqlite:// or postgresql+psycopg://; what is committed is durable.
 
+    Outside of `writing` every statement is a transaction of its own and sees what is committed when
+    it begins: a BEGIN and a ROLLBACK would cost as much as the one look-up between them.
     A bare sqlite+aiosqlite:// is in memory, with one connection that its users take turns with.
     """
     if url == IN_MEMORY:
@@ -40,10 +47,14 @@ def open_sessions(url: str) -> async_sessionmaker[AsyncSession]:
             url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0
         )
     else:
-        engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        kind = {} if url.startswith("sqlite") else {"isolation_level": "AUTOCOMMIT"}
+        engine = create_async_engine(url, **kind)
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine.sync_engine, "checkin", _note_use)
+        event.listen(engine.sync_engine, "checkout", partial(_ping_if_idle, engine.sync_engine))
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
@@ -52,7 +63,8 @@ async def writing(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[A
     """A transaction that writes. On SQLite nobody else does until its end, so that what it has
     read stays true; on PostgreSQL it locks the rows that it decides by."""
     async with sessions.begin() as session:
-        await session.connection(execution_options={_WRITES: True})
+        on_postgresql = {} if on_sqlite(session) else {"isolation_level": "READ COMMITTED"}
+        await session.connection(execution_options={_WRITES: True, **on_postgresql})
         yield session
 
 
@@ -89,9 +101,22 @@ def time_of(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def _note_use(_: Any, record: ConnectionPoolEntry) -> None:
+    record.info[_USED] = time.monotonic()
+
+
+def _ping_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    """The server may have gone since; to ask each time would cost as much as a look-up does."""
+    if time.monotonic() - record.info.get(_USED, time.monotonic()) > IDLE_SECONDS:
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error
+
+
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.get_execution_options().get(_WRITES):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

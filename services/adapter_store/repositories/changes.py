@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.changes import ChangePage, Told
@@ -59,10 +59,14 @@ class SqlChangeRepository:
         if viewer is not None:
             query = query.where(_seen_by(viewer))
         async with self._sessions() as session:
+            if viewer is None:  # who sees all of them can tell that none is missing
+                told = [_told(row) for row in await session.scalars(_page(query, limit))]
+                if told and told[0].cursor == cursor + 1:
+                    return ChangePage(told, told[-1].cursor, len(told) < limit)
             # In this order, as each statement may see more than the one before.
             newest = await _newest(session)
-            query = query.where(ChangeRow.id <= newest).order_by(ChangeRow.id).limit(limit)
-            told = [_told(row) for row in await session.scalars(query)]
+            query = query.where(ChangeRow.id <= newest)
+            told = [_told(row) for row in await session.scalars(_page(query, limit))]
             oldest = await session.scalar(select(func.min(ChangeRow.id))) or 0
         if not oldest - 1 <= cursor <= newest:
             raise OutOfRange("the changes after this cursor are not kept; start anew")
@@ -78,6 +82,10 @@ class SqlChangeRepository:
             ids = list(await session.scalars(old.order_by(ChangeRow.id).limit(limit)))
             await session.execute(delete(ChangeRow).where(ChangeRow.id.in_(ids)))
             return len(ids)
+
+
+def _page(query: Select[ChangeRow], limit: int) -> Select[ChangeRow]:
+    return query.order_by(ChangeRow.id).limit(limit)
 
 
 async def _newest(session: AsyncSession) -> int:
