@@ -232,7 +232,7 @@ def _odd_file(draft: Draft, choices: Choices) -> None:
                 lambda data: data[: where % (len(data) + 1)],
                 lambda data: data + value,
                 lambda data: struct.pack("<Q", length) + data[8:],
-                lambda data: struct.pack("<Q", len(data) - 8) + data[8:],
+                lambda data: struct.pack("<Q", max(0, len(data) - 8)) + data[8:],
                 lambda data: b"PK\x03\x04" + data,
                 lambda data: data[:8] + b"[" * (len(data) - 8),
                 lambda data: data.replace(b"}", b",}", 1),
