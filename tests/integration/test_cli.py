@@ -146,7 +146,10 @@ def test_every_command_explains_itself(run: Run) -> None:
 def test_up_runs_until_it_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     environment = os.environ | {"LORIKEET_HOME": str(tmp_path)}
     process = subprocess.Popen(
-        [LORIKEET, "up", "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True
+        [LORIKEET, "up", "--port", "0", "--memory", "1024"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         deadline = time.monotonic() + 90
