@@ -1,6 +1,7 @@
 """An adapter store's repositories over a database of any kind, and versions to put into them."""
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,17 +24,14 @@ from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
 from services.adapter_store.resolution import Resolver
 from services.adapter_store.sharing import Sharing
-from services.core.base_model import BaseModel, Module
-from services.core.types import AdapterName, Digest, Fingerprint, TenantId
+from services.core.base_model import Module
+from services.core.types import AdapterName, Digest, TenantId
 from services.runtime.db import open_sessions
+from tests.cards import CARD
 
-BASE = BaseModel(
-    name="tiny",
+BASE = replace(
+    CARD,
     also_known_as=("org/Tiny",),
-    fingerprint=Fingerprint("f" * 64),
-    architecture="LlamaForCausalLM",
-    context_tokens=256,
-    vocabulary_tokens=120,
     end_tokens=(1, 2),
     chat_template="{{ messages }}",
     special_tokens={"eos_token": "</s>"},

@@ -1,5 +1,6 @@
 """Small random models of every family that is served, as transformers writes them to a folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 from transformers import PreTrainedModel as Reference
 
 from services.core.base_model import BaseModel
-from services.core.types import Fingerprint
+from tests.cards import CARD
 
 VOCABULARY = 120
 LLAMA3 = {
@@ -76,16 +77,4 @@ def save_reference(model: Reference, folder: Path, **how: Any) -> Path:
 
 def tiny_card() -> BaseModel:
     """Of a model that nobody runs: a context of 100 tokens, a vocabulary of 50."""
-    return BaseModel(
-        name="tiny",
-        also_known_as=(),
-        fingerprint=Fingerprint("0" * 64),
-        architecture="llama",
-        context_tokens=100,
-        vocabulary_tokens=50,
-        end_tokens=(1,),
-        chat_template="",
-        special_tokens={},
-        modules=(),
-        tokenizer_json=b"",
-    )
+    return replace(CARD, context_tokens=100, vocabulary_tokens=50)

@@ -1,6 +1,5 @@
 """Runs the adapter store."""
 
-import asyncio
 import ctypes
 from contextlib import suppress
 from datetime import timedelta
@@ -31,6 +30,7 @@ from services.adapter_store.weights import Weights
 from services.runtime import telemetry
 from services.runtime.access import ADAPTER_LIFECYCLE, ADAPTER_STORE, scopes_of
 from services.runtime.auth import Gate, ServiceToken
+from services.runtime.beside import beside
 from services.runtime.db import Sessions, close_sessions, open_sessions
 from services.runtime.migrate import require_current
 from services.runtime.server import Server, run, run_until_stopped
@@ -78,14 +78,11 @@ async def main() -> None:
         collector=collector,
         changes=Changes(rows.changes, bell),
     )
-    beside = [
-        asyncio.create_task(collector.run(timedelta(seconds=settings.collect_seconds))),
-        asyncio.create_task(listen(settings.database_url, bell.ring)),
-    ]
-    await run_until_stopped(server, drain_seconds=settings.drain_seconds)
-    for task in beside:
-        task.cancel()
-    await asyncio.gather(*beside, return_exceptions=True)
+    async with beside(
+        collector.run(timedelta(seconds=settings.collect_seconds)),
+        listen(settings.database_url, bell.ring),
+    ):
+        await run_until_stopped(server, drain_seconds=settings.drain_seconds)
     await close_sessions(sessions)
 
 

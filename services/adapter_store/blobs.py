@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import obstore
@@ -58,23 +59,28 @@ class Blobs:
         except FileNotFoundError:
             return
 
+    async def sweep(self) -> None:
+        """What killed stores had begun to write goes. In a bucket a rule for incomplete uploads
+        must do it."""
+        if isinstance(self._store, LocalStore):
+            await asyncio.to_thread(_sweep, Path(str(self._store.prefix)))
+
 
 def open_blobs(url: str) -> Blobs:
     """file:///folder (made if missing), s3://bucket/prefix (credentials from AWS_*) or memory://."""
     if url.startswith("file://"):
-        folder = Path(url.removeprefix("file://"))
-        _sweep(folder)
-        return Blobs(LocalStore(folder, mkdir=True))
+        return Blobs(LocalStore(url.removeprefix("file://"), mkdir=True))
     if url == "memory://":
         return Blobs(MemoryStore())
     return Blobs(from_url(url))
 
 
 def _sweep(folder: Path) -> None:
-    """What a store that was killed had begun to write: LocalStore names it "KEY#NUMBER"."""
+    """LocalStore writes to "KEY#NUMBER" until a file is whole."""
     for path in folder.glob("**/*#*"):
-        if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # it was finished just now
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -111,6 +111,7 @@ class Collector:
             for key in keys:
                 await self._blobs.delete(key)
                 await self._repository.forget_garbage(key)
+        await self._blobs.sweep()
         while gone := await self._changes.purge(older_than=self._keeping.changes, limit=BATCH):
             changes += gone
         return Collected(versions, blobs, uploads, changes)

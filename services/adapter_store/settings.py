@@ -14,7 +14,8 @@ class AdapterStoreSettings(ServiceSettings, env_prefix="ADAPTER_STORE_"):
     database_url: str
     """SQLAlchemy URL, for instance sqlite+aiosqlite:////var/lib/lorikeet/lorikeet.db."""
     blob_url: str
-    """Where weights are kept: file:///folder or s3://bucket/prefix."""
+    """Where weights are kept: file:///folder or s3://bucket/prefix. A bucket needs a rule that ends
+    incomplete multipart uploads, which a store that was killed leaves behind."""
     uploads_folder: Path
     """Where unfinished uploads are kept."""
     limits: StoreLimits = StoreLimits()

@@ -61,10 +61,7 @@ def export_version(
 ) -> None:
     """Raises AlreadyExists, PermissionDenied, FailedPrecondition, OSError or grpc.RpcError."""
     folder = folder.absolute()
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise AlreadyExists(f"{folder} is there and is no folder")
-    if folder.exists() and any(folder.iterdir()):
-        raise AlreadyExists(f"{folder} is not empty")
+    _check_free(folder)
     stub = rpc.AdapterStoreServiceStub(channel)
     asked = pb.GetVersionRequest(tenant=tenant, reference=reference)
     found = stub.GetVersion(asked, metadata=metadata)
@@ -92,6 +89,13 @@ def export_version(
             made.rename(folder)
     finally:
         canonical.unlink()
+
+
+def _check_free(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise AlreadyExists(f"{folder} is there and is no folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise AlreadyExists(f"{folder} is not empty")
 
 
 def write_peft(canonical: Path, modules: tuple[Module, ...], to: Path, scratch: Path) -> None:

@@ -31,6 +31,7 @@ from services.runtime.access import (
     scopes_of,
 )
 from services.runtime.auth import Gate
+from services.runtime.beside import beside
 from services.runtime.client import open_channel
 from services.runtime.db import close_sessions, open_sessions
 from services.runtime.migrate import require_current
@@ -46,11 +47,8 @@ async def main() -> None:
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     scheduler_channel = open_channel(settings.scheduler_address)
-    store, workers, templates = (
-        StoreClient(store_channel, token),
-        WorkerClient(token),
-        ChatTemplates(),
-    )
+    store = StoreClient(store_channel, token)
+    workers, templates = WorkerClient(token), ChatTemplates()
     sessions = open_sessions(settings.database_url)
     tenants = Tenants(
         SqlTenantRepository(sessions),
@@ -74,13 +72,10 @@ async def main() -> None:
     )
     stopped = stop_signal()
     watch = StoreWatch(store_channel, token)
-    following = asyncio.create_task(watch.follow([base_models, resolutions]))
     await server.start()
-    async with http:
+    async with beside(watch.follow([base_models, resolutions])), http:
         await stopped.wait()
         await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
     )

@@ -22,6 +22,7 @@ from services.gpu_worker.worker import Worker
 from services.runtime import telemetry
 from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
+from services.runtime.beside import beside
 from services.runtime.client import open_channel
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
@@ -50,17 +51,13 @@ async def main() -> None:
     store = StoreClient(store_channel, token, model.card)
     worker = Worker(engine, adapters, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
     address = settings.advertise_address or settings.address
-    scheduler = SchedulerClient(
-        scheduler_channel,
-        token,
-        identity_of(
-            model.card,
-            worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
-            address=address,
-            device=str(model.network.device.place),
-        ),
-        lambda: worker.state,
+    identity = identity_of(
+        model.card,
+        worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
+        address=address,
+        device=str(model.network.device.place),
     )
+    scheduler = SchedulerClient(scheduler_channel, token, identity, lambda: worker.state)
     server = Server(
         address=settings.address,
         gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
@@ -69,14 +66,9 @@ async def main() -> None:
     rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
     await store.register()
     prefetcher = Prefetcher(worker)
-    beside = [
-        asyncio.create_task(StoreWatch(store_channel, token).follow([prefetcher])),
-        asyncio.create_task(prefetcher.run()),
-    ]
-    await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
-    for task in beside:
-        task.cancel()
-    await asyncio.gather(*beside, return_exceptions=True)
+    watch = StoreWatch(store_channel, token)
+    async with beside(watch.follow([prefetcher]), prefetcher.run()):
+        await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
     await asyncio.gather(adapters.close(), store_channel.close(), scheduler_channel.close())
 
 

@@ -1,12 +1,10 @@
 """Blobs in memory, in a folder and in a real S3 endpoint."""
 
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from services.adapter_store.blobs import Blobs, open_blobs
+from services.adapter_store.blobs import Blobs
 from services.core.errors import CorruptData, InvalidRequest, NotFound
 
 DATA = bytes(range(256)) * 60_000  # more than one part
@@ -59,14 +57,3 @@ async def test_what_cannot_be_read_to_its_end_is_not_stored(blobs: Blobs) -> Non
         await blobs.put("half", pieces_of(DATA, fails=True))
     with pytest.raises(NotFound):
         await read(blobs, "half")
-
-
-def test_what_a_killed_store_had_begun_to_write_goes_when_it_is_old(tmp_path: Path) -> None:
-    old, young = tmp_path / "blobs" / "key#1", tmp_path / "blobs" / "key#2"
-    old.parent.mkdir()
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    open_blobs(f"file://{tmp_path}")
-    assert not old.exists()
-    assert young.exists()

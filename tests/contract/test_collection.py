@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -143,6 +145,29 @@ async def test_what_a_crash_left_unreferenced_goes(shop: Shop) -> None:
     assert digest in shop.files()
     assert (await shop.collector().collect()).blobs == 2
     assert digest not in shop.files()
+
+
+async def test_what_a_killed_store_had_begun_to_write_goes_when_it_is_old(shop: Shop) -> None:
+    """In a file of a name that is the library's."""
+
+    async def never_ending() -> AsyncIterator[memoryview]:
+        for _ in range(8):
+            yield memoryview(bytes(1_000_000))
+        await asyncio.Event().wait()
+
+    def begun() -> list[Path]:
+        return [path for path in shop.folder.rglob("*#*") if path.is_file()]
+
+    writing = asyncio.create_task(shop.blobs.put("blobs/half", never_ending()))
+    while not begun():  # noqa: ASYNC110  # a file
+        await asyncio.sleep(0.01)
+    await shop.collector().collect()
+    assert begun(), "somebody is still writing it"
+    os.utime(begun()[0], (0, 0))
+    await shop.collector().collect()
+    assert not begun()
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
 
 
 async def test_a_commit_and_a_collection_at_once_lose_nothing(shop: Shop) -> None:

@@ -1,14 +1,13 @@
 """An adapter that is being made up, by choices from hypothesis or from bytes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
-from services.core.base_model import BaseModel
-from services.core.types import Fingerprint
 from services.gpu_worker.model import config as model_config
+from tests.cards import CARD
 from tests.tiny_models import configs
 
 T = TypeVar("T")
@@ -16,19 +15,7 @@ MAX_RANK = 16
 NETWORK = model_config.read_config(
     configs()["llama"].to_dict() | {"architectures": ["LlamaForCausalLM"]}
 )
-BASE = BaseModel(
-    name="tiny",
-    also_known_as=(),
-    fingerprint=Fingerprint("f" * 64),
-    architecture="LlamaForCausalLM",
-    context_tokens=256,
-    vocabulary_tokens=120,
-    end_tokens=(1,),
-    chat_template="",
-    special_tokens={},
-    modules=NETWORK.modules(),
-    tokenizer_json=b"{}",
-)
+BASE = replace(CARD, modules=NETWORK.modules())
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

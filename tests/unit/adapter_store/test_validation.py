@@ -16,7 +16,7 @@ from services.adapter_store.patterns import REGEX_SECONDS
 from services.adapter_store.peft import read_config
 from services.core.base_model import BaseModel, Module
 from services.core.errors import InvalidAdapter
-from services.core.types import Fingerprint
+from tests.cards import CARD
 from tests.peft_folders import Tensors, peft_config, peft_tensors
 from tests.validated import Validated, validated
 
@@ -25,19 +25,7 @@ SHAPES = tuple(
     for layer in range(2)
     for name, out in (("q", 48), ("v", 16))
 )
-BASE = BaseModel(
-    name="tiny",
-    also_known_as=(),
-    fingerprint=Fingerprint("f" * 64),
-    architecture="LlamaForCausalLM",
-    context_tokens=256,
-    vocabulary_tokens=120,
-    end_tokens=(1,),
-    chat_template="",
-    special_tokens={},
-    modules=tuple(Module(s.path, s.site, s.in_features, s.out_features) for s in SHAPES),
-    tokenizer_json=b"{}",
-)
+BASE = replace(CARD, modules=SHAPES)
 V1 = "base_model.model.model.layers.1.self_attn.v_proj"
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
