@@ -7,15 +7,17 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, event, literal
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Engine, MetaData, event, literal
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
+from services.runtime import sqlite
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WRITES = "lorikeet_writes"
 _USED = "lorikeet_used"
 IDLE_SECONDS = 1.0
 IN_MEMORY = "sqlite+aiosqlite://"
@@ -42,17 +44,16 @@ def open_sessions(url: str) -> async_sessionmaker[AsyncSession]:
     it begins: a BEGIN and a ROLLBACK would cost as much as the one look-up between them.
     A bare sqlite+aiosqlite:// is in memory, with one connection that its users take turns with.
     """
-    if url == IN_MEMORY:
+    if url.startswith("sqlite"):
+        one = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
         engine = create_async_engine(
-            url, poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0
+            url,
+            connect_args={"async_creator_fn": sqlite.connect},
+            **(one if url == IN_MEMORY else {}),
         )
+        sqlite.configure(engine.sync_engine)
     else:
-        kind = {} if url.startswith("sqlite") else {"isolation_level": "AUTOCOMMIT"}
-        engine = create_async_engine(url, **kind)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _configure_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    else:
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
         event.listen(engine.sync_engine, "checkin", _note_use)
         event.listen(engine.sync_engine, "checkout", partial(_ping_if_idle, engine.sync_engine))
     return async_sessionmaker(engine, expire_on_commit=False)
@@ -64,7 +65,7 @@ async def writing(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[A
     read stays true; on PostgreSQL it locks the rows that it decides by."""
     async with sessions.begin() as session:
         on_postgresql = {} if on_sqlite(session) else {"isolation_level": "READ COMMITTED"}
-        await session.connection(execution_options={_WRITES: True, **on_postgresql})
+        await session.connection(execution_options={sqlite.WRITES: True, **on_postgresql})
         yield session
 
 
@@ -83,7 +84,7 @@ def on_sqlite(session: AsyncSession) -> bool:
 
 async def insert_unless_there(session: AsyncSession, row: type[Base], **values: Any) -> bool:
     """Of those who insert the same key at once one succeeds (True), and the others do nothing."""
-    insert: Any = sqlite.insert if on_sqlite(session) else postgresql.insert
+    insert: Any = sqlite_dialect.insert if on_sqlite(session) else postgresql.insert
     statement = insert(row).values(**values).on_conflict_do_nothing().returning(literal(1))
     return await session.scalar(statement) is not None
 
@@ -112,21 +113,3 @@ def _ping_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, 
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise DisconnectionError from error
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    if connection.get_execution_options().get(_WRITES):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _configure_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # else the driver, not _begin_sqlite, says when one begins
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "busy_timeout = 10000",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()

@@ -1,20 +1,34 @@
 """Aliases and their history in SQL."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import aliased
 
-from services.adapter_store.aliases import Change, Decide
+from services.adapter_store.aliases import Decide
 from services.adapter_store.models import AdapterRow, AdapterVersionRow, AliasMoveRow, AliasRow
-from services.adapter_store.records import Ask, Canary, Meaning, Move, MoveKind, Split, Target
+from services.adapter_store.records import Ask, Meaning, Move
 from services.adapter_store.repositories import changes
-from services.adapter_store.repositories.versions import live, version_of
-from services.core.changes import NOTHING, ChangeKind
+from services.adapter_store.repositories.alias_rows import change_of, move_of, row_of
+from services.adapter_store.repositories.versions import NEWEST, version_of
+from services.core.changes import NOTHING
 from services.core.changes import Change as StoreChange
 from services.core.errors import Aborted, FailedPrecondition, InvalidRequest, ModelNotFound
-from services.core.types import AdapterName, Digest, TenantId
-from services.runtime.db import now_us, time_of, us_of, writing
+from services.core.types import Digest, TenantId
+from services.runtime.db import us_of, writing
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where an alias stands; empty for one that was never set."""
+
+    row: AliasRow | None = None
+    now: Move | None = None
+    undone: Move | None = None  # the generation that a rollback goes back to
+    digest: Digest = NOTHING  # of the stable version
 
 
 class SqlAliasRepository:
@@ -31,27 +45,24 @@ class SqlAliasRepository:
                 if done is not None:
                     if (done.adapter, done.alias) != (adapter, alias):
                         raise InvalidRequest.of("request_id", "was used for another alias")
-                    return _move(done)
-            row = await session.get(AliasRow, (tenant, adapter, alias))
-            now = await _generation(
-                session, tenant, adapter, alias, row.generation if row else None
-            )
+                    return move_of(done)
+            standing = await _standing(session, tenant, adapter, alias)
+            now = standing.now
             generation = 0 if now is None else now.generation
             if ask.expected_generation not in (None, generation):
                 raise Aborted(
                     f"{adapter}@{alias} is at generation {generation}, "
                     f"not {ask.expected_generation}: somebody else moved it"
                 )
-            undone = await _generation(session, tenant, adapter, alias, now.undo if now else None)
-            change = decide(now, undone)
+            change = decide(now, standing.undone)
             if change is None:
                 assert now is not None
                 return now
-            made = _row(tenant, adapter, alias, generation=generation + 1, change=change, ask=ask)
-            told = await _point(session, row, made)
+            made = row_of(tenant, adapter, alias, generation=generation + 1, change=change, ask=ask)
+            told = await _point(session, standing, made)
             session.add(made)
             await changes.record(session, told)
-            return _move(made)
+            return move_of(made)
 
     async def alias(
         self, tenant: TenantId, adapter: str, alias: str, *, as_of: datetime | None = None
@@ -62,17 +73,16 @@ class SqlAliasRepository:
             query = query.where(AliasMoveRow.created_us <= us_of(as_of))
         async with self._sessions() as session:
             row = await session.scalar(query)
-            return None if row is None else _move(row)
+            return None if row is None else move_of(row)
 
     async def meaning(self, tenant: TenantId, adapter: str, alias: str) -> Meaning:
         """What it points to now; the newest version for one that was never set."""
         async with self._sessions() as session:
-            found = list(await session.execute(_pointing(tenant, adapter, alias)))
+            found = list(await session.execute(_POINTING, _named(tenant, adapter, alias)))
             if not found:
-                newest = live(tenant, adapter).order_by(AdapterVersionRow.number.desc())
-                row = await session.scalar(newest.limit(1))
+                row = await session.scalar(NEWEST, {"tenant": tenant, "adapter": adapter})
                 return Meaning(None, [] if row is None else [version_of(row)])
-            return Meaning(_move(found[0][0]), [version_of(row) for _, row in found if row])
+            return Meaning(move_of(found[0][0]), [version_of(row) for _, row in found if row])
 
     async def aliases(self, tenant: TenantId, adapter: str) -> list[Move]:
         """The newest generation of each that points somewhere, by name."""
@@ -84,7 +94,7 @@ class SqlAliasRepository:
             .order_by(AliasRow.name)
         )
         async with self._sessions() as session:
-            return [_move(row) for row in await session.scalars(query)]
+            return [move_of(row) for row in await session.scalars(query)]
 
     async def history(
         self, tenant: TenantId, adapter: str, alias: str, *, before: int | None, limit: int
@@ -94,7 +104,7 @@ class SqlAliasRepository:
         if before is not None:
             query = query.where(AliasMoveRow.generation < before)
         async with self._sessions() as session:
-            return [_move(row) for row in await session.scalars(query.limit(limit))]
+            return [move_of(row) for row in await session.scalars(query.limit(limit))]
 
 
 _SAME_GENERATION = (
@@ -105,24 +115,55 @@ _SAME_GENERATION = (
 )
 
 
-def _pointing(
-    tenant: TenantId, adapter: str, alias: str
-) -> Select[AliasMoveRow, AdapterVersionRow | None]:
-    """The newest generation of an alias with every version it points to, or with none."""
-    to = AdapterVersionRow.id.in_((AliasRow.version_id, AliasRow.canary_version_id))
-    return (
-        select(AliasMoveRow, AdapterVersionRow)
-        .join(AliasRow, _SAME_GENERATION)
-        .join(
-            AdapterRow,
-            (AdapterRow.tenant == AliasRow.tenant) & (AdapterRow.name == AliasRow.adapter),
-        )
-        .outerjoin(
-            AdapterVersionRow,
-            to & AdapterVersionRow.deleted_us.is_(None) & AdapterRow.deleted_us.is_(None),
-        )
-        .where(AliasRow.tenant == tenant, AliasRow.adapter == adapter, AliasRow.name == alias)
+_NAMED = (
+    (AliasRow.tenant == bindparam("tenant"))
+    & (AliasRow.adapter == bindparam("adapter"))
+    & (AliasRow.name == bindparam("alias"))
+)
+_POINTING = (  # the newest generation with every version it points to, or with none
+    select(AliasMoveRow, AdapterVersionRow)
+    .join(AliasRow, _SAME_GENERATION)
+    .join(
+        AdapterRow,
+        (AdapterRow.tenant == AliasRow.tenant) & (AdapterRow.name == AliasRow.adapter),
     )
+    .outerjoin(
+        AdapterVersionRow,
+        AdapterVersionRow.id.in_((AliasRow.version_id, AliasRow.canary_version_id))
+        & AdapterVersionRow.deleted_us.is_(None)
+        & AdapterRow.deleted_us.is_(None),
+    )
+    .where(_NAMED)
+)
+_UNDONE = aliased(AliasMoveRow)
+_STANDING = (
+    select(AliasRow, AliasMoveRow, _UNDONE, AdapterVersionRow.digest)
+    .join(AliasMoveRow, _SAME_GENERATION)
+    .outerjoin(
+        _UNDONE,
+        (_UNDONE.tenant == AliasMoveRow.tenant)
+        & (_UNDONE.adapter == AliasMoveRow.adapter)
+        & (_UNDONE.alias == AliasMoveRow.alias)
+        & (_UNDONE.generation == AliasMoveRow.undo_generation),
+    )
+    .outerjoin(AdapterVersionRow, AdapterVersionRow.id == AliasRow.version_id)
+    .where(_NAMED)
+)
+_LOCKED = (
+    select(AdapterRow.name)
+    .where(
+        AdapterRow.tenant == bindparam("tenant"),
+        AdapterRow.name == bindparam("adapter"),
+        AdapterRow.deleted_us.is_(None),
+    )
+    .with_for_update()
+)
+_NUMBERED = select(AdapterVersionRow).where(
+    AdapterVersionRow.tenant == bindparam("tenant"),
+    AdapterVersionRow.adapter == bindparam("adapter"),
+    AdapterVersionRow.number.in_(bindparam("numbers", expanding=True)),
+    AdapterVersionRow.deleted_us.is_(None),
+)
 
 
 def _moves(tenant: TenantId, adapter: str, alias: str) -> Select[AliasMoveRow]:
@@ -131,10 +172,14 @@ def _moves(tenant: TenantId, adapter: str, alias: str) -> Select[AliasMoveRow]:
     )
 
 
+def _named(tenant: TenantId, adapter: str, alias: str) -> dict[str, str]:
+    return {"tenant": tenant, "adapter": adapter, "alias": alias}
+
+
 async def _lock(session: AsyncSession, tenant: TenantId, adapter: str) -> None:
     """Until the transaction ends nobody else changes what the adapter's names mean."""
-    row = await session.get(AdapterRow, (tenant, adapter), with_for_update=True)
-    if row is None or row.deleted_us is not None:
+    found = await session.scalar(_LOCKED, {"tenant": tenant, "adapter": adapter})
+    if found is None:
         raise ModelNotFound.named(adapter)
 
 
@@ -148,117 +193,41 @@ async def _asked_before(
     return found
 
 
-async def _generation(
-    session: AsyncSession, tenant: TenantId, adapter: str, alias: str, generation: int | None
-) -> Move | None:
-    if generation is None:
-        return None
-    query = _moves(tenant, adapter, alias).where(AliasMoveRow.generation == generation)
-    return _move((await session.scalars(query)).one())
+async def _standing(session: AsyncSession, tenant: TenantId, adapter: str, alias: str) -> _Standing:
+    named = _named(tenant, adapter, alias)
+    found = (await session.execute(_STANDING, named)).one_or_none()
+    if found is None:
+        return _Standing()
+    row, newest, undone, digest = found
+    return _Standing(
+        row, move_of(newest), None if undone is None else move_of(undone), Digest(digest or NOTHING)
+    )
 
 
-async def _point(session: AsyncSession, row: AliasRow | None, made: AliasMoveRow) -> StoreChange:
-    """The alias, which `row` is unless it is new, to what `made` says."""
-    stable = await _version(session, made.tenant, made.adapter, made.number)
-    canary = await _version(session, made.tenant, made.adapter, made.canary_number)
-    before = await _digest(session, row.version_id if row else None)
-    moved = {
-        "generation": made.generation,
-        "version_id": stable and stable.id,
-        "canary_version_id": canary and canary.id,
-    }
+async def _point(session: AsyncSession, standing: _Standing, made: AliasMoveRow) -> StoreChange:
+    """The alias to what `made` says."""
+    wanted = [number for number in (made.number, made.canary_number) if number is not None]
+    versions = await _versions(session, made.tenant, made.adapter, wanted) if wanted else {}
+    stable, canary = versions.get(made.number), versions.get(made.canary_number)
+    row = standing.row
     if row is None:
         row = AliasRow(tenant=made.tenant, adapter=made.adapter, name=made.alias)
         session.add(row)
-    for column, value in moved.items():
-        setattr(row, column, value)
-    return _change(made, before, stable, canary)
+    row.generation = made.generation
+    row.version_id = None if stable is None else stable.id
+    row.canary_version_id = None if canary is None else canary.id
+    return change_of(made, standing.digest, stable, canary)
 
 
-async def _version(
-    session: AsyncSession, tenant: str, adapter: str, number: int | None
-) -> AdapterVersionRow | None:
-    if number is None:
-        return None
-    found: AdapterVersionRow | None = await session.scalar(
-        select(AdapterVersionRow).where(
-            AdapterVersionRow.tenant == tenant,
-            AdapterVersionRow.adapter == adapter,
-            AdapterVersionRow.number == number,
-            AdapterVersionRow.deleted_us.is_(None),
-        )
-    )
-    if found is None:
-        raise FailedPrecondition(f"{adapter} has no version {number}")
+async def _versions(
+    session: AsyncSession, tenant: str, adapter: str, numbers: Sequence[int]
+) -> dict[int | None, AdapterVersionRow]:
+    """Raises FailedPrecondition for one that does not exist."""
+    asked = {"tenant": tenant, "adapter": adapter, "numbers": numbers}
+    found: dict[int | None, AdapterVersionRow] = {
+        row.number: row for row in await session.scalars(_NUMBERED, asked)
+    }
+    for number in numbers:
+        if number not in found:
+            raise FailedPrecondition(f"{adapter} has no version {number}")
     return found
-
-
-def _row(
-    tenant: TenantId, adapter: str, alias: str, *, generation: int, change: Change, ask: Ask
-) -> AliasMoveRow:
-    canary = change.target and change.target.canary
-    return AliasMoveRow(
-        tenant=tenant,
-        adapter=adapter,
-        alias=alias,
-        generation=generation,
-        kind=change.kind.value,
-        number=change.target and change.target.number,
-        canary_number=canary and canary.number,
-        canary_percent=canary and canary.percent,
-        canary_split=canary and canary.split.value,
-        undo_generation=change.undo,
-        moved_by=ask.by,
-        reason=ask.reason,
-        request_id=ask.request_id,
-        created_us=now_us(),
-    )
-
-
-async def _digest(session: AsyncSession, version_id: int | None) -> Digest:
-    if version_id is None:
-        return NOTHING
-    return Digest((await session.get_one(AdapterVersionRow, version_id)).digest)
-
-
-def _change(
-    made: AliasMoveRow,
-    before: Digest,
-    stable: AdapterVersionRow | None,
-    canary: AdapterVersionRow | None,
-) -> StoreChange:
-    """`before`: of the stable version of the generation before."""
-    return StoreChange(
-        kind=ChangeKind.ALIAS_MOVED,
-        tenant=TenantId(made.tenant),
-        adapter=made.adapter,
-        alias=made.alias,
-        generation=made.generation,
-        number=stable.number if stable else 0,
-        digest=Digest(stable.digest) if stable else NOTHING,
-        previous_digest=before,
-        canary_number=canary.number if canary else 0,
-        canary_digest=Digest(canary.digest) if canary else NOTHING,
-    )
-
-
-def _move(row: AliasMoveRow) -> Move:
-    target = None
-    if row.number is not None:
-        canary = None
-        if row.canary_number is not None:
-            assert row.canary_percent is not None
-            canary = Canary(row.canary_number, row.canary_percent, Split(row.canary_split))
-        target = Target(row.number, canary)
-    return Move(
-        tenant=TenantId(row.tenant),
-        adapter=AdapterName(row.adapter),
-        alias=row.alias,
-        generation=row.generation,
-        kind=MoveKind(row.kind),
-        target=target,
-        undo=row.undo_generation,
-        by=row.moved_by,
-        reason=row.reason,
-        created=time_of(row.created_us),
-    )

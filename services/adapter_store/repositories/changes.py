@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Select, delete, func, select
+from sqlalchemy import ColumnElement, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.changes import ChangePage, Told
@@ -29,8 +29,8 @@ async def record(session: AsyncSession, change: Change) -> None:
     """
     await session.flush()
     if not on_sqlite(session):
-        await session.execute(select(func.pg_advisory_xact_lock(_ORDER)))
-        await session.execute(select(func.pg_notify(CHANNEL, "")))
+        lock, notify = func.pg_advisory_xact_lock(_ORDER), func.pg_notify(CHANNEL, "")
+        await session.execute(select(lock, notify))
     facts = asdict(change) | {"kind": change.kind and change.kind.value}
     session.add(ChangeRow(**facts, created_us=now_us()))
     await session.flush()
@@ -55,18 +55,18 @@ class SqlChangeRepository:
             return await _newest(session)
 
     async def after(self, cursor: int, viewer: TenantId | None, *, limit: int) -> ChangePage:
-        query = select(ChangeRow).where(ChangeRow.id > cursor)
-        if viewer is not None:
-            query = query.where(_seen_by(viewer))
+        bound = {"cursor": cursor, "limit": limit}
         async with self._sessions() as session:
             if viewer is None:  # who sees all of them can tell that none is missing
-                told = [_told(row) for row in await session.scalars(_page(query, limit))]
+                told = [_told(row) for row in await session.scalars(_AFTER, bound)]
                 if told and told[0].cursor == cursor + 1:
                     return ChangePage(told, told[-1].cursor, len(told) < limit)
             # In this order, as each statement may see more than the one before.
             newest = await _newest(session)
-            query = query.where(ChangeRow.id <= newest)
-            told = [_told(row) for row in await session.scalars(_page(query, limit))]
+            query = _AFTER.where(ChangeRow.id <= newest)
+            if viewer is not None:
+                query = query.where(_seen_by(viewer))
+            told = [_told(row) for row in await session.scalars(query, bound)]
             oldest = await session.scalar(select(func.min(ChangeRow.id))) or 0
         if not oldest - 1 <= cursor <= newest:
             raise OutOfRange("the changes after this cursor are not kept; start anew")
@@ -84,8 +84,12 @@ class SqlChangeRepository:
             return len(ids)
 
 
-def _page(query: Select[ChangeRow], limit: int) -> Select[ChangeRow]:
-    return query.order_by(ChangeRow.id).limit(limit)
+_AFTER = (
+    select(ChangeRow)
+    .where(ChangeRow.id > bindparam("cursor"))
+    .order_by(ChangeRow.id)
+    .limit(bindparam("limit"))
+)
 
 
 async def _newest(session: AsyncSession) -> int:

@@ -11,8 +11,8 @@ from services.adapter_store.models import AdapterRow, BlobRow, UploadRow
 from services.adapter_store.records import AdapterVersion, NewVersion, Upload
 from services.adapter_store.repositories import changes
 from services.adapter_store.repositories.versions import (
+    NEWEST,
     Row,
-    live,
     provenance_of,
     told_of,
     version_of,
@@ -90,8 +90,8 @@ class SqlUploadRepository:
             adapter = await _locked(session, version.tenant, version.adapter)
             if adapter.deleted_us is not None:
                 raise FailedPrecondition(f"{version.adapter} was deleted; undelete it first")
-            query = live(version.tenant, version.adapter).order_by(Row.number.desc()).limit(1)
-            newest = await session.scalar(query)
+            named = {"tenant": version.tenant, "adapter": version.adapter}
+            newest = await session.scalar(NEWEST, named)
             is_new = newest is None or newest.digest != version.digest
             if newest is None or is_new:
                 if await session.get(BlobRow, version.digest, with_for_update=True) is None:

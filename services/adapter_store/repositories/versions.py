@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, tuple_, update
+from sqlalchemy import Select, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import aliased
 
@@ -34,14 +34,14 @@ _MICROSECOND = timedelta(microseconds=1)
 _OF_ADAPTER = (AdapterRow.tenant == Row.tenant) & (AdapterRow.name == Row.adapter)
 
 
-def live(tenant: TenantId, name: str) -> Select[Row]:
-    """An adapter's versions, unless they or it were deleted."""
-    return (
-        select(Row)
-        .join(AdapterRow, _OF_ADAPTER)
-        .where(Row.tenant == tenant, Row.adapter == name)
-        .where(Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None))
-    )
+# An adapter's versions, unless they or it were deleted; built once, as SQLAlchemy takes longer to
+# build a statement than SQLite to execute it.
+_ANY = select(Row).where(Row.tenant == bindparam("tenant"), Row.adapter == bindparam("adapter"))
+LIVE = _ANY.join(AdapterRow, _OF_ADAPTER).where(
+    Row.deleted_us.is_(None), AdapterRow.deleted_us.is_(None)
+)
+NEWEST = LIVE.order_by(Row.number.desc()).limit(1)
+_NUMBERED = LIVE.where(Row.number == bindparam("number"))
 
 
 class SqlVersionRepository:
@@ -52,17 +52,17 @@ class SqlVersionRepository:
         self, tenant: TenantId, name: str, *, as_of: datetime | None = None
     ) -> AdapterVersion | None:
         """Now, or of those that had been committed at a moment."""
-        query = live(tenant, name).order_by(Row.number.desc()).limit(1)
+        query = NEWEST
         if as_of is not None:
             query = query.where(Row.created_us <= us_of(as_of))
-        return await self._one(query)
+        return await self._one(query, tenant=tenant, adapter=name)
 
     async def numbered(self, tenant: TenantId, name: str, number: int) -> AdapterVersion | None:
-        return await self._one(live(tenant, name).where(Row.number == number))
+        return await self._one(_NUMBERED, tenant=tenant, adapter=name, number=number)
 
     async def by_digest(self, tenant: TenantId, name: str, prefix: str) -> list[AdapterVersion]:
-        query = live(tenant, name).where(Row.digest.startswith(prefix, autoescape=True))
-        return await self._all(query)
+        query = LIVE.where(Row.digest.startswith(prefix, autoescape=True))
+        return await self._all(query, tenant=tenant, adapter=name)
 
     async def details(self, version: AdapterVersion) -> VersionDetails:
         query = select(Row.config_json, Row.ranks).where(
@@ -84,16 +84,15 @@ class SqlVersionRepository:
         limit: int,
     ) -> list[AdapterVersion]:
         """Those numbered below `before`, newest first."""
-        query = select(Row).where(Row.tenant == tenant, Row.adapter == name)
-        if not shown.with_deleted:
-            query = live(tenant, name)
+        query = _ANY if shown.with_deleted else LIVE
         if before is not None:
             query = query.where(Row.number < before)
         if shown.base_model:
             query = query.where(Row.base_model == shown.base_model)
         for key, value in shown.labels.items():
             query = query.where(Row.provenance["labels", key].as_string() == value)
-        return await self._all(query.order_by(Row.number.desc()).limit(limit))
+        query = query.order_by(Row.number.desc()).limit(limit)
+        return await self._all(query, tenant=tenant, adapter=name)
 
     async def adapters(self, tenant: TenantId, *, after: str, limit: int) -> list[AdapterVersion]:
         """The newest version of each adapter, by name."""
@@ -206,13 +205,13 @@ class SqlVersionRepository:
             )
             return len(found)
 
-    async def _all(self, query: Select[Row]) -> list[AdapterVersion]:
+    async def _all(self, query: Select[Row], **bound: str) -> list[AdapterVersion]:
         async with self._sessions() as session:
-            return [version_of(row) for row in await session.scalars(query)]
+            return [version_of(row) for row in await session.scalars(query, bound)]
 
-    async def _one(self, query: Select[Row]) -> AdapterVersion | None:
+    async def _one(self, query: Select[Row], **bound: str | int) -> AdapterVersion | None:
         async with self._sessions() as session:
-            row = await session.scalar(query)
+            row = await session.scalar(query, bound)
             return None if row is None else version_of(row)
 
 
