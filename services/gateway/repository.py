@@ -1,8 +1,9 @@
 """Tenants and keys in SQL."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -50,18 +51,15 @@ class SqlTenantRepository:
 
     async def key(self, key: KeyId) -> Key | None:
         async with self._sessions() as session:
-            row = await session.get(KeyRow, key)
-            return _key(row) if row else None
+            found = (await session.execute(_BY_ID, {"id": key})).one_or_none()
+            return None if found is None else _key(found)
 
     async def keys(self, tenant: TenantId, *, after: str, limit: int) -> list[Key]:
         query = (
-            select(KeyRow)
-            .where(KeyRow.tenant == tenant, KeyRow.id > after)
-            .order_by(KeyRow.id)
-            .limit(limit)
+            _KEYS.where(KeyRow.tenant == tenant, KeyRow.id > after).order_by(KeyRow.id).limit(limit)
         )
         async with self._sessions() as session:
-            return [_key(row) for row in await session.scalars(query)]
+            return [_key(row) for row in await session.execute(query)]
 
     async def revoke(self, key: KeyId, at: datetime) -> None:
         unrevoked = update(KeyRow).where(KeyRow.id == key, KeyRow.revoked_us.is_(None))
@@ -69,7 +67,12 @@ class SqlTenantRepository:
             await session.execute(unrevoked.values(revoked_us=us_of(at)))
 
 
-def _key(row: KeyRow) -> Key:
+# Columns, not objects of the mapper's, and built once: every request asks for its key.
+_KEYS = select(*KeyRow.__table__.columns)
+_BY_ID = _KEYS.where(KeyRow.id == bindparam("id"))
+
+
+def _key(row: Row[Any]) -> Key:
     return Key(
         id=KeyId(row.id),
         tenant=TenantId(row.tenant),

@@ -1,57 +1,21 @@
 """What watchers are told, in memory, on SQLite and on PostgreSQL alike."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from services.adapter_store.changes import PAGE, Changes, Told
+from services.adapter_store.changes import PAGE, Bell, ChangePage, Changes, Told
 from services.adapter_store.records import Split
-from services.adapter_store.repositories.changes import record
 from services.core.changes import Change, ChangeKind
 from services.core.errors import OutOfRange, ServingError
 from services.core.types import Digest, TenantId
-from services.runtime.db import writing
 from tests.stores import BASE, Store, ask, fresh_tenant
+from tests.watching import all_after, changes_of, seen, watching
 
-NEVER_SECONDS = 3600.0  # between heartbeats: whatever arrives was not found by looking again
 NOW = timedelta(microseconds=-1)
-
-
-@asynccontextmanager
-async def watching(
-    store: Store, viewer: TenantId | None, after: int | None = None
-) -> AsyncIterator[AsyncGenerator[Told, None]]:
-    """From now on, once it has said so."""
-    changes = Changes(store.changes, store.bell, heartbeat_seconds=NEVER_SECONDS)
-    async with aclosing(changes.watch(viewer, after)) as told, asyncio.timeout(10):
-        if after is None:
-            assert (await anext(told)).change is None
-        yield told
-
-
-async def seen(told: AsyncGenerator[Told, None], count: int) -> list[Change]:
-    found: list[Change] = []
-    while len(found) < count:
-        one = await anext(told)
-        if one.change is not None:
-            found.append(one.change)
-    return found
-
-
-async def all_after(store: Store, cursor: int, viewer: TenantId | None) -> list[Change]:
-    """What a watcher gets before it is up to date."""
-    changes = Changes(store.changes, store.bell, heartbeat_seconds=NEVER_SECONDS)
-    found: list[Change] = []
-    async with aclosing(changes.watch(viewer, cursor)) as told:
-        async for one in told:
-            if one.change is None:
-                break
-            found.append(one.change)
-    return found
 
 
 async def test_every_change_is_told_once_and_in_order(store: Store) -> None:
@@ -207,48 +171,6 @@ async def test_a_cursor_goes_on_where_it_was_also_over_pages(store: Store) -> No
     assert cursor == await store.changes.newest()
 
 
-async def test_nobody_has_a_later_id_before_an_earlier_one_is_there(store: Store) -> None:
-    first, second = (Change(kind=ChangeKind.SHARED, tenant=fresh_tenant()) for _ in range(2))
-    before = await store.changes.newest()
-
-    async def write() -> None:
-        async with writing(store.sessions) as session:
-            await record(session, second)
-
-    async with watching(store, None) as told:
-        async with writing(store.sessions) as session:
-            await record(session, first)
-            waiting = asyncio.create_task(write())
-            await asyncio.sleep(0.3)
-            assert not waiting.done()
-        assert await seen(told, 2) == [first, second]
-        await waiting
-    assert await all_after(store, before, first.tenant) == [first]
-
-
-async def test_those_who_write_at_once_are_told_of_in_the_order_of_their_commits(
-    store: Store,
-) -> None:
-    """A reader that follows closely must not come past a smaller id that is still to appear."""
-    owners = [fresh_tenant() for _ in range(6)]
-    each = 12
-    for owner in owners:
-        await store.commit(owner, 1)
-        await store.commit(owner, 2)
-
-    async def write(owner: TenantId) -> None:
-        for index in range(each):
-            await store.lifecycle.promote(owner, "sql", str(1 + index % 2), ask())
-
-    async with watching(store, None) as told:
-        reading = asyncio.create_task(seen(told, len(owners) * each))
-        await asyncio.gather(*(write(owner) for owner in owners))
-        came = await reading
-    for owner in owners:
-        mine = [change.generation for change in came if change.tenant == owner]
-        assert mine == list(range(1, each + 1))
-
-
 async def test_what_is_kept_no_longer_cannot_be_asked_for(store: Store) -> None:
     owner = fresh_tenant()
     start = await store.changes.newest()
@@ -267,9 +189,48 @@ async def test_what_is_kept_no_longer_cannot_be_asked_for(store: Store) -> None:
     assert [change.number for change in await all_after(store, newest, owner)] == [4]
 
 
+async def test_those_who_see_all_and_are_woken_at_once_read_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, read, reads = changes_of(store), store.changes.after, []
+
+    async def counted(cursor: int, viewer: TenantId | None, *, limit: int) -> ChangePage:
+        reads.append(cursor)
+        return await read(cursor, viewer, limit=limit)
+
+    start = await store.changes.newest()
+    async with AsyncExitStack() as stack:
+        watchers = [
+            await stack.enter_async_context(aclosing(changes.watch(None, start))) for _ in range(5)
+        ]
+        for watcher in watchers:
+            assert await anext(watcher) == Told(start)
+        waiting = [asyncio.ensure_future(anext(watcher)) for watcher in watchers]
+        await asyncio.sleep(0)
+        monkeypatch.setattr(store.changes, "after", counted)
+        for content in (1, 2):  # also the second time, with what was read before at hand
+            await store.commit(fresh_tenant(), content)
+            told = await asyncio.gather(*waiting)
+            assert {one.cursor for one in told} == {start + content}
+            waiting = [asyncio.ensure_future(anext(watcher)) for watcher in watchers]
+        assert reads == [start, start + 1]
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_one_who_hears_nothing_is_told_so(store: Store) -> None:
     changes = Changes(store.changes, store.bell, heartbeat_seconds=0.01)
     start = await store.changes.newest()
     async with aclosing(changes.watch(None, start)) as told:
         for _ in range(3):
             assert await anext(told) == Told(start)
+
+
+async def test_one_who_was_not_woken_finds_it_by_looking(store: Store) -> None:
+    changes = Changes(store.changes, Bell(), heartbeat_seconds=0.01)
+    start = await store.changes.newest()
+    async with aclosing(changes.watch(None, start)) as told, asyncio.timeout(10):
+        assert await anext(told) == Told(start)
+        await store.commit(fresh_tenant(), 1)
+        assert len(await seen(told, 1)) == 1
