@@ -144,16 +144,24 @@ class Uploads:
         if upload is None:
             raise InvalidRequest.of("upload_id", "the stream was empty")
         try:
-            await asyncio.to_thread(self._staging.append, upload, chunk)
+            await self._append(upload, chunk)
             async for following in chunks:
                 if following.upload_id != upload.id:
                     raise InvalidRequest.of("upload_id", "must not change within a stream")
-                await asyncio.to_thread(self._staging.append, upload, following)
+                await self._append(upload, following)
         finally:
             if self._staging.committed(upload.id):
                 await asyncio.to_thread(self._staging.sync, upload.id)
             writer.release()
         return self._with_progress(upload)
+
+    async def _append(self, upload: Upload, chunk: Chunk) -> None:
+        """To its end also if the call ends before: its thread must not meet the next writer."""
+        appending = asyncio.create_task(asyncio.to_thread(self._staging.append, upload, chunk))
+        try:
+            await asyncio.shield(appending)
+        finally:
+            await asyncio.wait([appending])
 
     async def get(self, upload_id: str, tenant: TenantId | None) -> Upload:
         return self._with_progress(await self._own(upload_id, tenant))

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import resource
+import threading
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.catalog import Catalog
-from services.adapter_store.records import Chunk, Provenance, VersionFilter
+from services.adapter_store.records import Chunk, Provenance, Upload, VersionFilter
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
 from services.adapter_store.staging import Staging
@@ -128,6 +130,26 @@ async def test_two_writers_do_not_mix(uploads: Uploads) -> None:
         await write(uploads, upload, DATA)
     go_on.set()
     await first
+    assert (await uploads.finish(upload.id, ACME)).number == 1
+
+
+async def test_a_call_that_ends_while_a_chunk_is_written_leaves_it_whole(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, writing, append = await begin(uploads), threading.Event(), Staging.append
+
+    def slow(staging: Staging, upload: Upload, chunk: Chunk) -> int:
+        writing.set()
+        time.sleep(0.2)
+        return append(staging, upload, chunk)
+
+    monkeypatch.setattr(Staging, "append", slow)
+    call = asyncio.create_task(uploads.write(chunks(upload, DATA), ACME))
+    await asyncio.to_thread(writing.wait)
+    call.cancel()
+    await asyncio.wait([call])
+    again = await begin(uploads)
+    await write(uploads, again, DATA)
     assert (await uploads.finish(upload.id, ACME)).number == 1
 
 
