@@ -1,6 +1,8 @@
 """Results as a table or as JSON; errors as one sentence and an exit code."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -8,6 +10,7 @@ from typing import Annotated, Any
 
 import grpc
 import typer
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
@@ -50,9 +53,9 @@ def show(messages: Sequence[Message], output: Output, *columns: str) -> None:
     if output is Output.JSON:
         print_json(rows)
         return
-    table = Table(*(column.split(".")[-1] for column in columns), box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(_cell(row, column) for column in columns))
+    table = Table(*_headings(columns), box=None, header_style="bold")
+    for message, row in zip(messages, rows, strict=True):
+        table.add_row(*(_cell(row, column, message) for column in columns))
     console.print(table)
 
 
@@ -72,12 +75,28 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _cell(row: dict[str, Any], path: str) -> str:
+def enum_word(enum: EnumDescriptor, value: str) -> str:
+    """ALIAS_MOVE_KIND_PROMOTE as "promote"."""
+    prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum.name).upper()
+    return value.removeprefix(f"{prefix}_").lower().replace("_", " ")
+
+
+def _headings(columns: Sequence[str]) -> list[str]:
+    """The fields' own names, with the one above where that alone would not tell."""
+    names = [column.split(".") for column in columns]
+    own = Counter(name[-1] for name in names)
+    return [" ".join(name[-2:]) if own[name[-1]] > 1 else name[-1] for name in names]
+
+
+def _cell(row: dict[str, Any], path: str, message: Message) -> str:
     value: Any = row
     for part in path.split("."):
         value = value.get(part, {}) if isinstance(value, dict) else {}
     if value in ({}, None):
         return "-"
+    field = message.DESCRIPTOR.fields_by_name.get(path)
+    if field is not None and field.enum_type is not None:
+        return enum_word(field.enum_type, value)
     return str(len(value)) if isinstance(value, list) else str(value)
 
 

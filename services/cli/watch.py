@@ -11,7 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as rpc
 from services.cli.connection import Metadata, TenantOption, as_either, channel
-from services.cli.show import Output, OutputOption, one_sentence
+from services.cli.show import Output, OutputOption, enum_word, one_sentence
 
 app = typer.Typer()
 
@@ -52,7 +52,7 @@ def _line(response: pb.WatchResponse, output: Output) -> str:
             MessageToDict(response, preserving_proto_field_name=True), ensure_ascii=False
         )
     change = response.change
-    kind = pb.ChangeKind.Name(change.kind).removeprefix("CHANGE_KIND_").lower().replace("_", " ")
+    kind = enum_word(pb.ChangeKind.DESCRIPTOR, pb.ChangeKind.Name(change.kind))
     when = change.create_time.ToJsonString()
     return " ".join([when, kind, *_facts(change)])
 
