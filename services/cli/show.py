@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import grpc
 import typer
-from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
@@ -75,8 +74,8 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def enum_word(enum: EnumDescriptor, value: str) -> str:
-    """ALIAS_MOVE_KIND_PROMOTE as "promote"."""
+def enum_word(enum: Any, value: str) -> str:
+    """ALIAS_MOVE_KIND_PROMOTE as "promote"; `enum`: its descriptor."""
     prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum.name).upper()
     return value.removeprefix(f"{prefix}_").lower().replace("_", " ")
 
