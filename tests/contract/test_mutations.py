@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.cli import CLI
+from tests.mutations.fairness import FAIRNESS
 from tests.mutations.mutation import Mutation
 from tests.mutations.serving import SERVING
 from tests.mutations.store import STORE
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI
+MUTATIONS = SERVING | STORE | CLI | FAIRNESS
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["subprocess.CompletedProcess[str]"]]

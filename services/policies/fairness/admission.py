@@ -1,0 +1,46 @@
+"""Who is next? What a queue that is fair, or is not, promises to whoever has room."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.core.types import Digest, RequestId, TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a policy may know of a request before it runs."""
+
+    id: RequestId
+    tenant: TenantId
+    prompt_tokens: int
+    max_tokens: int
+    adapter: Digest | None = None
+    organisation: str = ""
+
+
+class AdmissionPolicy(Protocol):
+    """Ranks those who wait and keeps account of those who run; whether one fits is its caller's
+    business. `now`: seconds on a clock that never goes back."""
+
+    def enqueue(self, request: Request, now: float) -> None:
+        """Raises ResourceExhausted if the request is not even to wait."""
+        ...
+
+    def candidates(self, now: float, resident: Collection[Digest] = ()) -> Iterator[Request]:
+        """Who may be admitted now, the best first. Who comes later is for a caller that has no
+        room for those before; who does not come must wait, even if there is room. Ask anew after
+        each admission. `resident`: adapters that are where there is room."""
+        ...
+
+    def admit(self, request: RequestId, now: float) -> None:
+        """One of the candidates runs from now on."""
+        ...
+
+    def produced(self, request: RequestId, tokens: int = 1) -> None:
+        """So many more tokens of output; for one that runs."""
+        ...
+
+    def end(self, request: RequestId) -> None:
+        """It waits or runs no more, finished or not; one that is not known is no error."""
+        ...

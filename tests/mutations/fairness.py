@@ -1,0 +1,69 @@
+"""Of the policies: what each rule of VTC is there for."""
+
+from tests.mutations.mutation import Mutation
+
+_VTC = "tests/unit/policies/test_vtc.py::"
+_PROPERTY = "tests/property/test_fairness.py::"
+
+FAIRNESS = {
+    "who was alone is not lifted": Mutation(
+        "policies/fairness/counters.py",
+        "return self._counters.get(self._last, 0.0) if top is None else top[0]",
+        "return 0.0 if top is None else top[0]",
+        _VTC + "test_who_was_alone_does_not_stand_behind_a_burst",
+    ),
+    "who joins is not lifted": Mutation(
+        "policies/fairness/counters.py",
+        "if top is None else top[0]",
+        "if top is None else 0.0",
+        _VTC + "test_who_joins_later_has_no_credit_for_its_absence[vtc-0.55]",
+    ),
+    "the bound holds for no reason": Mutation(
+        "policies/fairness/counters.py",
+        "        self._counters[key] += amount\n",
+        "        self._counters[key] -= amount\n",
+        _PROPERTY + "test_counters_of_those_who_wait_stay_within_the_bound",
+    ),
+    "who waits is overtaken beyond the band": Mutation(
+        "policies/fairness/counters.py",
+        "if found and entry[0] > found[0][0] + band:",
+        "if False:",
+        _VTC + "test_a_resident_adapter_gains_the_band_and_no_more",
+    ),
+    "everybody idle is forgotten": Mutation(
+        "policies/fairness/counters.py",
+        "while self._idle and self._idle[0][0] <= lowest:",
+        "while self._idle:",
+        _VTC + "test_who_had_more_than_those_who_wait_is_not_forgotten",
+    ),
+    "nobody is forgotten": Mutation(
+        "policies/fairness/counters.py",
+        "while self._idle and self._idle[0][0] <= lowest:",
+        "while False:",
+        _VTC + "test_who_is_idle_and_had_no_more_than_those_who_wait_is_forgotten",
+    ),
+    "tokens are charged again and again": Mutation(
+        "policies/fairness/vtc.py",
+        "        running.charged += due\n",
+        "",
+        _VTC + "test_charges_come_to_the_cost_of_what_was_produced[8-False-WeightedTokens]",
+    ),
+    "what was predicted is kept": Mutation(
+        "policies/fairness/vtc.py",
+        "if running.predicted > running.produced:",
+        "if False:",
+        _VTC + "test_charges_come_to_the_cost_of_what_was_produced[3-True-WeightedTokens]",
+    ),
+    "weights do not count": Mutation(
+        "policies/fairness/vtc.py",
+        "due / self._rules.weight(running.path[: depth + 1])",
+        "due",
+        _VTC + "test_weights_are_the_shares",
+    ),
+    "adapters are counted before those who own them": Mutation(
+        "policies/fairness/vtc.py",
+        "return organisation, request.tenant, request.adapter or",
+        'return (request.adapter or ""), organisation, request.tenant or',
+        _VTC + "test_splitting_into_adapters_buys_nothing[4]",
+    ),
+}
