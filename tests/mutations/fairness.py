@@ -26,8 +26,8 @@ FAIRNESS = {
     ),
     "who waits is overtaken beyond the band": Mutation(
         "policies/fairness/counters.py",
-        "if found and entry[0] > found[0][0] + band:",
-        "if False:",
+        "return self._counters[key] <= self._floor() + band",
+        "return True",
         _VTC + "test_a_resident_adapter_gains_the_band_and_no_more",
     ),
     "everybody idle is forgotten": Mutation(
