@@ -1,7 +1,7 @@
 """The next step: who is admitted, and how many tokens of whom run, within budgets."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from services.core.errors import InvalidRequest, ResourceExhausted, ServingError, Unavailable
@@ -109,6 +109,19 @@ class Batcher:
             raise Unavailable("too many requests wait here")
         self._waiting[request.id] = sequence
 
+    def has_room(self, request: EngineRequest) -> bool:
+        """Whether it would start in the next step, behind all who wait already."""
+        sequence, limits = Sequence(request, arrived=self._step), self._limits
+        ahead = [*self._running.values(), *self._waiting.values()]
+        if len(ahead) >= limits.max_sequences or len(self._waiting) >= limits.max_waiting:
+            return False
+        if not self._is_resident(sequence) or not self._can_ever_fit(sequence):
+            return False
+        if self._is_held_back(sequence, ahead):
+            return False
+        room = self._room_for(sequence, *self._waiting.values())
+        return self._need(sequence) + self._promised_to(ahead) <= room
+
     def cancel(self, request: RequestId) -> None:
         """Frees what the request holds; a request that is not here is no error."""
         if request in self._waiting:
@@ -137,10 +150,7 @@ class Batcher:
 
     def promised(self) -> int:
         """Pages that running sequences are expected to need beyond theirs, and the watermark."""
-        if not self._running:
-            return 0
-        growth = sum(max(0, self._need(s) - len(s.pages)) for s in self._running.values())
-        return growth + int(self._limits.watermark * self._pool.size)
+        return self._promised_to(self._running.values())
 
     def first_need(self, adapter: Digest) -> int:
         """Pages that the first request which waits for this adapter starts with."""
@@ -179,7 +189,7 @@ class Batcher:
                 self._rejected.append((sequence.request.id, error))
                 continue
             need = self._need(sequence)
-            if self._is_held_back(sequence):
+            if self._is_held_back(sequence, self._running.values()):
                 continue
             if self._is_resident(sequence) and need + promised <= self._room_for(sequence):
                 self._start(sequence)
@@ -187,12 +197,12 @@ class Batcher:
             elif self._step - sequence.arrived > self._limits.patience_steps:
                 return
 
-    def _is_held_back(self, sequence: Sequence) -> bool:
-        """By clustering, while its patience lasts."""
+    def _is_held_back(self, sequence: Sequence, ahead: Collection[Sequence]) -> bool:
+        """By clustering with those that run ahead of it, while its patience lasts."""
         most = self._limits.clustered_adapters
         if not most or self._step - sequence.arrived > self._limits.patience_steps:
             return False
-        running = {other.request.adapter for other in self._running.values()}
+        running = {other.request.adapter for other in ahead}
         return len(running) >= most and sequence.request.adapter not in running
 
     def _refuse_the_late(self) -> None:
@@ -271,9 +281,16 @@ class Batcher:
         beside = residency.pages_of(adapter) if adapter and residency.holds(adapter) else 0
         return self._pool.pages_for(self.end_of(sequence)) + beside <= self._pool.size
 
-    def _room_for(self, sequence: Sequence) -> int:
-        """Pages to be had when the sequence runs: its own adapter's are none of them."""
-        adapter = sequence.request.adapter
-        if adapter is None or not self._pool.residency.is_idle(adapter):
-            return self._pool.available
-        return self._pool.available - self._pool.residency.pages_of(adapter)
+    def _room_for(self, *sequences: Sequence) -> int:
+        """Pages to be had when the sequences run: their own adapters' are none of them."""
+        residency = self._pool.residency
+        adapters = {s.request.adapter for s in sequences if self._is_resident(s)} - {None}
+        own = sum(residency.pages_of(a) for a in adapters if a and residency.is_idle(a))
+        return self._pool.available - own
+
+    def _promised_to(self, sequences: Collection[Sequence]) -> int:
+        """Pages that they are expected to need beyond theirs, and the watermark if any run."""
+        if not sequences:
+            return 0
+        growth = sum(max(0, self._need(s) - len(s.pages)) for s in sequences)
+        return growth + int(self._limits.watermark * self._pool.size)

@@ -96,6 +96,10 @@ class Engine:
         """Raises InvalidRequest, ResourceExhausted (it can never fit) or Unavailable."""
         self._batcher.submit(request, now)
 
+    def has_room(self, request: EngineRequest) -> bool:
+        """Whether it would start in the next step, behind all who wait already."""
+        return self._batcher.has_room(request)
+
     def cancel(self, request: RequestId) -> None:
         """Frees everything that the request holds, at once."""
         self._batcher.cancel(request)
