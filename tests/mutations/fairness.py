@@ -66,4 +66,10 @@ FAIRNESS = {
         'return (request.adapter or ""), organisation, request.tenant or',
         _VTC + "test_splitting_into_adapters_buys_nothing[4]",
     ),
+    "what a step takes by itself is paid by nobody": Mutation(
+        "policies/fairness/profile.py",
+        "sequence + step * steps / max(1.0, sequences)",
+        "sequence",
+        "tests/unit/policies/test_profile.py::test_all_requests_together_pay_for_all_of_the_time",
+    ),
 }

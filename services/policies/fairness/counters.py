@@ -98,7 +98,9 @@ class Counters:
         while len(found) < most and (entry := self._top()) is not None:
             if found and entry[0] > found[0][0] + band:
                 break
-            found.append(heappop(self._heap))
+            heappop(self._heap)
+            if not found or entry != found[-1]:  # it was refunded and charged the same again
+                found.append(entry)
         for entry in found:
             heappush(self._heap, entry)
         if found:
