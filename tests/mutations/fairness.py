@@ -14,14 +14,14 @@ FAIRNESS = {
     ),
     "who joins is not lifted": Mutation(
         "policies/fairness/counters.py",
-        "if top is None else top[0]",
-        "if top is None else 0.0",
+        "return self._counters.get(self._last, 0.0) if top is None else top[0]",
+        "return self._counters.get(self._last, 0.0) if top is None else 0.0",
         _VTC + "test_who_joins_later_has_no_credit_for_its_absence[vtc-0.55]",
     ),
     "the bound holds for no reason": Mutation(
         "policies/fairness/counters.py",
-        "        self._counters[key] += amount\n",
-        "        self._counters[key] -= amount\n",
+        "self._become(key, self._counters[key] + amount)",
+        "self._become(key, self._counters[key] - amount)",
         _PROPERTY + "test_counters_of_those_who_wait_stay_within_the_bound",
     ),
     "who waits is overtaken beyond the band": Mutation(
@@ -71,5 +71,27 @@ FAIRNESS = {
         "sequence + step * steps / max(1.0, sequences)",
         "sequence",
         "tests/unit/policies/test_profile.py::test_all_requests_together_pay_for_all_of_the_time",
+    ),
+    "gateways do not hear of each other": Mutation(
+        "policies/fairness/exchange.py",
+        "if is_old or report.gateway == self._gateway:",
+        "if True:",
+        "tests/property/test_exchange.py::"
+        "test_service_differs_by_no_more_than_what_was_not_heard_of[5]",
+    ),
+    "who waits elsewhere holds nobody's floor down": Mutation(
+        "policies/fairness/counters.py",
+        "if top is None else min(top[0], self._floor_elsewhere)",
+        "if top is None else top[0]",
+        "tests/property/test_exchange.py::"
+        "test_a_tenant_is_not_lifted_above_those_who_wait_elsewhere",
+    ),
+    "what a gateway charged is lost when it goes": Mutation(
+        "policies/fairness/exchange.py",
+        "        counters = {key: self._counters.of(key) for key in self._counters.known}\n"
+        "        self._heard.pop(gateway, None)\n",
+        "        self._heard.pop(gateway, None)\n"
+        "        counters = {key: self._charged(key) for key in self._counters.known}\n",
+        "tests/property/test_exchange.py::test_what_a_gateway_charged_stays_when_it_is_gone",
     ),
 }

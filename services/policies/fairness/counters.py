@@ -1,6 +1,6 @@
 """Virtual counters of those who share something: who waits, and who of them had the least."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 
@@ -28,6 +28,8 @@ class Counters:
         self._last = ""  # who came to wait no more most lately
         self._forgotten = 0.0  # the highest counter of those
         self._orders = count()
+        self._charged: dict[str, float] = {}
+        self._floor_elsewhere: float | None = None
 
     @property
     def waiting(self) -> dict[str, float]:
@@ -48,8 +50,18 @@ class Counters:
         """The difference of the highest and the lowest of those who wait: at most U."""
         return max(self.waiting.values(), default=0.0) - min(self.waiting.values(), default=0.0)
 
+    @property
+    def own_floor(self) -> float | None:
+        """The lowest counter of those who wait; None if nobody does."""
+        top = self._top()
+        return None if top is None else top[0]
+
     def of(self, key: str) -> float:
         return self._counters[key]
+
+    def charged_here(self, key: str) -> float:
+        """In all, less what was given back: of its counter the part that is no lift."""
+        return self._charged.get(key, 0.0)
 
     def is_within(self, band: float, key: str) -> bool:
         """Above the lowest of those who wait."""
@@ -88,9 +100,17 @@ class Counters:
 
     def charge(self, key: str, amount: float) -> None:
         """Below 0: a refund."""
-        self._counters[key] += amount
-        if amount < 0 and key in self._waiting:
-            heappush(self._heap, (self._counters[key], self._waiting[key], key))
+        self._charged[key] = self._charged.get(key, 0.0) + amount
+        self._become(key, self._counters[key] + amount)
+
+    def learn(self, counters: Mapping[str, float], floor: float | None) -> None:
+        """What counters are, with what was charged elsewhere, and the lowest of those who wait
+        elsewhere, if anybody does: nobody who comes back is raised above it."""
+        self._floor_elsewhere = floor
+        for key, counter in counters.items():
+            if counter != self._counters.get(key):
+                self._become(key, counter)
+                self._rest(key)
 
     def lowest(self, most: int = 1, band: float = 0.0) -> list[str]:
         """At most so many of those who wait within the band above the lowest, the lowest first."""
@@ -104,7 +124,7 @@ class Counters:
         for entry in found:
             heappush(self._heap, entry)
         if found:
-            self._forget_below(found[0][0])
+            self._forget_below(self._floor())
         return [key for _, _, key in found]
 
     def _top(self) -> _Entry | None:
@@ -122,9 +142,16 @@ class Counters:
                 return self._heap[0]
         return None
 
+    def _become(self, key: str, counter: float) -> None:
+        before, self._counters[key] = self._counters.get(key, counter), counter
+        if counter < before and key in self._waiting:
+            heappush(self._heap, (counter, self._waiting[key], key))
+
     def _floor(self) -> float:
         top = self._top()
-        return self._counters.get(self._last, 0.0) if top is None else top[0]
+        if self._floor_elsewhere is None:
+            return self._counters.get(self._last, 0.0) if top is None else top[0]
+        return self._floor_elsewhere if top is None else min(top[0], self._floor_elsewhere)
 
     def _rest(self, key: str) -> None:
         if key not in self._waiting and key not in self._running:
@@ -139,5 +166,6 @@ class Counters:
             if key in self._waiting or key in self._running or counter != self._counters.get(key):
                 continue  # it is not idle, or rests again with another counter
             del self._counters[key]
+            self._charged.pop(key, None)
             self._forgotten = max(self._forgotten, counter)
             self._forget(key)

@@ -1,0 +1,188 @@
+"""B3, B4: several gateways that hear of each other late, or not at all for a while."""
+
+import random
+from collections import Counter, deque
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.core.types import RequestId, TenantId
+from services.policies.fairness.exchange import Exchange
+from services.policies.fairness.vtc import VirtualTokenCounters
+from tests.reserving_engine import request
+
+POOL, PROMPT, OUTPUT = 400, 8, 32
+SLOTS = POOL // (PROMPT + OUTPUT)
+BOUND = 2 * POOL
+RATE = 2 * SLOTS + SLOTS * PROMPT / OUTPUT  # weighted tokens a step
+GATEWAYS = 2
+
+
+class Fleet:
+    """Gateways with queues of their own before one pool: whoever has the lowest may admit."""
+
+    def __init__(self, every: int) -> None:
+        self.policies = [VirtualTokenCounters() for _ in range(GATEWAYS)]
+        self.exchanges = [one.exchange(f"g{i}") for i, one in enumerate(self.policies)]
+        self.every = every  # steps between reports
+        self.running: dict[RequestId, tuple[int, TenantId, int]] = {}
+        self.service: Counter[TenantId] = Counter()
+        self.rows: list[Counter[TenantId]] = []
+        self.made = 0
+
+    def ask(self, gateway: int, tenant: str, count: int) -> None:
+        for _ in range(count):
+            self.made += 1
+            one = request(f"{self.made}", tenant, prompt=PROMPT, output=OUTPUT)
+            self.policies[gateway].enqueue(one, 0.0)
+
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            if self.every and len(self.rows) % self.every == 0:
+                exchanged(self.exchanges)
+            while len(self.running) < SLOTS and self._admit():
+                pass
+            self.rows.append(self.service.copy())
+            for name, (gateway, tenant, left) in list(self.running.items()):
+                self.policies[gateway].produced(name)
+                self.service[tenant] += 2
+                self.running[name] = (gateway, tenant, left - 1)
+                if left == 1:
+                    self.policies[gateway].end(name)
+                    del self.running[name]
+
+    def gap(self, one: str, other: str, *, since: int = 0) -> float:
+        ahead = [row[TenantId(one)] - row[TenantId(other)] for row in self.rows[since:]]
+        return max(ahead) - min(ahead)
+
+    def _admit(self) -> bool:
+        heads = [
+            (policy.counters[head.tenant], number, head)
+            for number, policy in enumerate(self.policies)
+            for head in policy.candidates(0.0)
+        ]
+        if not heads:
+            return False
+        _, number, head = min(heads, key=lambda each: each[:2])
+        self.policies[number].admit(head.id, 0.0)
+        self.running[head.id] = (number, head.tenant, head.max_tokens)
+        self.service[head.tenant] += head.prompt_tokens
+        return True
+
+
+def exchanged(exchanges: Iterable[Exchange]) -> None:
+    reports = [exchange.report() for exchange in exchanges]
+    for exchange in exchanges:
+        for report in reports:
+            exchange.receive(report)
+
+
+def skewed(every: int, steps: int = 1200) -> Fleet:
+    """ "both" asks at both gateways, the others at one each; all have more than enough."""
+    fleet = Fleet(every)
+    for gateway, tenant in [(0, "both"), (1, "both"), (0, "left"), (1, "right")]:
+        fleet.ask(gateway, tenant, 1500)
+    fleet.run(steps)
+    return fleet
+
+
+@pytest.mark.parametrize("every", [1, 5, 20, 80, 200])
+def test_service_differs_by_no_more_than_what_was_not_heard_of(every: int) -> None:
+    fleet = skewed(every)
+    for other in ("left", "right"):
+        assert fleet.gap("both", other) <= 2 * BOUND * GATEWAYS + 2 * RATE * every
+
+
+def test_close_reports_are_as_good_as_one_gateway() -> None:
+    assert skewed(5).gap("both", "left") <= 1.2 * max(skewed(1).gap("both", "left"), BOUND)
+
+
+def test_gateways_that_never_hear_of_each_other_serve_twice_who_asks_both() -> None:
+    fleet = skewed(0)
+    assert fleet.gap("both", "left") > 2 * BOUND * GATEWAYS + 2 * RATE * 5
+    assert fleet.service[TenantId("both")] > 1.8 * fleet.service[TenantId("left")]
+
+
+def test_after_a_partition_what_was_missed_is_made_up_for() -> None:
+    fleet = skewed(5)
+    fleet.every = 0
+    fleet.run(150)
+    fleet.every, start = 5, len(fleet.rows)
+    fleet.run(400)
+    served = {t: fleet.service[t] for t in fleet.service}
+    assert max(served.values()) - min(served.values()) <= 2 * BOUND * GATEWAYS
+    assert fleet.rows[start][TenantId("left")] < served[TenantId("left")]
+
+
+def test_a_gateway_that_starts_anew_starves_nobody() -> None:
+    """B4: what it knew and had queued is lost; it comes back under another name."""
+    fleet = skewed(5, steps=400)
+    for name, (gateway, _, _) in list(fleet.running.items()):
+        if gateway == 1:
+            del fleet.running[name]
+    fleet.exchanges[0].forget("g1")
+    fleet.policies[1] = VirtualTokenCounters()
+    fleet.exchanges[1] = fleet.policies[1].exchange("g1 again")
+    exchanged(fleet.exchanges)
+    start = len(fleet.rows)
+    fleet.ask(1, "both", 500)
+    fleet.ask(1, "right", 500)
+    fleet.run(400)
+    for other in ("left", "right"):
+        assert fleet.gap("both", other, since=start) <= 2 * BOUND * GATEWAYS + 2 * RATE * 5
+
+
+def test_a_tenant_is_not_lifted_above_those_who_wait_elsewhere() -> None:
+    fleet = Fleet(1)
+    fleet.ask(0, "poor", 5)
+    fleet.ask(1, "rich", 50)
+    fleet.policies[1].admit(RequestId("6"), 0.0)
+    fleet.policies[1].produced(RequestId("6"), 1000)
+    exchanged(fleet.exchanges)
+    fleet.ask(1, "new", 1)
+    assert fleet.policies[1].counters == {"rich": 2008, "new": 0}
+
+
+def test_what_a_gateway_charged_stays_when_it_is_gone() -> None:
+    fleet = Fleet(1)
+    fleet.ask(0, "acme", 2)
+    fleet.ask(1, "acme", 2)
+    fleet.policies[1].admit(RequestId("3"), 0.0)
+    fleet.policies[1].produced(RequestId("3"), 100)
+    exchanged(fleet.exchanges)
+    assert fleet.policies[0].counters == {"acme": 208}
+    fleet.exchanges[0].forget("g1")
+    assert fleet.policies[0].counters == {"acme": 208}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_reports_may_be_lost_late_and_doubled(seed: int) -> None:
+    """When all is quiet and the newest reports have come, all agree, on what was charged."""
+    draws = random.Random(seed)
+    policies = [VirtualTokenCounters() for _ in range(3)]
+    exchanges = [one.exchange(f"g{i}") for i, one in enumerate(policies)]
+    line: deque = deque(maxlen=30)  # type: ignore[type-arg]
+    for number in range(60):
+        policy = draws.randrange(3)
+        one = request(str(number), f"t{draws.randrange(4)}", prompt=draws.randrange(1, 50))
+        policies[policy].enqueue(one, 0.0)
+        if draws.random() < 0.6:
+            head = next(policies[policy].candidates(0.0))
+            policies[policy].admit(head.id, 0.0)
+            policies[policy].produced(head.id, draws.randrange(1, 20))
+        line.append(exchanges[policy].report())
+        for _ in range(draws.randrange(3)):
+            exchanges[draws.randrange(3)].receive(draws.choice(line))
+    for _ in range(2):
+        exchanged(exchanges)
+    known = [
+        {key: level.of(key) for key in level.known} for level in (one._highest for one in policies)
+    ]
+    shared = set(known[0]) & set(known[1]) & set(known[2])
+    assert shared
+    for key in shared:
+        values = [counters[key] for counters in known]
+        assert max(values) - min(values) < 1e-6
