@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, repeat, takewhile
 
-from services.core.types import RequestId, TenantId
+from services.core.types import Digest, RequestId, TenantId
 from services.policies.fairness.admission import Request
 
 Lengths = Iterable[tuple[int, int]]  # tokens of prompt and output, a pair a request
@@ -31,12 +31,17 @@ class Arrival:
             raise ValueError("a request was cancelled before it came")
 
 
-def arrivals(tenant: str, times: Iterable[float], lengths: Lengths = EVEN) -> list[Arrival]:
+def arrivals(
+    tenant: str,
+    times: Iterable[float],
+    lengths: Lengths = EVEN,
+    adapter: Digest | None = None,
+) -> list[Arrival]:
     """A tenant's requests; a policy is told their true length. `times`: seconds, in order."""
     return [
         Arrival(
             at,
-            Request(RequestId(f"{tenant}-{number}"), TenantId(tenant), prompt, output),
+            Request(RequestId(f"{tenant}-{number}"), TenantId(tenant), prompt, output, adapter),
             output,
         )
         for number, (at, (prompt, output)) in enumerate(zip(times, lengths, strict=False))

@@ -34,22 +34,20 @@ class CostModelRunner:
         return [ANY if part.samples else None for part in plan.slices]
 
     def fill(self, weights: Weights, pages: Sequence[int]) -> None:
-        raise NotImplementedError("requests are the base model's here")
+        """Nothing is there to be copied; how long it takes is for others to say."""
 
     def bind(self, adapter: Digest, weights: Weights, pages: Sequence[int]) -> None:
-        raise NotImplementedError("requests are the base model's here")
+        """Slices of this adapter cost what others do."""
 
     def unbind(self, adapter: Digest) -> None:
-        raise NotImplementedError("requests are the base model's here")
+        """It left nothing behind."""
 
 
-def replica(
-    clock: ManualClock, step_time: StepTime, *, kv_tokens: int, max_sequences: int
-) -> Engine:
-    """Pages of one token, so that it holds exactly `kv_tokens`; a prompt runs in one step; nothing
-    is kept, held back or overtaken but by the policy in front of it."""
+def replica(clock: ManualClock, step_time: StepTime, pool: Pool, *, max_sequences: int) -> Engine:
+    """`pool`: pages of one token, so that it holds exactly so many. A prompt runs in one step;
+    nothing is held back or overtaken but by the policy in front of it."""
     limits = Limits(
-        max_step_tokens=kv_tokens,
+        max_step_tokens=pool.size,
         max_sequences=max_sequences,
         max_waiting=max_sequences,
         page_tokens=1,
@@ -57,16 +55,16 @@ def replica(
         watermark=0.0,
         early_abort=False,
     )
-    pool = Pool(kv_tokens, page_tokens=1, keeps_prefixes=False)
     return Engine(
-        batcher=Batcher(limits=limits, pool=pool, context_tokens=kv_tokens + 1),
+        batcher=Batcher(limits=limits, pool=pool, context_tokens=pool.size + 1),
         runner=CostModelRunner(clock, step_time),
         pool=pool,
         end_tokens=(),
     )
 
 
-def engine_request(arrival: Arrival) -> EngineRequest:
+def engine_request(arrival: Arrival, adapter: Digest | None) -> EngineRequest:
     """It reserves, and makes, exactly the tokens that are to come."""
     sampling = SamplingParams(max_tokens=arrival.output_tokens, ignore_eos=True)
-    return EngineRequest(arrival.request.id, (TOKEN,) * arrival.request.prompt_tokens, sampling)
+    prompt = (TOKEN,) * arrival.request.prompt_tokens
+    return EngineRequest(arrival.request.id, prompt, sampling, adapter)

@@ -1,9 +1,11 @@
-"""The workloads that VTC was measured with (OSDI'24, section 5), by the names of its artifact."""
+"""The workloads that VTC was measured with (OSDI'24, section 5), by the names of its artifact, and
+one of many adapters."""
 
 import random
 from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 
+from services.core.types import Digest
 from services.simulator.arrivals import (
     Arrival,
     arrivals,
@@ -112,6 +114,30 @@ def arena(
                 _arena_lengths(random_),
             )
             for number, most in enumerate(ARENA_COUNTS, 1)
+        )
+    )
+
+
+def many_adapters(
+    random_: random.Random,
+    *,
+    tenants: int = 32,
+    zipf: float | None = None,
+    per_second: float,
+    seconds: float,
+) -> list[Arrival]:
+    """Tenants "1", "2", ... with an adapter each, at random times, 128 tokens in and out.
+    `per_second`: of all together, in equal parts, or the n-th's as 1 / n**zipf."""
+    parts = [number ** -(zipf or 0.0) for number in range(1, tenants + 1)]
+    return merged(
+        *(
+            arrivals(
+                str(number),
+                poisson(per_second * part / sum(parts), seconds, random_),
+                repeat((128, 128)),
+                Digest(f"{number:064x}"),
+            )
+            for number, part in enumerate(parts, 1)
         )
     )
 

@@ -136,3 +136,18 @@ def prompt_of(arrival: Arrival) -> int:
 
 def output_of(arrival: Arrival) -> int:
     return arrival.request.max_tokens
+
+
+@pytest.mark.parametrize(("zipf", "most", "least"), [(None, 1000, 1000), (1.0, 1920, 480)])
+def test_many_adapters_are_as_many_as_tenants(
+    zipf: float | None, most: float, least: float
+) -> None:
+    stream = workloads.many_adapters(
+        random.Random(0), tenants=4, zipf=zipf, per_second=4, seconds=1000
+    )
+    came = counts(stream, end=1000)
+    assert came["1"] == pytest.approx(most, abs=100)
+    assert came["4"] == pytest.approx(least, abs=100)
+    assert {(a.request.tenant, a.request.adapter) for a in stream} == {
+        (str(number), f"{number:064x}") for number in range(1, 5)
+    }
