@@ -73,25 +73,29 @@ FAIRNESS = {
         "tests/unit/policies/test_profile.py::test_all_requests_together_pay_for_all_of_the_time",
     ),
     "gateways do not hear of each other": Mutation(
-        "policies/fairness/exchange.py",
-        "if is_old or report.gateway == self._gateway:",
-        "if True:",
-        "tests/property/test_exchange.py::"
+        "policies/fairness/clearing.py",
+        "            self._counters.learn(answer.counters, answer.floor)\n",
+        "            pass\n",
+        "tests/property/test_clearing.py::"
         "test_service_differs_by_no_more_than_what_was_not_heard_of[5]",
     ),
     "who waits elsewhere holds nobody's floor down": Mutation(
         "policies/fairness/counters.py",
         "if top is None else min(top[0], self._floor_elsewhere)",
         "if top is None else top[0]",
-        "tests/property/test_exchange.py::"
+        "tests/property/test_clearing.py::"
         "test_a_tenant_is_not_lifted_above_those_who_wait_elsewhere",
     ),
-    "what a gateway charged is lost when it goes": Mutation(
-        "policies/fairness/exchange.py",
-        "        counters = {key: self._counters.of(key) for key in self._counters.known}\n"
-        "        self._heard.pop(gateway, None)\n",
-        "        self._heard.pop(gateway, None)\n"
-        "        counters = {key: self._charged(key) for key in self._counters.known}\n",
-        "tests/property/test_exchange.py::test_what_a_gateway_charged_stays_when_it_is_gone",
+    "a statement counts as often as it comes": Mutation(
+        "policies/fairness/clearing.py",
+        "if before is not None and statement.number <= before.number:",
+        "if False:",
+        "tests/property/test_clearing.py::test_statements_and_answers_may_be_lost_late_and_doubled",
+    ),
+    "a new house is told only what is new": Mutation(
+        "policies/fairness/clearing.py",
+        'self._house = answer.house if is_known else ""',
+        "self._house = answer.house",
+        "tests/property/test_clearing.py::test_a_house_that_starts_anew_is_told_everything",
     ),
 }

@@ -28,7 +28,9 @@ class Counters:
         self._last = ""  # who came to wait no more most lately
         self._forgotten = 0.0  # the highest counter of those
         self._orders = count()
-        self._charged: dict[str, float] = {}
+        self._is_shared = False
+        self._charged: dict[str, float] = {}  # since the account was last taken
+        self._raised: dict[str, float] = {}  # counters, less what had been charged
         self._floor_elsewhere: float | None = None
 
     @property
@@ -59,9 +61,10 @@ class Counters:
     def of(self, key: str) -> float:
         return self._counters[key]
 
-    def charged_here(self, key: str) -> float:
-        """In all, less what was given back: of its counter the part that is no lift."""
-        return self._charged.get(key, 0.0)
+    @property
+    def active(self) -> frozenset[str]:
+        """Who waits or runs."""
+        return frozenset(self._waiting.keys() | self._running.keys())
 
     def is_within(self, band: float, key: str) -> bool:
         """Above the lowest of those who wait."""
@@ -80,6 +83,8 @@ class Counters:
         if self._lifts:
             counter = max(counter, self._floor())
         self._counters[key] = counter
+        if self._is_shared:
+            self._raised[key] = counter - self._charged.get(key, 0.0)
         self._waiting[key] = next(self._orders)
         heappush(self._heap, (counter, self._waiting[key], key))
 
@@ -100,16 +105,31 @@ class Counters:
 
     def charge(self, key: str, amount: float) -> None:
         """Below 0: a refund."""
-        self._charged[key] = self._charged.get(key, 0.0) + amount
+        if self._is_shared:
+            self._charged[key] = self._charged.get(key, 0.0) + amount
         self._become(key, self._counters[key] + amount)
 
+    def share(self) -> None:
+        """From now on an account is kept, for somebody who takes it."""
+        self._is_shared = True
+
+    def take_account(self, *, whole: bool) -> tuple[dict[str, float], dict[str, float]]:
+        """What counters were raised to, less what was charged, and what was charged: since this
+        was last taken; the first of all that are known if it is to be the `whole`."""
+        bases, charged = self._raised, self._charged
+        if whole:
+            bases = {key: c - charged.get(key, 0.0) for key, c in self._counters.items()}
+        self._raised, self._charged = {}, {}
+        return bases, charged
+
     def learn(self, counters: Mapping[str, float], floor: float | None) -> None:
-        """What counters are, with what was charged elsewhere, and the lowest of those who wait
-        elsewhere, if anybody does: nobody who comes back is raised above it."""
+        """What counters were when the account was last taken, with what was charged elsewhere, and
+        the lowest of those who wait elsewhere, if anybody does: nobody is raised above it."""
         self._floor_elsewhere = floor
         for key, counter in counters.items():
-            if counter != self._counters.get(key):
-                self._become(key, counter)
+            now = max(counter, self._raised.get(key, counter)) + self._charged.get(key, 0.0)
+            if now != self._counters.get(key):
+                self._become(key, now)
                 self._rest(key)
 
     def lowest(self, most: int = 1, band: float = 0.0) -> list[str]:
@@ -166,6 +186,5 @@ class Counters:
             if key in self._waiting or key in self._running or counter != self._counters.get(key):
                 continue  # it is not idle, or rests again with another counter
             del self._counters[key]
-            self._charged.pop(key, None)
             self._forgotten = max(self._forgotten, counter)
             self._forget(key)

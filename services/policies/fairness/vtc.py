@@ -11,9 +11,9 @@ from itertools import chain
 
 from services.core.types import Digest, RequestId
 from services.policies.fairness.admission import Request
+from services.policies.fairness.clearing import Branch
 from services.policies.fairness.cost import Cost, WeightedTokens
 from services.policies.fairness.counters import Counters
-from services.policies.fairness.exchange import Exchange
 from services.policies.fairness.heads import Heads, Path
 from services.policies.fairness.lengths import Lengths
 
@@ -82,9 +82,9 @@ class VirtualTokenCounters:
         """On the highest level: those who wait, run, or had more than those who wait."""
         return sum(1 for _ in self._highest.known)
 
-    def exchange(self, gateway: str) -> Exchange:
+    def branch(self, gateway: str) -> Branch:
         """Makes the counters of the highest level one account with those of other gateways."""
-        return Exchange(gateway, self._highest)
+        return Branch(gateway, self._highest)
 
     def enqueue(self, request: Request, now: float) -> None:
         path = self._rules.path(request)
