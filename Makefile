@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install protos lock lint format test demo up migrate clean
+.PHONY: help install protos lock lint format test contract-tests other-tests demo up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,7 +46,14 @@ format: $(STAMP) ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix services scripts tests bench examples migrations
 
 test: lint ## Set up, lint, and run every test
-	$(BIN)/pytest
+	@$(MAKE) --no-print-directory -j2 contract-tests other-tests
+
+# In two halves at once: most tests wait for processes or use one core.
+contract-tests:
+	$(BIN)/pytest tests/contract
+
+other-tests:
+	$(BIN)/pytest --ignore=tests/contract tests
 
 demo: $(STAMP) ## Start the suite, ask one question of three models in one batch, stop
 	@$(BIN)/lorikeet demo
