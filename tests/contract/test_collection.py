@@ -23,6 +23,7 @@ from tests.stores import Store, ask, fresh_tenant, upload, version
 
 AT_ONCE = timedelta(microseconds=-1)  # so that a lease has run out when it is given
 NEVER = timedelta(days=365)
+PART = 5 * 1024 * 1024  # what is written at once
 
 
 class Shop:
@@ -159,8 +160,8 @@ async def test_what_a_killed_store_had_begun_to_write_goes_when_it_is_old(shop: 
         return [path for path in shop.folder.rglob("*#*") if path.is_file()]
 
     writing = asyncio.create_task(shop.blobs.put("blobs/half", never_ending()))
-    while not begun():  # noqa: ASYNC110  # a file
-        await asyncio.sleep(0.01)
+    while not begun() or begun()[0].stat().st_size < PART:  # noqa: ASYNC110  # a file
+        await asyncio.sleep(0.01)  # until nothing is written to it any more
     await shop.collector().collect()
     assert begun(), "somebody is still writing it"
     os.utime(begun()[0], (0, 0))
