@@ -101,7 +101,7 @@ class Branch:
     gateways together serve `rate` a second, counters are off by at most what k - 1 others can
     serve meanwhile, and service differs by at most k * 2U + 2 * rate * seconds.
 
-    While it does not answer the gateway goes on by what it knows.
+    While it does not answer the gateway goes on by what it knows; `lost` says that this is so.
     """
 
     def __init__(self, gateway: str, counters: Counters) -> None:
@@ -139,3 +139,8 @@ class Branch:
         self._house = answer.house if is_known else ""
         if is_known:
             self._counters.learn(answer.counters, answer.floor)
+
+    def lost(self) -> None:
+        """The house does not answer. What waited elsewhere when it last did says less and less:
+        whoever comes back is raised to those who wait here."""
+        self._counters.learn({}, None)

@@ -16,7 +16,8 @@ from services.policies.fairness.vtc import Rules, VirtualTokenCounters, by_organ
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """What a policy takes of it is said in its name's description."""
+    """Each policy takes what it has a use for. `quantum`: of deficit round robin; `band`: of VTC
+    with adapters; both in what `rules.cost` counts."""
 
     rules: Rules = field(default_factory=Rules)
     requests_per_minute: int = 60

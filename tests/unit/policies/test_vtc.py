@@ -196,3 +196,14 @@ def test_what_is_cancelled_while_it_waits_costs_nothing() -> None:
     policy.end(RequestId("nobody"))
     assert policy.counters == {"a": 0}
     assert [one.id for one in policy.candidates(0.0)] == ["1"]
+
+
+def test_who_is_new_is_taken_for_the_average_of_all() -> None:
+    lengths = MovingAverages(most_tenants=2)
+    for tenant, tokens in (("a", 10), ("b", 10), ("c", 10), ("a", 40)):
+        lengths.learn(request("x", tenant), tokens)
+    expected = lengths.predict(request("x", "new", output=999))
+    assert 10 < expected < 40
+    assert lengths.predict(request("x", "b", output=999)) == expected  # not seen for longest
+    assert lengths.predict(request("x", "c", output=999)) == 10
+    assert lengths.predict(request("x", "c", output=5)) == 5
