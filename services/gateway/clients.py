@@ -13,7 +13,7 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from lorikeet.types.v1 import adapter_pb2
 from services.core.base_model import BaseModel
 from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
-from services.gateway.gateway import Adapter, Job, Placement
+from services.gateway.course import Adapter, Job, Placement
 from services.runtime import wire
 from services.runtime.client import bearer
 from services.runtime.status import from_rpc_error

@@ -3,9 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing
 from typing import Protocol
 
 import structlog
@@ -18,83 +17,27 @@ from services.core.errors import (
     ServingError,
     Unavailable,
 )
-from services.core.types import (
-    BatchFacts,
-    Digest,
-    Fingerprint,
-    FinishReason,
-    PositionLogprobs,
-    RequestId,
-    SamplingParams,
-    TenantId,
-    TokenPiece,
-    WorkerId,
-)
+from services.core.types import Digest, FinishReason, RequestId, TenantId, TokenPiece, WorkerId
 from services.gateway.base_models import BaseModels, ServedModel
 from services.gateway.chat import ChatMessage
+from services.gateway.course import (
+    Adapter,
+    Bookkeeper,
+    Completion,
+    Course,
+    Job,
+    Placement,
+    TextPiece,
+)
 from services.gateway.prompts import Prompts
 from services.gateway.sampling import Asked, checked
 from services.gateway.text import Detokenizer, StopText
+from services.runtime.auth import Caller
 
 log = structlog.get_logger()
 
 MOST_PLACEMENTS = 3
 COMMON_SALT = "*"  # no tenant is called that
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A version of an adapter, as the store resolved it."""
-
-    name: str  # as the tenant that asked calls it
-    owner: TenantId
-    number: int
-    digest: Digest
-    base_model: str
-    base_fingerprint: Fingerprint
-    created_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A request made ready for a worker: nothing in it is a name any more."""
-
-    request_id: RequestId
-    base_model: str
-    base_fingerprint: Fingerprint
-    adapter: Digest | None
-    prompt: tuple[int, ...]
-    sampling: SamplingParams
-    cache_salt: str
-    first_token_within_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    worker: WorkerId
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A request that was found good, ready to be streamed."""
-
-    tenant: TenantId
-    model: str
-    base: ServedModel
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class TextPiece:
-    """The next part of a completion; the last has `finish_reason`, usage and batch facts."""
-
-    text: str = ""
-    tokens: tuple[int, ...] = ()
-    logprobs: tuple[PositionLogprobs, ...] = ()
-    finish_reason: FinishReason | None = None
-    completion_tokens: int = 0
-    batch: BatchFacts | None = None
 
 
 class AdapterStore(Protocol):
@@ -121,23 +64,26 @@ class Gateway:
         scheduler: Scheduler,
         workers: Workers,
         prompts: Prompts,
+        bookkeepers: Sequence[Bookkeeper] = (),
     ) -> None:
         self._base_models = base_models
         self._store = store
         self._scheduler = scheduler
         self._workers = workers
         self._prompts = prompts
+        self._bookkeepers = bookkeepers
 
     async def prepare(
         self,
         *,
-        tenant: TenantId,
+        caller: Caller,
         request_id: RequestId,
         model: str,
         prompt: str | tuple[int, ...] | tuple[ChatMessage, ...],
         asked: Asked,
     ) -> Completion:
         """Raises InvalidRequest or ModelNotFound before anything runs."""
+        tenant = caller.acting_for("")
         base, adapter = await self._resolve(tenant, model, request_id)
         tokens = await self._prompts.tokens(base, prompt)
         sampling = checked(asked, base.card, prompt_tokens=len(tokens))
@@ -152,35 +98,35 @@ class Gateway:
             cache_salt=COMMON_SALT if asked.share_prefix and adapter is None else tenant,
             first_token_within_ms=asked.first_token_within_ms,
         )
-        return Completion(tenant, model, base, job)
+        return Completion(tenant, caller.key, model, base, job)
 
     async def stream(
         self, completion: Completion, *, seconds: float
     ) -> AsyncGenerator[TextPiece, None]:
-        """Pieces until the last. Closing it cancels the work. Raises DeadlineExceeded."""
-        started = time.monotonic()
-        outcome, count = "cancelled", 0
-        try:
-            async with aclosing(self._text(completion, started + seconds)) as pieces:
-                async for piece in pieces:
-                    count = piece.completion_tokens
-                    yield piece
-            outcome = "finished"
-        except ServingError as error:
-            outcome = error.reason
-            raise
-        finally:
-            log.info(
-                "request_finished",
-                request=completion.job.request_id,
-                tenant=completion.tenant,
-                model=completion.model,
-                adapter=completion.job.adapter,
-                prompt_tokens=len(completion.job.prompt),
-                completion_tokens=count,
-                seconds=round(time.monotonic() - started, 3),
-                outcome=outcome,
-            )
+        """Pieces until the last. Closing it cancels the work. Raises DeadlineExceeded, and what
+        those who keep the books refuse it with."""
+        course = Course(completion)
+        last: TextPiece | None = None
+        async with AsyncExitStack() as books:
+            books.callback(_note, course)
+            try:
+                for bookkeeper in self._bookkeepers:
+                    await books.enter_async_context(bookkeeper.keep(course))
+                text = self._text(completion, course.accepted + seconds)
+                async with aclosing(text) as pieces:
+                    async for piece in pieces:
+                        course.produced(len(piece.tokens))
+                        if piece.finish_reason is None:
+                            yield piece
+                        else:
+                            last, course.outcome = piece, piece.finish_reason.name
+            except ServingError as error:
+                course.outcome = error.reason
+                raise
+            finally:
+                course.ended = time.monotonic()
+        if last is not None:
+            yield last
 
     async def models(self, tenant: TenantId) -> tuple[list[BaseModel], list[Adapter]]:
         """What this tenant may name: base models, its own adapters and those shared with it."""
@@ -255,6 +201,22 @@ class Gateway:
                 if len(failed) == MOST_PLACEMENTS:
                     raise
             await asyncio.sleep(0)
+
+
+def _note(course: Course) -> None:
+    completion, job = course.completion, course.completion.job
+    ended = time.monotonic() if course.ended is None else course.ended
+    log.info(
+        "request_finished",
+        request=job.request_id,
+        tenant=completion.tenant,
+        model=completion.model,
+        adapter=job.adapter,
+        prompt_tokens=len(job.prompt),
+        completion_tokens=course.completion_tokens,
+        seconds=round(ended - course.accepted, 3),
+        outcome=course.outcome,
+    )
 
 
 def _left(deadline: float) -> float:

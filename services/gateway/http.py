@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 
 from services.core.errors import ModelNotFound, ServingError
 from services.core.types import TenantId
-from services.gateway.gateway import Adapter, Gateway
+from services.gateway.course import Adapter
+from services.gateway.gateway import Gateway
 from services.gateway.http_completions import AskedCompletion, Completions
 from services.gateway.http_errors import (
     on_bad_body,
@@ -21,7 +22,7 @@ from services.gateway.http_errors import (
 )
 from services.gateway.http_server import BodyLimit
 from services.gateway.openai_requests import ChatCompletionRequest, CompletionRequest
-from services.runtime.auth import Authenticator, bearer_of
+from services.runtime.auth import Authenticator, Caller, bearer_of
 
 log = structlog.get_logger()
 
@@ -44,31 +45,34 @@ def build_app(gateway: Gateway, authenticator: Authenticator, limits: HttpLimits
     app.add_exception_handler(Exception, on_crash)
     app.add_middleware(BodyLimit, most_bytes=limits.most_body_bytes)
 
-    async def tenant(authorization: Annotated[str, Header()] = "") -> TenantId:
-        caller = await authenticator.authenticate(bearer_of(authorization), {})
+    async def caller(authorization: Annotated[str, Header()] = "") -> Caller:
+        return await authenticator.authenticate(bearer_of(authorization), {})
+
+    def tenant(caller: Annotated[Caller, Depends(caller)]) -> TenantId:
         return caller.acting_for("")
 
+    Speaker = Annotated[Caller, Depends(caller)]
     Tenant = Annotated[TenantId, Depends(tenant)]
     completions = Completions(gateway, limits.longest_seconds)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(
-        body: ChatCompletionRequest, request: Request, tenant: Tenant
+        body: ChatCompletionRequest, request: Request, caller: Speaker
     ) -> Response:
         """Answer a conversation."""
         body.refuse_unsupported()
-        asked = AskedCompletion(tenant, body.model, body.prompt(), body.asked(), body.n)
+        asked = AskedCompletion(caller, body.model, body.prompt(), body.asked(), body.n)
         return await completions.respond(
             "chat", asked, request, stream=body.stream, with_usage=body.includes_usage
         )
 
     @app.post("/v1/completions")
     async def text_completions(
-        body: CompletionRequest, request: Request, tenant: Tenant
+        body: CompletionRequest, request: Request, caller: Speaker
     ) -> Response:
         """Continue a text."""
         body.refuse_unsupported()
-        asked = AskedCompletion(tenant, body.model, body.one_prompt(), body.asked(), body.n)
+        asked = AskedCompletion(caller, body.model, body.one_prompt(), body.asked(), body.n)
         return await completions.respond(
             "text", asked, request, stream=body.stream, with_usage=body.includes_usage
         )

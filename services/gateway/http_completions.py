@@ -14,12 +14,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from services.core.errors import ServingError
-from services.core.types import RequestId, TenantId
+from services.core.types import RequestId
 from services.gateway.chat import ChatMessage
-from services.gateway.gateway import Completion, Gateway, TextPiece
+from services.gateway.course import Completion, TextPiece
+from services.gateway.gateway import Gateway
 from services.gateway.http_errors import error_body
 from services.gateway.openai_responses import Choice, Form, Kind
 from services.gateway.sampling import Asked
+from services.runtime.auth import Caller
 
 T = TypeVar("T")
 Pieces = AsyncGenerator[tuple[int, TextPiece], None]  # the choice's index, and its next piece
@@ -27,7 +29,7 @@ Pieces = AsyncGenerator[tuple[int, TextPiece], None]  # the choice's index, and 
 
 @dataclass(frozen=True, slots=True)
 class AskedCompletion:
-    tenant: TenantId
+    caller: Caller
     model: str
     prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]
     asked: Asked
@@ -51,7 +53,7 @@ class Completions:
         with_usage: bool,
     ) -> Response:
         completion = await self._gateway.prepare(
-            tenant=asked.tenant,
+            caller=asked.caller,
             request_id=RequestId(uuid.uuid4().hex),
             model=asked.model,
             prompt=asked.prompt,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from services.core.types import PositionLogprobs, TokenLogprob
-from services.gateway.gateway import Completion, TextPiece
+from services.gateway.course import Completion, TextPiece
 from services.gateway.text import token_text
 
 Kind = Literal["chat", "text"]

@@ -9,7 +9,8 @@ import structlog
 from services.core.changes import Change
 from services.core.errors import DeadlineExceeded, ModelNotFound, Unavailable
 from services.core.types import RequestId, TenantId
-from services.gateway.gateway import Adapter, AdapterStore
+from services.gateway.course import Adapter
+from services.gateway.gateway import AdapterStore
 
 log = structlog.get_logger()
 

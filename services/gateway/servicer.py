@@ -9,7 +9,8 @@ from lorikeet.types.v1 import generation_pb2
 from services.core.errors import InvalidRequest
 from services.core.types import BatchFacts, PositionLogprobs, TokenLogprob
 from services.gateway.chat import ChatMessage
-from services.gateway.gateway import Completion, Gateway, TextPiece
+from services.gateway.course import Completion, TextPiece
+from services.gateway.gateway import Gateway
 from services.gateway.sampling import Asked
 from services.gateway.text import token_text
 from services.runtime import call, wire
@@ -26,7 +27,7 @@ class GatewayServicer(rpc.GatewayServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         current = call.current()
         completion = await self._gateway.prepare(
-            tenant=current.caller.acting_for(""),
+            caller=current.caller,
             request_id=current.request_id,
             model=request.model,
             prompt=_prompt(request),

@@ -11,7 +11,7 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.errors import DeadlineExceeded, ServingError, Unavailable
 from services.core.types import RequestId, TokenPiece
-from services.gateway.gateway import Job, Placement
+from services.gateway.course import Job, Placement
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status

@@ -29,7 +29,7 @@ from services.core.types import (
     SamplingParams,
     WorkerId,
 )
-from services.gateway.gateway import Job, Placement
+from services.gateway.course import Job, Placement
 from services.gateway.worker_client import WorkerClient
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest

@@ -7,8 +7,10 @@ from tokenizers import Tokenizer, models
 
 from services.core.types import Digest, RequestId, TenantId
 from services.gateway.base_models import ServedModel
-from services.gateway.gateway import COMMON_SALT, Adapter, Completion, Gateway
+from services.gateway.course import Adapter, Completion
+from services.gateway.gateway import COMMON_SALT, Gateway
 from services.gateway.sampling import Asked
+from services.runtime.auth import Caller
 from tests.tiny_models import tiny_card
 
 CARD = tiny_card()
@@ -31,7 +33,7 @@ async def prepared(model: str, **asked: Any) -> Completion:
     world: Any = World()
     gateway = Gateway(base_models=world, store=world, scheduler=world, workers=world, prompts=world)
     return await gateway.prepare(
-        tenant=TenantId("acme"),
+        caller=Caller(TenantId("acme")),
         request_id=RequestId("r"),
         model=model,
         prompt="x",

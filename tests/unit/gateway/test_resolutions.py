@@ -9,7 +9,7 @@ from services.core.clock import ManualClock
 from services.core.errors import DeadlineExceeded, ModelNotFound, ServingError, Unavailable
 from services.core.types import Digest, Fingerprint, RequestId, TenantId
 from services.gateway import resolutions
-from services.gateway.gateway import Adapter
+from services.gateway.course import Adapter
 from services.gateway.resolutions import TRUSTED_SECONDS, Resolutions
 
 ACME, FRIEND = TenantId("acme"), TenantId("friend")
