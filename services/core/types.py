@@ -107,6 +107,18 @@ class WorkerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """What a worker could start beyond what it has. `tokens`: that one more may come to hold, its
+    prompt and so much of its max_tokens as `output_share` says."""
+
+    sequences: int = 0
+    tokens: int = 0
+    output_share: float = 1.0
+    running: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPiece:
     """Tokens that a sequence gained, and how it ended if it did."""
 
@@ -114,3 +126,4 @@ class TokenPiece:
     logprobs: tuple[PositionLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     batch: BatchFacts | None = None
+    cached_tokens: int = 0  # of the prompt; in the last

@@ -7,7 +7,8 @@ import grpc
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
-from services.gateway.clients import SchedulerClient, StoreClient
+from services.gateway.clients import StoreClient
+from services.gateway.fair_queue import FairQueue
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
@@ -19,7 +20,11 @@ from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenant_servicer import TenantServicer
 from services.gateway.tenants import Tenants
-from services.gateway.worker_client import WorkerClient
+from services.gateway.workers import Workers
+from services.policies.fairness.admission import AdmissionPolicy
+from services.policies.fairness.heads import Path
+from services.policies.fairness.policies import POLICIES, Knobs
+from services.policies.fairness.vtc import Rules
 from services.runtime import telemetry
 from services.runtime.access import (
     ADAPTER_LIFECYCLE,
@@ -48,7 +53,9 @@ async def main() -> None:
     store_channel = open_channel(settings.store_address)
     scheduler_channel = open_channel(settings.scheduler_address)
     store = StoreClient(store_channel, token)
-    workers, templates = WorkerClient(token), ChatTemplates()
+    workers, templates = Workers(token), ChatTemplates()
+    queue = FairQueue(workers, lambda: _policy(settings), most_waiting=settings.most_waiting)
+    workers.changed = queue.dispatch
     sessions = open_sessions(settings.database_url)
     tenants = Tenants(
         SqlTenantRepository(sessions),
@@ -59,8 +66,7 @@ async def main() -> None:
     gateway = Gateway(
         base_models=base_models,
         store=resolutions,
-        scheduler=SchedulerClient(scheduler_channel, token),
-        workers=workers,
+        queue=queue,
         prompts=Prompts(templates),
     )
     server = _grpc_server(settings, gateway, tenants, store_channel, scheduler_channel)
@@ -73,13 +79,31 @@ async def main() -> None:
     stopped = stop_signal()
     watch = StoreWatch(store_channel, token)
     await server.start()
-    async with beside(watch.follow([base_models, resolutions])), http:
+    work = [
+        watch.follow([base_models, resolutions]),
+        workers.follow(scheduler_channel),
+        workers.redial(),
+        queue.run(),
+    ]
+    async with beside(*work), http:
         await stopped.wait()
         await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
     )
     await close_sessions(sessions)
+
+
+def _policy(settings: GatewaySettings) -> AdmissionPolicy:
+    def weight(path: Path) -> float:
+        return settings.weights.get(path[0], 1.0)
+
+    knobs = Knobs(
+        rules=Rules(weight=weight),
+        requests_per_minute=settings.requests_per_minute,
+        band=settings.band,
+    )
+    return POLICIES[settings.policy](knobs)
 
 
 def _grpc_server(

@@ -8,12 +8,10 @@ import grpc
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as store_pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rpc
-from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
-from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from lorikeet.types.v1 import adapter_pb2
 from services.core.base_model import BaseModel
-from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
-from services.gateway.course import Adapter, Job, Placement
+from services.core.types import Digest, Fingerprint, RequestId, TenantId
+from services.gateway.course import Adapter
 from services.runtime import wire
 from services.runtime.client import bearer
 from services.runtime.status import from_rpc_error
@@ -82,28 +80,6 @@ class StoreClient:
             request.page_token = page.next_page_token
             if not page.next_page_token:
                 return
-
-
-class SchedulerClient:
-    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
-        self._stub = scheduler_rpc.SchedulerServiceStub(channel)
-        self._token = token
-
-    async def place(self, job: Job, excluded: frozenset[WorkerId]) -> Placement:
-        response = await _answer(
-            self._stub.Place(
-                scheduler_pb.PlaceRequest(
-                    base_model=job.base_model,
-                    base_fingerprint=job.base_fingerprint,
-                    adapter_digest=job.adapter or "",
-                    total_tokens=len(job.prompt) + job.sampling.max_tokens,
-                    excluded_workers=sorted(excluded),
-                ),
-                metadata=bearer(self._token, request_id=job.request_id),
-                timeout=CONTROL_SECONDS,
-            )
-        )
-        return Placement(WorkerId(response.worker_id), response.address)
 
 
 async def _answer(call: Awaitable[T]) -> T:

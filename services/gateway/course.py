@@ -48,12 +48,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    worker: WorkerId
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
     """A request that was found good, ready to be streamed."""
 
@@ -73,6 +67,7 @@ class TextPiece:
     logprobs: tuple[PositionLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt
     batch: BatchFacts | None = None
 
 

@@ -1,10 +1,12 @@
-"""From a tenant's request to the text that it gets: resolve, tokenise, place, follow, say it."""
+"""From a tenant's request to the text that it gets: resolve, tokenise, queue, follow, say it."""
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from itertools import count
 from typing import Protocol
 
 import structlog
@@ -15,9 +17,10 @@ from services.core.errors import (
     InvalidRequest,
     ModelNotFound,
     ServingError,
+    TooLate,
     Unavailable,
 )
-from services.core.types import Digest, FinishReason, RequestId, TenantId, TokenPiece, WorkerId
+from services.core.types import Digest, FinishReason, RequestId, TenantId, TokenPiece
 from services.gateway.base_models import BaseModels, ServedModel
 from services.gateway.chat import ChatMessage
 from services.gateway.course import (
@@ -26,9 +29,9 @@ from services.gateway.course import (
     Completion,
     Course,
     Job,
-    Placement,
     TextPiece,
 )
+from services.gateway.fair_queue import FairQueue, Line, Ticket
 from services.gateway.prompts import Prompts
 from services.gateway.sampling import Asked, checked
 from services.gateway.text import Detokenizer, StopText
@@ -37,6 +40,7 @@ from services.runtime.auth import Caller
 log = structlog.get_logger()
 
 MOST_PLACEMENTS = 3
+TOO_LONG = "the deadline passed before a worker could start"
 COMMON_SALT = "*"  # no tenant is called that
 
 
@@ -45,31 +49,19 @@ class AdapterStore(Protocol):
     async def adapters(self, tenant: TenantId) -> list[Adapter]: ...
 
 
-class Scheduler(Protocol):
-    async def place(self, job: Job, excluded: frozenset[WorkerId]) -> Placement: ...
-
-
-class Workers(Protocol):
-    def generate(
-        self, placement: Placement, job: Job, seconds: float
-    ) -> AsyncIterator[TokenPiece]: ...
-
-
 class Gateway:
     def __init__(
         self,
         *,
         base_models: BaseModels,
         store: AdapterStore,
-        scheduler: Scheduler,
-        workers: Workers,
+        queue: FairQueue,
         prompts: Prompts,
         bookkeepers: Sequence[Bookkeeper] = (),
     ) -> None:
         self._base_models = base_models
         self._store = store
-        self._scheduler = scheduler
-        self._workers = workers
+        self._queue = queue
         self._prompts = prompts
         self._bookkeepers = bookkeepers
 
@@ -112,7 +104,7 @@ class Gateway:
             try:
                 for bookkeeper in self._bookkeepers:
                     await books.enter_async_context(bookkeeper.keep(course))
-                text = self._text(completion, course.accepted + seconds)
+                text = self._text(course, course.accepted + seconds)
                 async with aclosing(text) as pieces:
                     async for piece in pieces:
                         course.produced(len(piece.tokens))
@@ -146,13 +138,12 @@ class Gateway:
             raise ModelNotFound.named(model)
         return base, adapter.digest
 
-    async def _text(
-        self, completion: Completion, deadline: float
-    ) -> AsyncGenerator[TextPiece, None]:
+    async def _text(self, course: Course, deadline: float) -> AsyncGenerator[TextPiece, None]:
+        completion = course.completion
         detokenizer = Detokenizer(completion.base.tokenizer)
         stop = StopText(completion.job.sampling.stop)
-        count = 0
-        async with aclosing(self._follow(completion.job, deadline)) as pieces:
+        made = 0
+        async with aclosing(self._follow(course, deadline)) as pieces:
             async for piece in pieces:
                 text, taken = "", 0
                 for token in piece.tokens:
@@ -161,7 +152,7 @@ class Gateway:
                     taken += 1
                     if stop.found:
                         break
-                count += taken
+                made += taken
                 finish = FinishReason.STOP if stop.found else piece.finish_reason
                 if finish is not None and not stop.found:
                     text += stop.push(detokenizer.flush()) + stop.flush()
@@ -170,37 +161,51 @@ class Gateway:
                     tokens=piece.tokens[:taken],
                     logprobs=piece.logprobs[:taken],
                     finish_reason=FinishReason.STOP if stop.found else finish,
-                    completion_tokens=count,
+                    completion_tokens=made,
+                    cached_tokens=piece.cached_tokens,
                     batch=piece.batch,
                 )
                 if stop.found:
                     return
 
-    async def _follow(self, job: Job, deadline: float) -> AsyncGenerator[TokenPiece, None]:
-        """The worker's tokens; another worker's if the first fails before its first token."""
-        failed: frozenset[WorkerId] = frozenset()
+    async def _follow(self, course: Course, deadline: float) -> AsyncGenerator[TokenPiece, None]:
+        """The tokens of the worker whose turn it is; another's if it fails before its first."""
         why: Unavailable | None = None
-        while True:
-            try:
-                placement = await self._scheduler.place(job, failed)
-            except Unavailable as error:
-                raise why or error from error
-            begun = False
-            try:
-                stream = self._workers.generate(placement, job, _left(deadline))
-                async with aclosing(stream) as pieces:  # type: ignore[type-var]
-                    async for piece in pieces:
-                        begun = True
-                        yield piece
-                return
-            except Unavailable as error:
-                failed, why = failed | {placement.worker}, error
-                log.warning("worker_failed", worker=placement.worker, begun=begun, why=str(error))
-                if begun:
-                    raise Unavailable("the worker was lost in the middle of the stream") from error
-                if len(failed) == MOST_PLACEMENTS:
+        async with self._queue.entered(course.completion) as ticket:
+            for placements in count(1):
+                line = await self._turn(ticket, deadline, why)
+                course.started, course.worker = time.monotonic(), line.view.id
+                begun = False
+                try:
+                    stream = line.follow(
+                        _hurried(ticket.job, self._queue.left(ticket)), _left(deadline)
+                    )
+                    async with aclosing(stream) as pieces:
+                        async for piece in pieces:
+                            begun = True
+                            ticket.produced(len(piece.tokens))
+                            yield piece
+                    return
+                except TooLate:
                     raise
-            await asyncio.sleep(0)
+                except Unavailable as error:
+                    why = error
+                    log.warning("worker_failed", worker=course.worker, begun=begun, why=str(error))
+                    if begun:
+                        lost = "the worker was lost in the middle of the stream"
+                        raise Unavailable(lost) from error
+                    if placements == MOST_PLACEMENTS:
+                        raise
+
+    async def _turn(self, ticket: Ticket, deadline: float, why: Unavailable | None) -> Line:
+        """`why`: what went wrong with the worker before."""
+        try:
+            async with asyncio.timeout(_left(deadline)):
+                return await self._queue.turn(ticket)
+        except TimeoutError as error:
+            raise DeadlineExceeded(TOO_LONG) from error
+        except Unavailable as error:
+            raise why or error from error
 
 
 def _note(course: Course) -> None:
@@ -222,5 +227,10 @@ def _note(course: Course) -> None:
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise DeadlineExceeded("the deadline passed before a worker could start")
+        raise DeadlineExceeded(TOO_LONG)
     return left
+
+
+def _hurried(job: Job, left: float | None) -> Job:
+    """Its first token may take no longer, though it has waited."""
+    return job if left is None else replace(job, first_token_within_ms=max(1, int(left * 1000)))

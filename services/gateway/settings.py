@@ -1,7 +1,10 @@
 """GATEWAY_* settings."""
 
-from pydantic import PositiveFloat, PositiveInt, SecretStr
+from collections.abc import Mapping
 
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+
+from services.policies.fairness.policies import POLICIES
 from services.runtime.settings import ServiceSettings
 
 
@@ -17,6 +20,24 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """Lets its holder manage tenants, keys and workers."""
     key_pepper: SecretStr
     """Keys are stored as HMACs under this; changing it ends every key."""
+    policy: str = "vtc"
+    """Who is next when workers are busy: one of services/policies/fairness/policies.py."""
+    weights: Mapping[str, PositiveFloat] = Field(default_factory=dict)
+    """Of tenants, as JSON; who is not named has 1. A tenant of weight 2 gets twice the service."""
+    requests_per_minute: PositiveInt = 60
+    """Of each tenant, for the policies "rpm-reject" and "rpm-delay"."""
+    band: PositiveFloat = 2000.0
+    """For the policy "vtc-adapter": within how much service requests whose adapter is on the worker
+    come first, in what the counters count (a token of input 1, of output 2)."""
+    most_waiting: PositiveInt = 4096
+    """Requests in the queue. Beyond that the newest of the tenant with the most is refused."""
     longest_request_seconds: PositiveFloat = 600.0
     """The deadline of a request that brings none, and the most that one may ask for."""
     most_body_bytes: PositiveInt = 8 * 1024 * 1024
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, policy: str) -> str:
+        if policy not in POLICIES:
+            raise ValueError(f"must be one of {', '.join(POLICIES)}")
+        return policy

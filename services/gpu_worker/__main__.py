@@ -63,9 +63,10 @@ async def main() -> None:
         gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
         services=[GPU_WORKER],
     )
-    rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
-    await store.register()
     prefetcher = Prefetcher(worker)
+    servicer = GpuWorkerServicer(worker, model.card, prefetcher.want)
+    rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
+    await store.register()
     watch = StoreWatch(store_channel, token)
     async with beside(watch.follow([prefetcher]), prefetcher.run()):
         await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)

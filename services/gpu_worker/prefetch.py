@@ -1,4 +1,5 @@
-"""What an alias comes to mean is fetched before the first request for it."""
+"""What requests will need is fetched before they come: what an alias comes to mean, and the
+adapters of those who wait elsewhere."""
 
 import asyncio
 from typing import Protocol
@@ -33,8 +34,12 @@ class Prefetcher:
     async def change(self, change: Change) -> None:
         if not change.previous_digest or not self._worker.holds(change.previous_digest):
             return
-        new = [digest for digest in (change.digest, change.canary_digest) if digest]
-        self._waiting = [digest for digest in self._waiting if digest not in new] + new
+        self.want(*(digest for digest in (change.digest, change.canary_digest) if digest))
+
+    def want(self, *digests: Digest) -> None:
+        """Before all that was wanted earlier."""
+        self._waiting = [digest for digest in self._waiting if digest not in digests]
+        self._waiting += digests
         del self._waiting[:-MOST_WAITING]
         self._wake.set()
 

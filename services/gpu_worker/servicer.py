@@ -1,8 +1,9 @@
 """The GPU worker on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
@@ -11,7 +12,7 @@ from services.core.errors import FailedPrecondition, InvalidRequest, ServingErro
 from services.core.types import BatchFacts, Digest, RequestId
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.grammar import Grammars
-from services.gpu_worker.session import Outcome, Session
+from services.gpu_worker.session import News, Outcome, Session
 from services.gpu_worker.worker import Worker
 from services.runtime import wire
 from services.runtime.interceptors import Context, to_serving
@@ -19,8 +20,12 @@ from services.runtime.status import to_status
 
 
 class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
-    def __init__(self, worker: Worker, card: BaseModel) -> None:
+    def __init__(
+        self, worker: Worker, card: BaseModel, prefetch: Callable[[Digest], None] = lambda _: None
+    ) -> None:
+        """`prefetch`: told of adapters that requests elsewhere wait for."""
         self._worker = worker
+        self._prefetch = prefetch
         self._fingerprint = card.fingerprint
         self._grammars = Grammars(card)
 
@@ -29,9 +34,11 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
     ) -> AsyncIterator[pb.RunResponse]:
         with self._worker.session() as session:
             reading = asyncio.create_task(self._obey(requests, session))
+            resident: tuple[Digest, ...] = ()
             try:
-                while outcomes := await session.outcomes():
-                    yield _to_wire(outcomes)
+                while news := await session.news():
+                    yield _to_wire(news, resident)
+                    resident = news.offer.resident if news.offer else resident
             finally:
                 reading.cancel()
 
@@ -40,7 +47,11 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
         starting: dict[RequestId, asyncio.Task[None]] = {}
         try:
             async for request in requests:
-                if request.WhichOneof("command") == "cancel":
+                command = request.WhichOneof("command")
+                if command == "prefetch":
+                    self._prefetch(Digest(request.prefetch))
+                    continue
+                if command == "cancel":
                     cancelled = RequestId(request.cancel)
                     if cancelled in starting:
                         starting.pop(cancelled).cancel()
@@ -50,7 +61,7 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
                 if name in session.running or name in starting:
                     raise InvalidRequest.of("start.request_id", "runs on this call already")
                 task = asyncio.create_task(self._start(request.start, session), name=name)
-                task.add_done_callback(lambda done: starting.pop(RequestId(done.get_name()), None))
+                task.add_done_callback(partial(_started, starting, session))
                 starting[name] = task
             await asyncio.gather(*starting.values(), return_exceptions=True)
             session.finish()
@@ -71,7 +82,16 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
             self._worker.start(session, asked)
         except Exception as error:
             failure = to_serving(error, request=start.request_id)
-            session.put(RequestId(start.request_id), failure)
+            session.refuse(RequestId(start.request_id), failure)
+
+
+def _started(
+    starting: dict[RequestId, asyncio.Task[None]], session: Session, task: asyncio.Task[None]
+) -> None:
+    name = RequestId(task.get_name())
+    starting.pop(name, None)
+    if task.cancelled():
+        session.refuse(name, None)
 
 
 def _from_wire(start: pb.Start) -> EngineRequest:
@@ -88,8 +108,22 @@ def _from_wire(start: pb.Start) -> EngineRequest:
     )
 
 
-def _to_wire(outcomes: Sequence[tuple[RequestId, Outcome]]) -> pb.RunResponse:
-    return pb.RunResponse(pieces=[_piece(request, outcome) for request, outcome in outcomes])
+def _to_wire(news: News, told: tuple[Digest, ...]) -> pb.RunResponse:
+    """`told`: the resident adapters, when they were told of last."""
+    response = pb.RunResponse(
+        pieces=[_piece(request, outcome) for request, outcome in news.outcomes]
+    )
+    if news.offer is not None:
+        room = news.offer.room
+        response.room.sequences = room.sequences
+        response.room.tokens = room.tokens
+        response.room.output_share = room.output_share
+        response.room.running = room.running
+        response.room.waiting = room.waiting
+        response.room.started = news.offer.started
+        if news.offer.resident != told:
+            response.room.resident.digests.extend(news.offer.resident)
+    return response
 
 
 def _piece(request: RequestId, outcome: Outcome) -> pb.Piece:
@@ -102,4 +136,5 @@ def _piece(request: RequestId, outcome: Outcome) -> pb.Piece:
         logprobs=[wire.logprobs_to_wire(position) for position in outcome.logprobs],
         finish_reason=wire.finish_to_wire(outcome.finish_reason),
         batch=wire.batch_to_wire(outcome.batch or BatchFacts()) if ended else None,
+        cached_tokens=outcome.cached_tokens,
     )

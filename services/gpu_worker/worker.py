@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from services.core.errors import ServingError, Unavailable
-from services.core.types import Digest, RequestId, WorkerReport
+from services.core.types import Digest, RequestId, Room, WorkerReport
 from services.gpu_worker.engine.engine import Engine, StepReport, Weights
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
@@ -41,6 +41,7 @@ class _Turn:
     """What came of one turn of the engine."""
 
     report: StepReport
+    room: Room
     refused: list[tuple[RequestId, ServingError]]
     unloadable: list[tuple[Digest, ServingError]]
     fills: list[tuple[Digest, Callable[[], None]]]
@@ -78,6 +79,7 @@ class Worker:
         """For one caller. What still runs at its end is cancelled."""
         session = Session()
         self._sessions.add(session)
+        self._wake.set()  # so that it is told of room
         if self.state.draining:
             session.finish()
         try:
@@ -93,7 +95,7 @@ class Worker:
             raise Unavailable("the worker is about to stop")
         if request.id in self._owners:
             raise Unavailable("a request with this id is running here")
-        session.running.add(request.id)
+        session.enter(request.id)
         self._owners[request.id] = session
         if request.adapter is not None:
             self._needs[request.id] = request.adapter
@@ -148,8 +150,13 @@ class Worker:
 
     async def _turn(self) -> _Turn:
         inbox, self._inbox = self._inbox, _Inbox()
+        entered = [(session, session.entered) for session in self._sessions]
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, _take_turn, self._engine, inbox)
+        turn = await loop.run_in_executor(self._thread, _take_turn, self._engine, inbox)
+        room = Room() if self.state.draining else turn.room
+        for session, count in entered:
+            session.measure(room, turn.resident, count)
+        return turn
 
     def _publish(self, turn: _Turn) -> None:
         report = turn.report
@@ -259,4 +266,4 @@ def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:
                 fills.append((digest, fill))
     report = engine.step(now)
     wanted = frozenset(engine.wanted())
-    return _Turn(report, refused, unloadable, fills, wanted, engine.resident)
+    return _Turn(report, engine.room(), refused, unloadable, fills, wanted, engine.resident)

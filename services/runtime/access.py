@@ -49,7 +49,7 @@ _OPERATOR_METHODS = {
     TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
     ADAPTER_STORE: ("RegisterBaseModel", "GetBaseModel"),
     ADAPTER_LIFECYCLE: ("CollectGarbage",),
-    SCHEDULER: ("Attach", "Place", "ListWorkers"),
+    SCHEDULER: ("Attach", "Place", "WatchWorkers", "ListWorkers"),
     GPU_WORKER: ("Run",),
 }
 
@@ -65,7 +65,7 @@ def _named(service: str, methods: Mapping[str, Sequence[str]], scope: Scope) -> 
     return {f"/{service}/{method}": scope for method in methods.get(service, ())}
 
 
-ENDLESS = frozenset({f"/{ADAPTER_LIFECYCLE}/Watch"})
+ENDLESS = frozenset({f"/{ADAPTER_LIFECYCLE}/Watch", f"/{SCHEDULER}/WatchWorkers"})
 """Calls that a server ends when it stops, because they never would."""
 
 PROXIED = {

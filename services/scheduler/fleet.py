@@ -1,6 +1,7 @@
 """The live workers: who they are, what they last said, until when to believe it."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from services.core.clock import Clock
@@ -39,6 +40,7 @@ class Fleet:
     def __init__(self, clock: Clock, *, lease_seconds: float) -> None:
         self._clock = clock
         self._members: dict[WorkerId, _Member] = {}
+        self._watchers: set[Callable[[], None]] = set()
         self.lease_seconds = lease_seconds
 
     def join(self, identity: Identity, report: WorkerReport) -> "Seat":
@@ -49,6 +51,7 @@ class Fleet:
             raise AlreadyExists(f"worker {identity.id} is alive at {held.identity.address}")
         member = _Member(identity, report, self._clock.now())
         self._members[identity.id] = member
+        self.tell()
         return Seat(self, member)
 
     def now(self) -> float:
@@ -62,6 +65,25 @@ class Fleet:
             raise Unavailable(f"no worker for {wish.base_model} is live; try again later")
         self._members[chosen].placed_since += 1
         return self._members[chosen].identity
+
+    def open(self) -> tuple[Identity, ...]:
+        """Who takes requests, by id."""
+        self._expire()
+        members = sorted(self._members.items())
+        return tuple(member.identity for _, member in members if not member.report.draining)
+
+    @contextmanager
+    def watched(self, told: Callable[[], None]) -> Iterator[None]:
+        """`told` is called when `open` may be another. Who looks sees leases that ran out."""
+        self._watchers.add(told)
+        try:
+            yield
+        finally:
+            self._watchers.discard(told)
+
+    def tell(self) -> None:
+        for told in self._watchers:
+            told()
 
     def workers(self) -> list[Worker]:
         self._expire()
@@ -79,6 +101,7 @@ class Fleet:
     def drop(self, member: "_Member") -> None:
         if self.holds(member):
             del self._members[member.identity.id]
+            self.tell()
 
     def _expire(self) -> None:
         oldest = self._clock.now() - self.lease_seconds
@@ -101,8 +124,11 @@ class Seat:
         """Renews the lease. Raises Unavailable if it ran out: the worker must join again."""
         if not self._fleet.holds(self._member):
             raise Unavailable("the lease ran out; attach again")
+        drains = report.draining != self._member.report.draining
         self._member.report, self._member.placed_since = report, 0
         self._member.reported_at = self._fleet.now()
+        if drains:
+            self._fleet.tell()
 
     def leave(self) -> None:
         self._fleet.drop(self._member)

@@ -1,5 +1,7 @@
 """The scheduler on the wire."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import structlog
@@ -47,6 +49,22 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
         )
         return pb.PlaceResponse(worker_id=chosen.id, address=chosen.address)
 
+    async def WatchWorkers(
+        self, request: pb.WatchWorkersRequest, context: Context
+    ) -> AsyncIterator[pb.WatchWorkersResponse]:
+        told: tuple[Identity, ...] | None = None
+        changed = asyncio.Event()
+        with self._fleet.watched(changed.set):
+            while True:
+                changed.clear()
+                now = self._fleet.open()
+                if now != told:
+                    yield pb.WatchWorkersResponse(workers=[_identity(worker) for worker in now])
+                    told = now
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._fleet.lease_seconds / 6):
+                        await changed.wait()
+
     async def ListWorkers(
         self, request: pb.ListWorkersRequest, context: Context
     ) -> pb.ListWorkersResponse:
@@ -69,15 +87,18 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
 
 
 def _to_wire(worker: Worker) -> pb.Worker:
-    identity = worker.identity
     return pb.Worker(
-        identity=pb.WorkerIdentity(
-            id=identity.id,
-            address=identity.address,
-            base_model=identity.base_model,
-            base_fingerprint=identity.base_fingerprint,
-            device=identity.device,
-        ),
+        identity=_identity(worker.identity),
         report=wire.report_to_wire(worker.report),
         report_age_milliseconds=int(worker.age_seconds * 1000),
+    )
+
+
+def _identity(identity: Identity) -> pb.WorkerIdentity:
+    return pb.WorkerIdentity(
+        id=identity.id,
+        address=identity.address,
+        base_model=identity.base_model,
+        base_fingerprint=identity.base_fingerprint,
+        device=identity.device,
     )

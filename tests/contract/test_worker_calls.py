@@ -29,8 +29,9 @@ from services.core.types import (
     SamplingParams,
     WorkerId,
 )
-from services.gateway.course import Job, Placement
-from services.gateway.worker_client import WorkerClient
+from services.gateway.course import Job
+from services.gateway.worker_line import WorkerIdentity, WorkerLine
+from services.gateway.workers import Workers
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.loading import LoadedModel, load_model
@@ -60,7 +61,7 @@ class Serving:
     model: LoadedModel
     worker: Worker
     server: Server
-    client: WorkerClient
+    workers: Workers
     address: str
 
     def job(self, name: str, tokens: int = 5, **more: Any) -> Job:
@@ -73,7 +74,12 @@ class Serving:
         return Job(RequestId(name), card.name, prompt=PROMPT, sampling=sampling, **facts | more)
 
     def pieces(self, job: Job, seconds: float = 60) -> Any:
-        return self.client.generate(Placement(WorkerId("w"), self.address), job, seconds)
+        return self.line.follow(job, seconds)
+
+    @property
+    def line(self) -> WorkerLine:
+        (line,) = self.workers.lines(self.model.card.fingerprint)
+        return line
 
     async def tokens(self, job: Job, seconds: float = 60) -> list[int]:
         return [token async for piece in self.pieces(job, seconds) for token in piece.tokens]
@@ -99,9 +105,13 @@ async def serving(model: LoadedModel) -> AsyncIterator[Serving]:
     rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
     turning = asyncio.create_task(worker.run())
     await server.start()
-    client = WorkerClient(TOKEN)
-    yield Serving(model, worker, server, client, address)
-    await client.close()
+    workers = Workers(TOKEN)
+    card = model.card
+    workers.name([WorkerIdentity(WorkerId("w"), address, card.name, card.fingerprint)])
+    redialing = asyncio.create_task(workers.redial())
+    yield Serving(model, worker, server, workers, address)
+    redialing.cancel()
+    await workers.close()
     await server.drain(0)
     turning.cancel()
     await asyncio.gather(turning, return_exceptions=True)
@@ -112,7 +122,6 @@ async def test_many_requests_share_one_call_and_each_gets_its_own(serving: Servi
     answers = await asyncio.gather(*(serving.tokens(job) for job in adapterless))
     alone = await serving.tokens(serving.job("alone", 6))
     assert answers == [alone] * 5
-    assert len(serving.client._lines) == 1
 
 
 async def test_a_failure_is_told_to_its_request_alone(serving: Serving) -> None:
@@ -185,10 +194,12 @@ async def test_a_cancel_overtakes_a_grammar_that_is_still_read(serving: Serving)
 async def test_a_broken_line_fails_what_is_on_it_and_is_opened_anew(serving: Serving) -> None:
     running = asyncio.create_task(serving.tokens(serving.job("lost", 2000)))
     await serving.runs(1)
-    (line,) = serving.client._lines.values()
-    line._call.cancel()
+    serving.line._call.cancel()
     with pytest.raises(ServingError):
         await running
+    async with asyncio.timeout(10):
+        while not serving.workers.lines(serving.model.card.fingerprint):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     assert len(await serving.tokens(serving.job("next"))) == 5
     await serving.runs(0)
     assert serving.worker.state.free_pages == 200

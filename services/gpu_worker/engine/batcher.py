@@ -5,13 +5,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from services.core.errors import InvalidRequest, ResourceExhausted, ServingError, Unavailable
-from services.core.types import Digest, RequestId
+from services.core.types import Digest, RequestId, Room
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.punctuality import Punctuality
 from services.gpu_worker.engine.sequence import EngineRequest, Sequence
 from services.policies.first_token import Holder
 
 LEARNING_RATE = 0.05  # of the expected length of an output
+SOON = 16  # one of so many that run is expected to end before one that is asked for now is here
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,21 @@ class Batcher:
             return False
         room = self._room_for(sequence, *self._waiting.values())
         return self._need(sequence) + self._promised_to(ahead) <= room
+
+    def room(self) -> Room:
+        """For those who start no more than there is room for: so many as could run, and the few
+        that take the places of those that end meanwhile."""
+        running, waiting = len(self._running), len(self._waiting)
+        ahead = [*self._running.values(), *self._waiting.values()]
+        pages = self._room_for(*self._waiting.values()) - self._promised_to(ahead)
+        soon = max(1, running // SOON)
+        return Room(
+            sequences=max(0, self._limits.max_sequences + soon - running - waiting),
+            tokens=max(0, pages) * self._pool.page_tokens,
+            output_share=self._share,
+            running=running,
+            waiting=waiting,
+        )
 
     def cancel(self, request: RequestId) -> None:
         """Frees what the request holds; a request that is not here is no error."""
@@ -272,9 +288,14 @@ class Batcher:
 
     def _need(self, sequence: Sequence) -> int:
         """Pages that the sequence is expected to come to; all it can need if it was wrong once."""
-        expected = 1.0 if sequence.preempted else min(1.0, 1.25 * self._expected_share)
+        expected = 1.0 if sequence.preempted else self._share
         left = self.end_of(sequence) - len(sequence.tokens)
         return self._pool.pages_for(len(sequence.tokens) + max(1, round(left * expected)))
+
+    @property
+    def _share(self) -> float:
+        """Of max_tokens, that an output is given room for."""
+        return min(1.0, 1.25 * self._expected_share)
 
     def _can_ever_fit(self, sequence: Sequence) -> bool:
         adapter, residency = sequence.request.adapter, self._pool.residency

@@ -12,6 +12,7 @@ from services.core.types import (
     FinishReason,
     PositionLogprobs,
     RequestId,
+    Room,
     TokenPiece,
 )
 from services.gpu_worker.engine import sequence as running
@@ -100,6 +101,10 @@ class Engine:
         """Whether it would start in the next step, behind all who wait already."""
         return self._batcher.has_room(request)
 
+    def room(self) -> Room:
+        """What it could start beyond what it has."""
+        return self._batcher.room()
+
     def cancel(self, request: RequestId) -> None:
         """Frees everything that the request holds, at once."""
         self._batcher.cancel(request)
@@ -178,6 +183,7 @@ class Engine:
             logprobs=() if result.logprobs is None else (result.logprobs,),
             finish_reason=finish,
             batch=None if finish is None else sequence.peak,
+            cached_tokens=0 if finish is None else sequence.reused,
         )
 
     def _finish_of(self, sequence: running.Sequence, token: int) -> FinishReason | None:

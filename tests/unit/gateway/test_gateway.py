@@ -31,7 +31,7 @@ class World:
 
 async def prepared(model: str, **asked: Any) -> Completion:
     world: Any = World()
-    gateway = Gateway(base_models=world, store=world, scheduler=world, workers=world, prompts=world)
+    gateway = Gateway(base_models=world, store=world, queue=world, prompts=world)
     return await gateway.prepare(
         caller=Caller(TenantId("acme")),
         request_id=RequestId("r"),

@@ -27,9 +27,14 @@ class RunRequest(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
     cancel: _builtins.str
     """The request_id of a sequence of this call: its pages are free within one step. It is no
     error if it has ended.
+    """
+    prefetch: _builtins.str
+    """Digest of an adapter version that a request which waits elsewhere may need: it is fetched into
+    host memory, behind those that requests wait for here.
     """
     @_builtins.property
     def start(self) -> Global___Start:
@@ -40,12 +45,13 @@ class RunRequest(_message.Message):
         *,
         start: Global___Start | None = ...,
         cancel: _builtins.str = ...,
+        prefetch: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "prefetch", b"prefetch", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "prefetch", b"prefetch", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["start", "cancel", "prefetch"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -111,27 +117,109 @@ Global___Start: _TypeAlias = Start  # noqa: Y015
 
 @_typing.final
 class RunResponse(_message.Message):
-    """What became of the caller's sequences since the last message."""
+    """What became of the caller's sequences since the last message, and what more it may start."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIECES_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Piece]:
-        """In order; at least one."""
+        """In order."""
+
+    @_builtins.property
+    def room(self) -> Global___Room:
+        """As it is now; in the first message of a call, and whenever there is other news. Callers that
+        start no more than this says keep all who wait where they are ranked, not here.
+        """
 
     def __init__(
         self,
         *,
         pieces: _abc.Iterable[Global___Piece] | None = ...,
+        room: Global___Room | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pieces", b"pieces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pieces", b"pieces", "room", b"room"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015
+
+@_typing.final
+class Room(_message.Message):
+    """What a worker could start, beyond what it has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_SHARE_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    RESIDENT_FIELD_NUMBER: _builtins.int
+    sequences: _builtins.int
+    """Sequences: those that could run in its next steps, and the few that follow at once. Of the
+    starts of this call it knows of `started`, so what was started since has to be taken off.
+    """
+    tokens: _builtins.int
+    """Tokens that one more may come to hold: its prompt, and what is expected of its output."""
+    output_share: _builtins.float
+    """Share of max_tokens that outputs are expected to take."""
+    running: _builtins.int
+    """Sequences that run."""
+    waiting: _builtins.int
+    """Sequences that wait here."""
+    started: _builtins.int
+    """Starts of this call that were dealt with: they run, wait, have ended or have failed."""
+    @_builtins.property
+    def resident(self) -> Global___ResidentAdapters:
+        """Adapters on the device, if they are others than it said last."""
+
+    def __init__(
+        self,
+        *,
+        sequences: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        output_share: _builtins.float = ...,
+        running: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        started: _builtins.int = ...,
+        resident: Global___ResidentAdapters | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resident", b"resident"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_share", b"output_share", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Room: _TypeAlias = Room  # noqa: Y015
+
+@_typing.final
+class ResidentAdapters(_message.Message):
+    """Adapters on a device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of adapter versions."""
+
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidentAdapters: _TypeAlias = ResidentAdapters  # noqa: Y015
 
 @_typing.final
 class Piece(_message.Message):
@@ -145,6 +233,7 @@ class Piece(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As it was started."""
     finish_reason: _generation_pb2.FinishReason.ValueType
@@ -153,6 +242,8 @@ class Piece(_message.Message):
     """If it failed, why, as a google.rpc.Status; nothing follows. RESOURCE_EXHAUSTED if it can never
     fit, UNAVAILABLE if too many wait or the worker drains.
     """
+    cached_tokens: _builtins.int
+    """Tokens of the prompt that were cached; in the last piece."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Tokens generated since the last piece."""
@@ -174,10 +265,11 @@ class Piece(_message.Message):
         finish_reason: _generation_pb2.FinishReason.ValueType = ...,
         batch: _generation_pb2.BatchFacts | None = ...,
         error: _builtins.bytes = ...,
+        cached_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "error", b"error", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "cached_tokens", b"cached_tokens", "error", b"error", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class SchedulerServiceStub:
                 request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.PlaceRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.PlaceResponse.FromString,
                 _registered_method=True)
+        self.WatchWorkers = channel.unary_stream(
+                '/lorikeet.scheduler.v1.SchedulerService/WatchWorkers',
+                request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/lorikeet.scheduler.v1.SchedulerService/ListWorkers',
                 request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListWorkersRequest.SerializeToString,
@@ -66,7 +71,16 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Place(self, request, context):
-        """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none.
+        """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none. For gateways of
+        the release before this one; the others watch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchWorkers(self, request, context):
+        """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
+        the workers themselves how much room they have. Never ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +105,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.Place,
                     request_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.PlaceRequest.FromString,
                     response_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.PlaceResponse.SerializeToString,
+            ),
+            'WatchWorkers': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchWorkers,
+                    request_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersRequest.FromString,
+                    response_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -153,6 +172,33 @@ class SchedulerService:
             '/lorikeet.scheduler.v1.SchedulerService/Place',
             lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.PlaceRequest.SerializeToString,
             lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.PlaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lorikeet.scheduler.v1.SchedulerService/WatchWorkers',
+            lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersRequest.SerializeToString,
+            lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as _scheduler_service_pb2
 import abc as _abc_1
+import builtins as _builtins
 import grpc as _grpc
 import sys
 import typing as _typing
@@ -15,6 +16,11 @@ if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
     from typing_extensions import Self as _Self
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 _T = _typing.TypeVar("_T")
 
@@ -38,8 +44,16 @@ class SchedulerServiceStub:
     three times per lease. The scheduler answers each with a lease. When the stream ends or the
     lease runs out, the worker gets no further requests.
     """
-    Place: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.PlaceRequest, _scheduler_service_pb2.PlaceResponse]
-    """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def Place(self) -> _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.PlaceRequest, _scheduler_service_pb2.PlaceResponse]:
+        """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none. For gateways of
+        the release before this one; the others watch.
+        """
+    WatchWorkers: _grpc.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchWorkersRequest, _scheduler_service_pb2.WatchWorkersResponse]
+    """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
+    the workers themselves how much room they have. Never ends.
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListWorkersRequest, _scheduler_service_pb2.ListWorkersResponse]
     """Every live worker, by id."""
 
@@ -53,8 +67,16 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     three times per lease. The scheduler answers each with a lease. When the stream ends or the
     lease runs out, the worker gets no further requests.
     """
-    Place: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.PlaceRequest, _scheduler_service_pb2.PlaceResponse]  # type: ignore[assignment]
-    """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none."""
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def Place(self) -> _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.PlaceRequest, _scheduler_service_pb2.PlaceResponse]:  # type: ignore[override]
+        """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none. For gateways of
+        the release before this one; the others watch.
+        """
+    WatchWorkers: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchWorkersRequest, _scheduler_service_pb2.WatchWorkersResponse]  # type: ignore[assignment]
+    """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
+    the workers themselves how much room they have. Never ends.
+    """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListWorkersRequest, _scheduler_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Every live worker, by id."""
 
@@ -72,13 +94,26 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         lease runs out, the worker gets no further requests.
         """
 
+    @_deprecated("""Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none. For gateways of\nthe release before this one; the others watch.""")
     @_abc_1.abstractmethod
     def Place(
         self,
         request: _scheduler_service_pb2.PlaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.PlaceResponse, _abc.Awaitable[_scheduler_service_pb2.PlaceResponse]]:
-        """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none."""
+        """Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none. For gateways of
+        the release before this one; the others watch.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchWorkers(
+        self,
+        request: _scheduler_service_pb2.WatchWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.WatchWorkersResponse], _abc.AsyncIterator[_scheduler_service_pb2.WatchWorkersResponse]]:
+        """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
+        the workers themselves how much room they have. Never ends.
+        """
 
     @_abc_1.abstractmethod
     def ListWorkers(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lorikeet/types/v1/generation.proto\x12\x11lorikeet.types.v1\"\xb1\x04\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x12\x10\n\x08logprobs\x18\x08 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\t \x01(\r\x12\r\n\x05min_p\x18\n \x01(\x02\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x02H\x04\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x02\x12\x44\n\nlogit_bias\x18\x0e \x03(\x0b\x32\x30.lorikeet.types.v1.SamplingParams.LogitBiasEntry\x12\x13\n\x0bstop_tokens\x18\x0f \x03(\r\x12\x31\n\nconstraint\x18\x10 \x01(\x0b\x32\x1d.lorikeet.types.v1.Constraint\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x15\n\x13_repetition_penalty\"O\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"K\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x0c\"q\n\x10PositionLogprobs\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.lorikeet.types.v1.TokenLogprob\x12,\n\x03top\x18\x02 \x03(\x0b\x32\x1f.lorikeet.types.v1.TokenLogprob\";\n\nBatchFacts\x12\x16\n\x0epeak_sequences\x18\x01 \x01(\r\x12\x15\n\rpeak_adapters\x18\x02 \x01(\r*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lorikeet/types/v1/generation.proto\x12\x11lorikeet.types.v1\"\xb1\x04\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x12\x10\n\x08logprobs\x18\x08 \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\t \x01(\r\x12\r\n\x05min_p\x18\n \x01(\x02\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x02H\x04\x88\x01\x01\x12\x18\n\x10presence_penalty\x18\x0c \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\r \x01(\x02\x12\x44\n\nlogit_bias\x18\x0e \x03(\x0b\x32\x30.lorikeet.types.v1.SamplingParams.LogitBiasEntry\x12\x13\n\x0bstop_tokens\x18\x0f \x03(\r\x12\x31\n\nconstraint\x18\x10 \x01(\x0b\x32\x1d.lorikeet.types.v1.Constraint\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seedB\x15\n\x13_repetition_penalty\"O\n\nConstraint\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x03 \x01(\tH\x00\x42\x06\n\x04kind\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"K\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x0c\"q\n\x10PositionLogprobs\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.lorikeet.types.v1.TokenLogprob\x12,\n\x03top\x18\x02 \x03(\x0b\x32\x1f.lorikeet.types.v1.TokenLogprob\";\n\nBatchFacts\x12\x16\n\x0epeak_sequences\x18\x01 \x01(\r\x12\x15\n\rpeak_adapters\x18\x02 \x01(\r*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=1039
-  _globals['_FINISHREASON']._serialized_end=1134
+  _globals['_FINISHREASON']._serialized_start=1062
+  _globals['_FINISHREASON']._serialized_end=1157
   _globals['_SAMPLINGPARAMS']._serialized_start=58
   _globals['_SAMPLINGPARAMS']._serialized_end=619
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=498
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSTRAINT']._serialized_start=621
   _globals['_CONSTRAINT']._serialized_end=700
   _globals['_USAGE']._serialized_start=702
-  _globals['_USAGE']._serialized_end=759
-  _globals['_TOKENIDS']._serialized_start=761
-  _globals['_TOKENIDS']._serialized_end=784
-  _globals['_TOKENLOGPROB']._serialized_start=786
-  _globals['_TOKENLOGPROB']._serialized_end=861
-  _globals['_POSITIONLOGPROBS']._serialized_start=863
-  _globals['_POSITIONLOGPROBS']._serialized_end=976
-  _globals['_BATCHFACTS']._serialized_start=978
-  _globals['_BATCHFACTS']._serialized_end=1037
+  _globals['_USAGE']._serialized_end=782
+  _globals['_TOKENIDS']._serialized_start=784
+  _globals['_TOKENIDS']._serialized_end=807
+  _globals['_TOKENLOGPROB']._serialized_start=809
+  _globals['_TOKENLOGPROB']._serialized_end=884
+  _globals['_POSITIONLOGPROBS']._serialized_start=886
+  _globals['_POSITIONLOGPROBS']._serialized_end=999
+  _globals['_BATCHFACTS']._serialized_start=1001
+  _globals['_BATCHFACTS']._serialized_end=1060
 # @@protoc_insertion_point(module_scope)

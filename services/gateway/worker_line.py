@@ -1,0 +1,214 @@
+"""One call to a worker, with all its requests on it, and the room that the worker says it has."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+
+import grpc
+from google.rpc import status_pb2
+
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
+from services.core.errors import DeadlineExceeded, ServingError, Unavailable
+from services.core.types import Digest, Fingerprint, RequestId, Room, TokenPiece, WorkerId
+from services.gateway.course import Job
+from services.policies.placement import WorkerView
+from services.runtime import wire
+from services.runtime.client import bearer
+from services.runtime.status import from_status
+
+MOST_PREFETCHED = 64  # that it is remembered of
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """Does not change while a worker lives."""
+
+    id: WorkerId
+    address: str
+    base_model: str
+    base_fingerprint: Fingerprint
+
+
+class WorkerLine:
+    """Failures of requests come as pieces; when the call itself fails, for whatever reason, all
+    that is on it was lost with the worker.
+
+    What is promised here counts against the room until the worker has said that it counts it too.
+    """
+
+    def __init__(
+        self,
+        identity: WorkerIdentity,
+        channel: grpc.aio.Channel,
+        token: str,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called whenever there may be more room, and when the call has ended."""
+        self.identity = identity
+        self.has_ended = False
+        self._changed = changed
+        self._room = Room()
+        self._resident: frozenset[Digest] = frozenset()
+        self._promised: dict[RequestId, int] = {}  # tokens
+        self._sent: deque[int] = deque()  # tokens, of starts that the room does not count yet
+        self._dealt = 0  # starts that it does
+        self._adapters: dict[RequestId, Digest] = {}  # of what is promised or runs
+        self._prefetched: deque[Digest] = deque(maxlen=MOST_PREFETCHED)
+        self._commands: asyncio.Queue[pb.RunRequest] = asyncio.Queue()
+        self._streams: dict[RequestId, asyncio.Queue[TokenPiece | ServingError]] = {}
+        self._call = rpc.GpuWorkerServiceStub(channel).Run(self._outgoing(), metadata=bearer(token))
+        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def has_room(self) -> bool:
+        ahead = len(self._promised) + len(self._sent)
+        return not self.has_ended and self._room.sequences > ahead
+
+    @property
+    def adapters(self) -> frozenset[Digest]:
+        """On the device, or asked for by a request that is there or on its way."""
+        return self._resident.union(self._adapters.values())
+
+    @property
+    def view(self) -> WorkerView:
+        ahead = len(self._promised) + len(self._sent)
+        return WorkerView(
+            id=self.identity.id,
+            base_model=self.identity.base_model,
+            base_fingerprint=self.identity.base_fingerprint,
+            running=self._room.running + ahead,
+            waiting=self._room.waiting,
+            free_pages=self._room.tokens,
+            resident=self.adapters,
+            draining=False,
+        )
+
+    def fits(self, job: Job) -> bool:
+        """Whether it would start about now. What fits nowhere fits an idle worker, which says why
+        it does not."""
+        ahead = [*self._promised.values(), *self._sent]
+        if self.has_ended or self._room.sequences <= len(ahead):
+            return False
+        if not (self._room.running or self._room.waiting or ahead):
+            return True
+        return self._tokens(job) <= self._room.tokens - sum(ahead)
+
+    def promise(self, job: Job) -> None:
+        """It will be started here, or withdrawn."""
+        self._promised[job.request_id] = self._tokens(job)
+        if job.adapter is not None:
+            self._adapters[job.request_id] = job.adapter
+
+    def withdraw(self, request: RequestId) -> None:
+        if self._promised.pop(request, None) is not None:
+            self._adapters.pop(request, None)
+            self._changed()
+
+    def prefetch(self, adapter: Digest) -> None:
+        """Once; the worker may have forgotten it by the time it is needed."""
+        if adapter not in self._prefetched:
+            self._prefetched.append(adapter)
+            self._commands.put_nowait(pb.RunRequest(prefetch=adapter))
+
+    async def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]:
+        """Closing it cancels the sequence. Raises DeadlineExceeded after `seconds`."""
+        if self.has_ended:
+            self.withdraw(job.request_id)
+            raise Unavailable("the worker is gone")
+        deadline = asyncio.get_running_loop().time() + seconds
+        if job.request_id not in self._promised:
+            self.promise(job)
+        self._sent.append(self._promised.pop(job.request_id))
+        self._commands.put_nowait(pb.RunRequest(start=_start(job)))
+        stream = self._streams[job.request_id] = asyncio.Queue()
+        ended = False
+        try:
+            while not ended:
+                async with asyncio.timeout_at(deadline):
+                    outcome = await stream.get()
+                if isinstance(outcome, ServingError):
+                    ended = True
+                    raise outcome
+                ended = outcome.finish_reason is not None
+                yield outcome
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed") from error
+        finally:
+            del self._streams[job.request_id]
+            self._adapters.pop(job.request_id, None)
+            if not ended:
+                self._commands.put_nowait(pb.RunRequest(cancel=job.request_id))
+
+    async def close(self) -> None:
+        """What runs on it is cancelled."""
+        self._call.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    def _tokens(self, job: Job) -> int:
+        """That it is expected to come to hold."""
+        return len(job.prompt) + math.ceil(job.sampling.max_tokens * self._room.output_share)
+
+    async def _outgoing(self) -> AsyncIterator[pb.RunRequest]:
+        while True:
+            yield await self._commands.get()
+
+    async def _read(self) -> None:
+        """Hand out what comes, until the call ends; then say so to all who still wait."""
+        why = "the worker ended the call"
+        try:
+            async for response in self._call:
+                for piece in response.pieces:
+                    stream = self._streams.get(RequestId(piece.request_id))
+                    if stream is not None:  # cancelled while it was under way
+                        stream.put_nowait(_outcome(piece))
+                if response.HasField("room"):
+                    self._measured(response.room)
+        except grpc.aio.AioRpcError as error:
+            why = f"the call to the worker broke: {error.code().name} {error.details()}"
+        finally:
+            self.has_ended = True
+            for stream in self._streams.values():
+                stream.put_nowait(Unavailable(why))
+            self._changed()
+
+    def _measured(self, room: pb.Room) -> None:
+        for _ in range(min(room.started - self._dealt, len(self._sent))):
+            self._sent.popleft()
+        self._dealt = room.started
+        self._room = Room(
+            sequences=room.sequences,
+            tokens=room.tokens,
+            output_share=room.output_share,
+            running=room.running,
+            waiting=room.waiting,
+        )
+        if room.HasField("resident"):
+            self._resident = frozenset(Digest(digest) for digest in room.resident.digests)
+        self._changed()
+
+
+def _start(job: Job) -> pb.Start:
+    return pb.Start(
+        request_id=job.request_id,
+        base_fingerprint=job.base_fingerprint,
+        adapter_digest=job.adapter or "",
+        prompt=job.prompt,
+        sampling=wire.sampling_to_wire(job.sampling),
+        cache_salt=job.cache_salt,
+        first_token_within_ms=job.first_token_within_ms,
+    )
+
+
+def _outcome(piece: pb.Piece) -> TokenPiece | ServingError:
+    if piece.error:
+        return from_status(status_pb2.Status.FromString(piece.error))
+    return TokenPiece(
+        tokens=tuple(piece.tokens),
+        logprobs=tuple(wire.logprobs_from_wire(position) for position in piece.logprobs),
+        finish_reason=wire.finish_from_wire(piece.finish_reason),
+        batch=wire.batch_from_wire(piece.batch) if piece.HasField("batch") else None,
+        cached_tokens=piece.cached_tokens,
+    )

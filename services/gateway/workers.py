@@ -1,0 +1,112 @@
+"""The workers that take requests, as the scheduler names them, with a line to each."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+import grpc
+import structlog
+
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
+from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
+from services.core.types import Fingerprint, WorkerId
+from services.gateway.worker_line import WorkerIdentity, WorkerLine
+from services.runtime.client import bearer, open_channel
+
+log = structlog.get_logger()
+
+RECONNECT_SECONDS = 0.5
+GRACE_SECONDS = 5.0
+"""For workers that a scheduler which came back does not know yet."""
+
+
+class Workers:
+    """Keeps a line open to each; one that breaks is opened anew while its worker is named."""
+
+    def __init__(self, token: str, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called whenever one of them may have more room, or is another."""
+        self.changed = changed
+        self._token = token
+        self._named: dict[WorkerId, WorkerIdentity] = {}
+        self._lines: dict[WorkerId, WorkerLine] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._believed_until = 0.0  # those that were named by the scheduler before it went away
+        self._remembered: dict[WorkerId, WorkerIdentity] = {}
+
+    def lines(self, base: Fingerprint) -> list[WorkerLine]:
+        """To those that serve this base model now."""
+        return [
+            line
+            for worker, line in self._lines.items()
+            if line.identity.base_fingerprint == base
+            and not line.has_ended
+            and worker in self._named
+        ]
+
+    def name(self, workers: Iterable[WorkerIdentity]) -> None:
+        """These, and no others, take requests; what runs elsewhere goes on."""
+        told = {worker.id: worker for worker in workers}
+        if time.monotonic() < self._believed_until:
+            told = self._remembered | told
+        self._named = told
+        self._dial()
+        self.changed()
+
+    async def follow(self, channel: grpc.aio.Channel) -> None:
+        """The scheduler's word, until cancelled. While it is away its last word holds."""
+        stub = rpc.SchedulerServiceStub(channel)
+        while True:
+            call = stub.WatchWorkers(
+                pb.WatchWorkersRequest(), metadata=bearer(self._token), wait_for_ready=True
+            )
+            try:
+                async for response in call:
+                    self.name(_identity(worker) for worker in response.workers)
+            except grpc.aio.AioRpcError as error:
+                log.warning("scheduler_away", why=error.details())
+            finally:
+                call.cancel()
+            self._remembered = dict(self._named)
+            self._believed_until = time.monotonic() + GRACE_SECONDS
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def redial(self) -> None:
+        """Opens what broke, until cancelled."""
+        while True:
+            await asyncio.sleep(RECONNECT_SECONDS)
+            self._dial()
+            if self._remembered and time.monotonic() > self._believed_until:
+                self._remembered = {}
+
+    async def close(self) -> None:
+        for line in self._lines.values():
+            await line.close()
+        for channel in self._channels.values():
+            await channel.close()
+
+    def _dial(self) -> None:
+        for worker, identity in self._named.items():
+            line = self._lines.get(worker)
+            if line is None or line.has_ended or line.identity != identity:
+                self._lines[worker] = self._line(identity)
+        for worker in [w for w, line in self._lines.items() if line.has_ended]:
+            if worker not in self._named:
+                del self._lines[worker]
+
+    def _line(self, identity: WorkerIdentity) -> WorkerLine:
+        channel = self._channels.get(identity.address)
+        if channel is None:
+            channel = self._channels[identity.address] = open_channel(identity.address)
+        return WorkerLine(identity, channel, self._token, self._tell)
+
+    def _tell(self) -> None:
+        self.changed()
+
+
+def _identity(worker: pb.WorkerIdentity) -> WorkerIdentity:
+    return WorkerIdentity(
+        id=WorkerId(worker.id),
+        address=worker.address,
+        base_model=worker.base_model,
+        base_fingerprint=Fingerprint(worker.base_fingerprint),
+    )
