@@ -164,7 +164,7 @@ class FairQueue:
     def _admit(self, lane: _Lane) -> bool:
         """The next who can start, if there is one."""
         lines = [line for line in self._fleet.lines(lane.base) if line.has_room]
-        for ticket in lane.returning:
+        for ticket in [each for each in lane.returning if not each.turn.cancelled()]:
             line = _choose(ticket, [line for line in lines if line.fits(ticket.job)])
             if line is not None:
                 lane.returning.remove(ticket)
@@ -177,6 +177,9 @@ class FairQueue:
         resident = frozenset().union(*(line.adapters for line in lines))
         for request in lane.policy.candidates(now, resident):
             ticket = lane.waiting[request.id]
+            if ticket.turn.cancelled():  # its client has gone, and it has yet to notice
+                self._end(ticket)
+                return True
             line = _choose(ticket, [line for line in lines if line.fits(ticket.job)])
             if line is not None:
                 lane.policy.admit(request.id, now)
@@ -201,20 +204,22 @@ class FairQueue:
                     line.prefetch(request.adapter)
 
     def _refuse(self, ticket: Ticket, error: Unavailable) -> None:
-        self._waits_no_more(ticket)
-        ticket.lane.policy.end(ticket.job.request_id)
+        self._end(ticket)
         if not ticket.turn.done():
             ticket.turn.set_exception(error)
 
     def _leave(self, ticket: Ticket) -> None:
         """It has ended, wherever it was; a second time is no error."""
-        self._waits_no_more(ticket)
-        ticket.lane.policy.end(ticket.job.request_id)
+        self._end(ticket)
         granted = ticket.turn.done() and not ticket.turn.cancelled()
         if granted and ticket.turn.exception() is None:
             ticket.turn.result().withdraw(ticket.job.request_id)
         ticket.turn.cancel()
         self.dispatch()
+
+    def _end(self, ticket: Ticket) -> None:
+        self._waits_no_more(ticket)
+        ticket.lane.policy.end(ticket.job.request_id)
 
     def _waits_no_more(self, ticket: Ticket) -> None:
         lane, tenant = ticket.lane, ticket.completion.tenant

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tokenizers import Tokenizer, models
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
@@ -27,17 +28,22 @@ from services.core.types import (
     Fingerprint,
     RequestId,
     SamplingParams,
+    TenantId,
     WorkerId,
 )
-from services.gateway.course import Job
+from services.gateway.base_models import ServedModel
+from services.gateway.course import Completion, Job
+from services.gateway.fair_queue import FairQueue
 from services.gateway.worker_line import WorkerIdentity, WorkerLine
 from services.gateway.workers import Workers
+from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.session import Session
 from services.gpu_worker.worker import Worker
+from services.policies.fairness.policies import POLICIES, Knobs
 from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.client import bearer
@@ -47,6 +53,8 @@ from tests.references import smollm_folder
 
 TOKEN = "t" * 40
 PROMPT = tuple(range(2, 12))
+MOST_SEQUENCES = 6
+LIMITS = Limits(max_sequences=MOST_SEQUENCES)
 
 
 class EmptyStore:
@@ -98,7 +106,7 @@ def model() -> LoadedModel:
 
 @pytest.fixture
 async def serving(model: LoadedModel) -> AsyncIterator[Serving]:
-    worker = Worker(TestBench(model, pages=200).engine, EmptyStore(), HostCache(1 << 20))
+    worker = Worker(TestBench(model, LIMITS, pages=200).engine, EmptyStore(), HostCache(1 << 20))
     address = free_addresses().worker
     gate = Gate(ServiceToken(TOKEN), scopes_of(GPU_WORKER))
     server = Server(address=address, gate=gate, services=[GPU_WORKER])
@@ -242,3 +250,80 @@ async def test_one_name_runs_once_on_a_call(serving: Serving) -> None:
                 pass
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     await serving.runs(0)
+
+
+async def test_what_was_promised_counts_until_the_worker_counts_it(serving: Serving) -> None:
+    line = serving.line
+    async with asyncio.timeout(10):
+        while not line.has_room:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    def promises() -> int:
+        made: list[Job] = []
+        while len(made) < 100 and line.fits(job := serving.job(f"p{len(made)}", 1)):
+            line.promise(job)
+            made.append(job)
+        for job in made:
+            line.withdraw(job.request_id)
+        return len(made)
+
+    slots = promises()
+    assert slots == MOST_SEQUENCES + 1  # and one that takes the place of the first that ends
+    running = [
+        asyncio.create_task(serving.tokens(serving.job(str(n), 300))) for n in range(MOST_SEQUENCES)
+    ]
+    for told in ("sent", "counted"):
+        await asyncio.sleep(0)
+        assert promises() == slots - MOST_SEQUENCES, told
+        await serving.runs(MOST_SEQUENCES)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await serving.runs(0)
+    async with asyncio.timeout(10):
+        while promises() != slots:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def test_a_start_that_fails_or_is_withdrawn_gives_its_room_back(serving: Serving) -> None:
+    for name in range(3 * MOST_SEQUENCES):
+        other_base = serving.job(f"base{name}", base_fingerprint=Fingerprint("0" * 64))
+        with pytest.raises(FailedPrecondition):
+            await serving.tokens(other_base)
+        schema = Constraint(ConstraintKind.JSON_SCHEMA, '{"type": "object"}')
+        rules = {"constraint": schema, "ignore_eos": False}
+        gone = asyncio.create_task(serving.tokens(serving.job(f"gone{name}", 9, rules=rules)))
+        await asyncio.sleep(0)
+        gone.cancel()
+    async with asyncio.timeout(10):
+        while not serving.line.fits(serving.job("next")):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert len(await serving.tokens(serving.job("next"))) == 5
+
+
+async def test_no_more_waits_in_a_worker_than_follows_at_once(serving: Serving) -> None:
+    queue = FairQueue(serving.workers, lambda: POLICIES["vtc"](Knobs()))
+    serving.workers.changed = queue.dispatch
+    waited: list[int] = []
+
+    async def ask(number: int) -> int:
+        job = serving.job(str(number), 6)
+        base = ServedModel(serving.model.card, Tokenizer(models.WordLevel({})))
+        tenant = TenantId(f"t{number % 3}")
+        async with queue.entered(Completion(tenant, None, "m", base, job)) as ticket:
+            line = await queue.turn(ticket)
+            made = 0
+            async with aclosing(line.follow(job, 60)) as pieces:
+                async for piece in pieces:
+                    made += len(piece.tokens)
+                    waited.append(serving.worker.state.waiting)
+            return made
+
+    async with asyncio.timeout(10):
+        while not serving.line.has_room:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    answers = await asyncio.gather(*(ask(number) for number in range(30)))
+    assert answers == [6] * 30
+    assert max(waited) <= 1
+    await serving.runs(0)
+    assert serving.worker.state.free_pages == 200

@@ -46,6 +46,52 @@ SERVING = {
         "request.filter is None and False",
         "tests/unit/gpu_worker/test_grammar.py::test_each_of_a_batch_matches_its_own",
     ),
+    "what was promised to a worker is forgotten": Mutation(
+        "gateway/worker_line.py",
+        "ahead = [*self._promised.values(), *self._sent]",
+        "ahead = []",
+        "tests/contract/test_worker_calls.py::"
+        "test_what_was_promised_counts_until_the_worker_counts_it",
+    ),
+    "a start that failed keeps its room": Mutation(
+        "gpu_worker/session.py",
+        "self._failed += 1",
+        "self._failed += 0",
+        "tests/contract/test_worker_calls.py::"
+        "test_a_start_that_fails_or_is_withdrawn_gives_its_room_back",
+    ),
+    "a worker takes all that comes": Mutation(
+        "gpu_worker/engine/batcher.py",
+        "max(0, self._limits.max_sequences + soon - running - waiting)",
+        "max(0, self._limits.max_sequences + 20 - running)",
+        "tests/contract/test_worker_calls.py::test_no_more_waits_in_a_worker_than_follows_at_once",
+    ),
+    "who does not fit is overtaken": Mutation(
+        "gateway/fair_queue.py",
+        "for request in lane.policy.candidates(now, resident):",
+        "for request in [_request(ticket.completion) for ticket in lane.waiting.values()]:",
+        "tests/unit/gateway/test_fair_queue.py::"
+        "test_one_that_does_not_fit_is_not_overtaken_and_starts_as_soon_as_it_does",
+    ),
+    "the worker that failed is asked again": Mutation(
+        "gateway/fair_queue.py",
+        "ticket.failed |= {failing.view.id}",
+        "pass",
+        "tests/unit/gateway/test_fair_queue.py::test_one_that_every_worker_has_failed_is_given_up",
+    ),
+    "who has gone keeps the worker that was granted": Mutation(
+        "gateway/fair_queue.py",
+        "ticket.turn.result().withdraw(ticket.job.request_id)",
+        "pass",
+        "tests/unit/gateway/test_fair_queue.py::test_one_that_goes_away_leaves_nothing[granted]",
+    ),
+    "the one that came last has to go, whoever has most": Mutation(
+        "gateway/fair_queue.py",
+        "if ticket.completion.tenant == greediest",
+        "if True",
+        "tests/unit/gateway/test_fair_queue.py::"
+        "test_where_too_many_wait_the_newest_of_the_greediest_has_to_go",
+    ),
     "a prefix is shared unasked": Mutation(
         "gateway/gateway.py",
         "COMMON_SALT if asked.share_prefix and adapter is None else tenant",
