@@ -18,6 +18,7 @@ from services.gateway.repository import SqlTenantRepository
 from services.gateway.resolutions import Resolutions
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
+from services.gateway.settling import Settling
 from services.gateway.tenant_servicer import TenantServicer
 from services.gateway.tenants import Tenants
 from services.gateway.workers import Workers
@@ -54,7 +55,12 @@ async def main() -> None:
     scheduler_channel = open_channel(settings.scheduler_address)
     store = StoreClient(store_channel, token)
     workers, templates = Workers(token), ChatTemplates()
-    queue = FairQueue(workers, lambda: _policy(settings), most_waiting=settings.most_waiting)
+    settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
+    queue = FairQueue(
+        workers,
+        lambda base: settling.shared(base, _policy(settings)),
+        most_waiting=settings.most_waiting,
+    )
     workers.changed = queue.dispatch
     sessions = open_sessions(settings.database_url)
     tenants = Tenants(
@@ -84,6 +90,7 @@ async def main() -> None:
         workers.follow(scheduler_channel),
         workers.redial(),
         queue.run(),
+        settling.run(),
     ]
     async with beside(*work), http:
         await stopped.wait()

@@ -81,7 +81,7 @@ class FairQueue:
     def __init__(
         self,
         fleet: Fleet,
-        policy: Callable[[], AdmissionPolicy],
+        policy: Callable[[Fingerprint], AdmissionPolicy],
         *,
         most_waiting: int = 4096,
         now: Callable[[], float] = time.monotonic,
@@ -270,7 +270,7 @@ class FairQueue:
     def _lane(self, base: Fingerprint) -> _Lane:
         lane = self._lanes.get(base)
         if lane is None:
-            lane = self._lanes[base] = _Lane(base, self._policy())
+            lane = self._lanes[base] = _Lane(base, self._policy(base))
         return lane
 
 

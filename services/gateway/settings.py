@@ -31,6 +31,9 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     come first, in what the counters count (a token of input 1, of output 2)."""
     most_waiting: PositiveInt = 4096
     """Requests in the queue. Beyond that the newest of the tenant with the most is refused."""
+    settle_seconds: PositiveFloat = 1.0
+    """How often counters are settled with other gateways; what tenants' service may differ by
+    grows with it."""
     longest_request_seconds: PositiveFloat = 600.0
     """The deadline of a request that brings none, and the most that one may ask for."""
     most_body_bytes: PositiveInt = 8 * 1024 * 1024

@@ -49,7 +49,7 @@ _OPERATOR_METHODS = {
     TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
     ADAPTER_STORE: ("RegisterBaseModel", "GetBaseModel"),
     ADAPTER_LIFECYCLE: ("CollectGarbage",),
-    SCHEDULER: ("Attach", "Place", "WatchWorkers", "ListWorkers"),
+    SCHEDULER: ("Attach", "Place", "WatchWorkers", "Settle", "ListWorkers"),
     GPU_WORKER: ("Run",),
 }
 

@@ -10,16 +10,19 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
 from services.core.types import Fingerprint, WorkerId
+from services.policies.fairness.clearing import Statement
 from services.runtime import wire
 from services.runtime.interceptors import Context
+from services.scheduler.accounts import Accounts
 from services.scheduler.fleet import Fleet, Identity, Seat, Worker, wish_for
 
 log = structlog.get_logger()
 
 
 class SchedulerServicer(rpc.SchedulerServiceServicer):
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, accounts: Accounts) -> None:
         self._fleet = fleet
+        self._accounts = accounts
 
     async def Attach(
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
@@ -64,6 +67,25 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._fleet.lease_seconds / 6):
                         await changed.wait()
+
+    async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
+        if not (request.gateway and request.number and request.base_fingerprint):
+            raise InvalidRequest.of("gateway", "name the base model, the gateway and the statement")
+        statement = Statement(
+            gateway=request.gateway,
+            number=request.number,
+            bases=dict(request.bases),
+            charged=dict(request.charged),
+            active=frozenset(request.active),
+            floor=request.floor if request.HasField("floor") else None,
+        )
+        answer = self._accounts.settle(Fingerprint(request.base_fingerprint), statement)
+        return pb.SettleResponse(
+            house=answer.house,
+            number=answer.number,
+            counters=answer.counters,
+            floor=answer.floor,
+        )
 
     async def ListWorkers(
         self, request: pb.ListWorkersRequest, context: Context

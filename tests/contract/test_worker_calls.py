@@ -302,7 +302,7 @@ async def test_a_start_that_fails_or_is_withdrawn_gives_its_room_back(serving: S
 
 
 async def test_no_more_waits_in_a_worker_than_follows_at_once(serving: Serving) -> None:
-    queue = FairQueue(serving.workers, lambda: POLICIES["vtc"](Knobs()))
+    queue = FairQueue(serving.workers, lambda _: POLICIES["vtc"](Knobs()))
     serving.workers.changed = queue.dispatch
     waited: list[int] = []
 

@@ -98,7 +98,7 @@ class World:
     def __post_init__(self) -> None:
         self.queue = FairQueue(
             self,
-            lambda: POLICIES[self.policy](Knobs()),
+            lambda _: POLICIES[self.policy](Knobs()),
             most_waiting=self.most_waiting,
             now=lambda: self.now,
         )

@@ -264,6 +264,158 @@ class WatchWorkersResponse(_message.Message):
 Global___WatchWorkersResponse: _TypeAlias = WatchWorkersResponse  # noqa: Y015
 
 @_typing.final
+class SettleRequest(_message.Message):
+    """What a gateway charged. Service is in what its policy counts: a token of input 1, of output 2."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BasesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ChargedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BASE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    BASES_FIELD_NUMBER: _builtins.int
+    CHARGED_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    base_fingerprint: _builtins.str
+    """Fingerprint of the base model: those who want the same compete."""
+    gateway: _builtins.str
+    """The gateway; one that starts anew takes another name."""
+    number: _builtins.int
+    """Of the statement: the first is 1; one that was not answered is sent again as it was."""
+    floor: _builtins.float
+    """The lowest counter of those who wait there; unset if nobody does."""
+    @_builtins.property
+    def bases(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By key, of those that came to wait there: what their counters were raised to, less `charged`."""
+
+    @_builtins.property
+    def charged(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By key, since the statement before."""
+
+    @_builtins.property
+    def active(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who waits or runs there."""
+
+    def __init__(
+        self,
+        *,
+        base_fingerprint: _builtins.str = ...,
+        gateway: _builtins.str = ...,
+        number: _builtins.int = ...,
+        bases: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        charged: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        active: _abc.Iterable[_builtins.str] | None = ...,
+        floor: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "floor", b"floor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "active", b"active", "base_fingerprint", b"base_fingerprint", "bases", b"bases", "charged", b"charged", "floor", b"floor", "gateway", b"gateway", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__floor: _TypeAlias = _typing.Literal["floor"]  # noqa: Y015
+    _WhichOneofArgType__floor: _TypeAlias = _typing.Literal["_floor", b"_floor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__floor) -> _WhichOneofReturnType__floor | None: ...
+
+Global___SettleRequest: _TypeAlias = SettleRequest  # noqa: Y015
+
+@_typing.final
+class SettleResponse(_message.Message):
+    """What all gateways charged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    HOUSE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    house: _builtins.str
+    """Who answers; another one knows nothing of what the one before was told."""
+    number: _builtins.int
+    """Of the statement that this answers."""
+    floor: _builtins.float
+    """The lowest of those who wait at other gateways; unset if nobody does."""
+    @_builtins.property
+    def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By key: the counters of the gateway's active ones."""
+
+    def __init__(
+        self,
+        *,
+        house: _builtins.str = ...,
+        number: _builtins.int = ...,
+        counters: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        floor: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "floor", b"floor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "counters", b"counters", "floor", b"floor", "house", b"house", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__floor: _TypeAlias = _typing.Literal["floor"]  # noqa: Y015
+    _WhichOneofArgType__floor: _TypeAlias = _typing.Literal["_floor", b"_floor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__floor) -> _WhichOneofReturnType__floor | None: ...
+
+Global___SettleResponse: _TypeAlias = SettleResponse  # noqa: Y015
+
+@_typing.final
 class ListWorkersRequest(_message.Message):
     """Asks for workers."""
 

@@ -50,6 +50,11 @@ class SchedulerServiceStub:
                 request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersResponse.FromString,
                 _registered_method=True)
+        self.Settle = channel.unary_unary(
+                '/lorikeet.scheduler.v1.SchedulerService/Settle',
+                request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/lorikeet.scheduler.v1.SchedulerService/ListWorkers',
                 request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListWorkersRequest.SerializeToString,
@@ -86,6 +91,14 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Settle(self, request, context):
+        """Makes the fairness counters of several gateways one account: each says what it charged since it
+        said so last, and hears what all have. A statement counts once, however often it comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Every live worker, by id.
         """
@@ -110,6 +123,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WatchWorkers,
                     request_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersRequest.FromString,
                     response_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersResponse.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleRequest.FromString,
+                    response_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -199,6 +217,33 @@ class SchedulerService:
             '/lorikeet.scheduler.v1.SchedulerService/WatchWorkers',
             lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersRequest.SerializeToString,
             lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.WatchWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.scheduler.v1.SchedulerService/Settle',
+            lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleRequest.SerializeToString,
+            lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,10 @@ class SchedulerServiceStub:
     """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
     the workers themselves how much room they have. Never ends.
     """
+    Settle: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SettleRequest, _scheduler_service_pb2.SettleResponse]
+    """Makes the fairness counters of several gateways one account: each says what it charged since it
+    said so last, and hears what all have. A statement counts once, however often it comes.
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListWorkersRequest, _scheduler_service_pb2.ListWorkersResponse]
     """Every live worker, by id."""
 
@@ -76,6 +80,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     WatchWorkers: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchWorkersRequest, _scheduler_service_pb2.WatchWorkersResponse]  # type: ignore[assignment]
     """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
     the workers themselves how much room they have. Never ends.
+    """
+    Settle: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SettleRequest, _scheduler_service_pb2.SettleResponse]  # type: ignore[assignment]
+    """Makes the fairness counters of several gateways one account: each says what it charged since it
+    said so last, and hears what all have. A statement counts once, however often it comes.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListWorkersRequest, _scheduler_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Every live worker, by id."""
@@ -113,6 +121,16 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.WatchWorkersResponse], _abc.AsyncIterator[_scheduler_service_pb2.WatchWorkersResponse]]:
         """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
         the workers themselves how much room they have. Never ends.
+        """
+
+    @_abc_1.abstractmethod
+    def Settle(
+        self,
+        request: _scheduler_service_pb2.SettleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.SettleResponse, _abc.Awaitable[_scheduler_service_pb2.SettleResponse]]:
+        """Makes the fairness counters of several gateways one account: each says what it charged since it
+        said so last, and hears what all have. A statement counts once, however often it comes.
         """
 
     @_abc_1.abstractmethod

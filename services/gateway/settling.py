@@ -1,0 +1,74 @@
+"""Several gateways, one account: what each charged goes to the scheduler and comes back summed."""
+
+import asyncio
+import secrets
+
+import grpc
+import structlog
+
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
+from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
+from services.core.types import Fingerprint
+from services.policies.fairness.admission import AdmissionPolicy
+from services.policies.fairness.clearing import Answer, Branch
+from services.policies.fairness.vtc import VirtualTokenCounters
+from services.runtime.client import bearer
+
+log = structlog.get_logger()
+
+
+class Settling:
+    """Of the policies that have counters; the others have nothing to settle."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str, *, seconds: float) -> None:
+        """`seconds`: from one statement to the next; the longer, the wider the bound."""
+        self._stub = rpc.SchedulerServiceStub(channel)
+        self._token = token
+        self._seconds = seconds
+        self._gateway = secrets.token_hex(8)
+        self._branches: dict[Fingerprint, Branch] = {}
+        self._is_lost = False
+
+    def shared(self, base: Fingerprint, policy: AdmissionPolicy) -> AdmissionPolicy:
+        """The policy, whose counters are from now on one account with those of other gateways."""
+        if isinstance(policy, VirtualTokenCounters):
+            self._branches[base] = policy.branch(self._gateway)
+        return policy
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._seconds)
+            for base, branch in list(self._branches.items()):
+                await self._settle(base, branch)
+
+    async def _settle(self, base: Fingerprint, branch: Branch) -> None:
+        statement = branch.statement()
+        request = pb.SettleRequest(
+            base_fingerprint=base,
+            gateway=statement.gateway,
+            number=statement.number,
+            bases=statement.bases,
+            charged=statement.charged,
+            active=statement.active,
+            floor=statement.floor,
+        )
+        try:
+            response = await self._stub.Settle(
+                request, metadata=bearer(self._token), timeout=2 * self._seconds
+            )
+        except grpc.aio.AioRpcError as error:
+            if not self._is_lost:
+                log.warning("accounts_not_settled", why=error.details())
+            self._is_lost = True
+            branch.lost()
+            return
+        self._is_lost = False
+        branch.accept(
+            Answer(
+                house=response.house,
+                number=response.number,
+                counters=dict(response.counters),
+                floor=response.floor if response.HasField("floor") else None,
+            )
+        )

@@ -1,0 +1,114 @@
+"""Two gateways and a scheduler, over real gRPC: their counters become one account."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
+from services.cli.suite import free_addresses
+from services.core.types import Fingerprint, RequestId, TenantId
+from services.gateway.settling import Settling
+from services.policies.fairness.admission import Request
+from services.policies.fairness.vtc import VirtualTokenCounters
+from services.runtime.access import SCHEDULER, scopes_of
+from services.runtime.auth import Gate, ServiceToken
+from services.runtime.beside import beside
+from services.runtime.client import open_channel
+from services.runtime.clock import SystemClock
+from services.runtime.server import Server
+from services.scheduler.accounts import Accounts
+from services.scheduler.fleet import Fleet
+from services.scheduler.servicer import SchedulerServicer
+
+TOKEN = "t" * 40
+BASE = Fingerprint("b" * 64)
+LEASE_SECONDS = 0.5
+
+
+@asynccontextmanager
+async def scheduler(address: str) -> AsyncIterator[None]:
+    gate = Gate(ServiceToken(TOKEN), scopes_of(SCHEDULER))
+    server = Server(address=address, gate=gate, services=[SCHEDULER])
+    clock = SystemClock()
+    servicer = SchedulerServicer(
+        Fleet(clock, lease_seconds=3), Accounts(clock, lease_seconds=LEASE_SECONDS)
+    )
+    rpc.add_SchedulerServiceServicer_to_server(servicer, server.grpc)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.drain(0)
+
+
+@asynccontextmanager
+async def gateway(address: str) -> AsyncIterator[VirtualTokenCounters]:
+    channel = open_channel(address)
+    settling = Settling(channel, TOKEN, seconds=0.05)
+    policy = VirtualTokenCounters()
+    settling.shared(BASE, policy)
+    async with beside(settling.run()):
+        yield policy
+    await channel.close()
+
+
+@pytest.fixture
+async def address() -> str:
+    return free_addresses().scheduler
+
+
+def serve(policy: VirtualTokenCounters, tenant: str, *, tokens: int, name: str = "r") -> None:
+    """One of the tenant's runs, with so many tokens of input; another one waits."""
+    for role in ("runs", "waits"):
+        policy.enqueue(Request(RequestId(f"{tenant}{name}{role}"), TenantId(tenant), tokens, 1), 0)
+    policy.admit(RequestId(f"{tenant}{name}runs"), 0)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110  # the state is plain data
+            await asyncio.sleep(0.01)
+
+
+async def test_what_one_charges_counts_at_the_other(address: str) -> None:
+    async with scheduler(address), gateway(address) as one, gateway(address) as other:
+        serve(one, "acme", tokens=1000)
+        serve(other, "acme", tokens=10)
+        await until(lambda: one.counters == other.counters == {"acme": 1010.0})
+
+
+async def test_who_comes_here_is_raised_to_those_who_wait_there(address: str) -> None:
+    async with scheduler(address), gateway(address) as one, gateway(address) as other:
+        serve(one, "acme", tokens=1000)
+        serve(other, "zebra", tokens=10)
+        await until(lambda: one.counters["acme"] == 1000)
+        await asyncio.sleep(0.3)
+        serve(one, "new", tokens=1)
+        assert one.counters["new"] == pytest.approx(11)  # who waits least-served anywhere has 10
+
+
+async def test_a_gateway_that_is_gone_holds_nobody_down(address: str) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(scheduler(address))
+        one = await stack.enter_async_context(gateway(address))
+        async with gateway(address) as gone:
+            serve(gone, "zebra", tokens=10)
+            serve(one, "acme", tokens=1000)
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(LEASE_SECONDS + 0.3)
+        serve(one, "new", tokens=1)
+        assert one.counters["new"] == pytest.approx(1001)
+
+
+async def test_gateways_go_on_without_a_scheduler_and_meet_again(address: str) -> None:
+    async with gateway(address) as one, gateway(address) as other:
+        async with scheduler(address):
+            serve(one, "acme", tokens=1000)
+            serve(other, "acme", tokens=10)
+            await until(lambda: one.counters == other.counters == {"acme": 1010.0})
+        serve(one, "acme", tokens=5, name="s")
+        assert one.counters["acme"] == 1015
+        async with scheduler(address):
+            await until(lambda: other.counters["acme"] >= 1015)
