@@ -4,6 +4,7 @@ from tests.mutations.mutation import Mutation
 
 _VTC = "tests/unit/policies/test_vtc.py::"
 _PROPERTY = "tests/property/test_fairness.py::"
+_BASELINES = "tests/property/test_baselines.py::"
 
 FAIRNESS = {
     "who was alone is not lifted": Mutation(
@@ -97,5 +98,23 @@ FAIRNESS = {
         'self._house = answer.house if is_known else ""',
         "self._house = answer.house",
         "tests/property/test_clearing.py::test_a_house_that_starts_anew_is_told_everything",
+    ),
+    "a tenant is known after its minute": Mutation(
+        "policies/fairness/baselines.py",
+        "                del self._counts[tenant]\n",
+        "                pass\n",
+        _BASELINES + "test_a_rate_limit_is_that_of_a_list_of_everything",
+    ),
+    "who has paid is known for ever": Mutation(
+        "policies/fairness/baselines.py",
+        "if not queue and self._deficits[tenant] >= 0:",
+        "if False:",
+        _BASELINES + "test_who_owes_lets_as_many_turns_pass_as_it_has_to",
+    ),
+    "who is gone owes nothing": Mutation(
+        "policies/fairness/baselines.py",
+        "if self._deficits[tenant] < 0 and self._tenants:",
+        "if False:",
+        _BASELINES + "test_who_owes_lets_as_many_turns_pass_as_it_has_to",
     ),
 }
