@@ -117,4 +117,18 @@ FAIRNESS = {
         "if False:",
         _BASELINES + "test_who_owes_lets_as_many_turns_pass_as_it_has_to",
     ),
+    "a band is as wide however cheap loads are": Mutation(
+        "policies/fairness/band.py",
+        "wanted = worth * min(1.0, self._lost / self._knobs.dear)",
+        "wanted = worth",
+        "tests/property/test_adapter_claims.py::"
+        "test_a_band_that_adapts_is_none_where_loads_are_cheap[0.0]",
+    ),
+    "a band is wider than it promised": Mutation(
+        "policies/fairness/band.py",
+        "return min(self._knobs.most, max(self._knobs.least, wanted))",
+        "return max(self._knobs.least, wanted)",
+        "tests/unit/policies/test_band.py::"
+        "test_a_policy_promises_the_most_however_dear_loads_are[300.0]",
+    ),
 }

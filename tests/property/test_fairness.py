@@ -1,12 +1,13 @@
 """What VTC proves (OSDI'24, section 4), for any traffic: on an engine such as its proofs have."""
 
-from itertools import combinations
+from itertools import combinations, cycle
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.policies.fairness.admission import AdmissionPolicy, Request
+from services.policies.fairness.band import AdaptiveBand, BandKnobs
 from services.policies.fairness.cost import WeightedTokens, bound
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.vtc import Rules, VirtualTokenCounters
@@ -72,6 +73,23 @@ def test_a_band_widens_the_bound_by_itself_and_no_more(drawn: Traffic, band: flo
     gaps: list[float] = []
     played(policy, drawn, before_admission=lambda: gaps.append(policy.gap), resident=["a"])
     assert max(gaps, default=0) <= bound_of(drawn) + band
+
+
+@settings(max_examples=200, deadline=None)
+@given(traffic(), st.lists(st.floats(0, 3), min_size=1, max_size=20))
+def test_a_band_that_adapts_widens_the_bound_by_its_widest(
+    drawn: Traffic, waits: list[float]
+) -> None:
+    """Whatever loads cost, one after the other."""
+    band = AdaptiveBand(BandKnobs(most=300.0, seconds=1.0))
+    policy, waited, gaps = VirtualTokenCounters(Rules(band=band)), cycle(waits), [0.0]
+
+    def admits() -> None:
+        gaps.append(policy.gap)
+        band.admitted(float(len(gaps)), waited=next(waited), batch=8, slots=1)
+
+    played(policy, drawn, before_admission=admits, resident=["a"])
+    assert max(gaps) <= bound_of(drawn) + band.most
 
 
 @settings(max_examples=60, deadline=None)
