@@ -4,6 +4,7 @@ from tests.mutations.mutation import Mutation
 
 _VTC = "tests/unit/policies/test_vtc.py::"
 _PROPERTY = "tests/property/test_fairness.py::"
+_MEASURES = "tests/unit/policies/test_measures.py::"
 _BASELINES = "tests/property/test_baselines.py::"
 
 FAIRNESS = {
@@ -130,5 +131,35 @@ FAIRNESS = {
         "return max(self._knobs.least, wanted)",
         "tests/unit/policies/test_band.py::"
         "test_a_policy_promises_the_most_however_dear_loads_are[300.0]",
+    ),
+    "what one had before both waited is a gap": Mutation(
+        "policies/fairness/measures.py",
+        "_Moved(self._ahead(pair), self._ahead(pair))",
+        "_Moved(0.0, 0.0)",
+        _MEASURES + "test_the_gap_is_that_of_every_stretch_of_every_pair",
+    ),
+    "every tenant has a label": Mutation(
+        "policies/fairness/measures.py",
+        "nlargest(self._knobs.named,",
+        "nlargest(self._knobs.known,",
+        _MEASURES + "test_the_most_served_are_named_and_the_rest_summed",
+    ),
+    "the service of all who ever came is kept": Mutation(
+        "policies/fairness/measures.py",
+        "if len(self._service) > self._knobs.known:",
+        "if False:",
+        _MEASURES + "test_state_is_bounded_however_many_come",
+    ),
+    "a promise does not know its band": Mutation(
+        "policies/fairness/vtc.py",
+        "band=band.most if isinstance(band, AdaptiveBand) else band,",
+        "band=0.0,",
+        _PROPERTY + "test_promises_are_the_papers_and_the_plans",
+    ),
+    "a promise does not know its weights": Mutation(
+        "policies/fairness/bounds.py",
+        "most / room.least_weight + band",
+        "most + band",
+        _PROPERTY + "test_counters_stay_within_what_the_rules_promise",
     ),
 }

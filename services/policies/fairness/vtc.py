@@ -12,6 +12,7 @@ from itertools import chain
 from services.core.types import Digest, RequestId
 from services.policies.fairness.admission import Request
 from services.policies.fairness.band import AdaptiveBand
+from services.policies.fairness.bounds import Bound, Room, promised
 from services.policies.fairness.clearing import Branch
 from services.policies.fairness.cost import Cost, WeightedTokens
 from services.policies.fairness.counters import Counters
@@ -89,6 +90,18 @@ class VirtualTokenCounters:
     def num_known(self) -> int:
         """On the highest level: those who wait, run, or had more than those who wait."""
         return sum(1 for _ in self._highest.known)
+
+    def bound(self, room: Room) -> Bound | None:
+        """What these rules promise; None without lifts, which promise nothing."""
+        if not self._rules.lifts:
+            return None
+        band = self._rules.band
+        return promised(
+            self._rules.cost,
+            room,
+            band=band.most if isinstance(band, AdaptiveBand) else band,
+            predicts=self._rules.lengths is not None,
+        )
 
     def branch(self, gateway: str) -> Branch:
         """Makes the counters of the highest level one account with those of other gateways."""
