@@ -162,4 +162,11 @@ FAIRNESS = {
         "most + band",
         _PROPERTY + "test_counters_stay_within_what_the_rules_promise",
     ),
+    "tenants pay for being moved": Mutation(
+        "simulator/fleet.py",
+        "                self._recomputed[move.tenant] += len(again.prompt)\n",
+        "                self._recomputed[move.tenant] += len(again.prompt)\n"
+        "                self._policy.produced(request, len(again.prompt))\n",
+        "tests/unit/simulator/test_fleet.py::test_moving_buys_no_debt_and_no_credit[0.0]",
+    ),
 }
