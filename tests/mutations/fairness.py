@@ -169,4 +169,11 @@ FAIRNESS = {
         "                self._policy.produced(request, len(again.prompt))\n",
         "tests/unit/simulator/test_fleet.py::test_moving_buys_no_debt_and_no_credit[0.0]",
     ),
+    "steps take another time than the device's": Mutation(
+        "simulator/step_time.py",
+        "decode_milliseconds: float = 30.0",
+        "decode_milliseconds: float = 40.0",
+        "tests/property/test_published.py::"
+        "test_ours_is_near_what_was_published[overload fcfs tokens a second 0.0]",
+    ),
 }
