@@ -176,4 +176,11 @@ FAIRNESS = {
         "tests/property/test_published.py::"
         "test_ours_is_near_what_was_published[overload fcfs tokens a second 0.0]",
     ),
+    "a request that is given up keeps what was predicted of it": Mutation(
+        "policies/fairness/vtc.py",
+        "if running.predicted > running.produced:",
+        "if running.predicted > running.produced > 0:",
+        "tests/property/test_charges.py::"
+        "test_a_request_is_charged_what_it_came_to[marginal milliseconds]",
+    ),
 }
