@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations
 
 from services.core.types import TenantId
+from services.policies.fairness.measures import service_difference
 from services.simulator.recording import Outcome, Recording
 
 WINDOW_SECONDS = 60.0
@@ -37,14 +38,6 @@ def shares(
     }
     total = sum(given.values())
     return {tenant: service / total if total else 0.0 for tenant, service in given.items()}
-
-
-def jain_index(values: Sequence[float]) -> float:
-    """1 if all are equal, 1/n if one of n has everything. Raises ValueError if there is nothing."""
-    squares = sum(value * value for value in values)
-    if not squares:
-        raise ValueError("nobody has anything")
-    return sum(values) ** 2 / (len(values) * squares)
 
 
 def accumulated_gap(recording: Recording, *, w_p: float = 1, w_q: float = 2) -> float:
@@ -83,8 +76,7 @@ def service_differences(
             if start <= record.arrived <= end:
                 cost = w_p * record.prompt_tokens + w_q * record.wanted_tokens
                 demand[record.tenant] += cost / WINDOW_SECONDS
-        best = max(served.values(), default=0.0)
-        differences.append(sum(min(best - s, abs(demand[t] - s)) for t, s in served.items()))
+        differences.append(service_difference(served, demand))
     return differences
 
 

@@ -13,6 +13,7 @@ from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.policies.fairness.admission import AdmissionPolicy, Request
+from services.policies.fairness.band import AdaptiveBand
 from services.simulator.arrivals import Arrival
 from services.simulator.recording import Recorder, Recording
 from services.simulator.replica import engine_request, replica
@@ -34,6 +35,7 @@ def replay(
     watch: Callable[[float], None] | None = None,
     slots: int | None = None,
     load_seconds: float = 0.1,
+    band: AdaptiveBand | None = None,
 ) -> Recording:
     """Late binding: a request waits in the policy until there is room for it to start in the next
     step. Who comes first among those that fit is the policy's choice, before every step anew.
@@ -43,6 +45,7 @@ def replay(
     `slots`: how many adapters may be resident or loading at once; None: every request is the base
     model's. A request whose adapter has no slot must wait, even if there is room for its tokens;
     one whose adapter must be loaded is charged when that begins, and starts `load_seconds` later.
+    `band` is told of every admission what it waited for its adapter.
     Requests that can never fit are rejected as those are that the policy refuses.
     Raises ValueError if two requests have one id, `slots` is below 1 or `load_seconds` below 0, and
     RuntimeError if the policy holds everybody back for an hour while nothing runs.
@@ -54,7 +57,7 @@ def replay(
     coming = sorted(arrivals, key=attrgetter("at"))
     if len({arrival.request.id for arrival in coming}) < len(coming):
         raise ValueError("two requests have one id")
-    show = _Replay(coming, policy, clock, engine, residence)
+    show = _Replay(coming, policy, clock, engine, residence, band=band)
     return show.run(until, watch or _look_away)
 
 
@@ -66,18 +69,22 @@ class _Replay:
         clock: ManualClock,
         engine: Engine,
         residence: Residence,
+        *,
+        band: AdaptiveBand | None,
     ) -> None:
         self._coming = deque(coming)
         self._policy = policy
         self._clock = clock
         self._engine = engine
         self._residence = residence
+        self._band = band
         self._recorder = Recorder()
         self._waiting: dict[RequestId, EngineRequest] = {}
         self._running: set[RequestId] = set()
         self._cancels: list[tuple[float, RequestId]] = []  # a heap
         self._too_many = math.inf  # tokens, for which there was no room when last asked
         self._held_since: float | None = None
+        self._wants_slot: dict[RequestId, float] = {}  # since when, and nothing else
 
     def run(self, until: float, watch: Callable[[float], None]) -> Recording:
         while self._clock.now() < until:
@@ -126,8 +133,10 @@ class _Replay:
             watch(now)
             self._policy.admit(chosen.id, now)
             self._recorder.admit(chosen.id, now)
-            self._residence.submit(self._waiting.pop(chosen.id), now)
+            wanted = self._waiting.pop(chosen.id)
             self._running.add(chosen.id)
+            self._tell_band(wanted, now)
+            self._residence.submit(wanted, now)
 
     def _first_that_fits(self) -> Request | None:
         candidates = self._policy.candidates(self._clock.now(), self._residence.adapters)
@@ -137,12 +146,22 @@ class _Replay:
         """Room comes only when a request ends: until then what did not fit is not asked again."""
         wanted = self._waiting[request.id]
         tokens = self._residence.tokens(wanted)
-        if tokens >= self._too_many or not self._residence.has_slot(wanted.adapter):
+        if tokens >= self._too_many:
             return False
-        if self._residence.has_room(wanted):
+        if not self._residence.has_room(wanted):
+            self._too_many = tokens
+            return False
+        if self._residence.has_slot(wanted.adapter):
             return True
-        self._too_many = tokens
+        self._wants_slot.setdefault(request.id, self._clock.now())
         return False
+
+    def _tell_band(self, request: EngineRequest, now: float) -> None:
+        """Of one that is about to be submitted."""
+        since = self._wants_slot.pop(request.id, now)
+        if self._band is not None and (slots := self._residence.slots) is not None:
+            waited = now - since + self._residence.seconds_to_load(request.adapter, now)
+            self._band.admitted(now, waited=waited, batch=len(self._running), slots=slots)
 
     def _step(self) -> bool:
         """False if nobody runs, but some may wait for their adapters."""
@@ -167,6 +186,7 @@ class _Replay:
     def _end(self, request: RequestId) -> None:
         self._policy.end(request)
         self._running.discard(request)
+        self._wants_slot.pop(request, None)
         self._too_many = math.inf
         self._held_since = None
 

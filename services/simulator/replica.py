@@ -68,3 +68,10 @@ def engine_request(arrival: Arrival, adapter: Digest | None) -> EngineRequest:
     sampling = SamplingParams(max_tokens=arrival.output_tokens, ignore_eos=True)
     prompt = (TOKEN,) * arrival.request.prompt_tokens
     return EngineRequest(arrival.request.id, prompt, sampling, adapter)
+
+
+def resumed(arrival: Arrival, made_tokens: int) -> EngineRequest:
+    """It goes on elsewhere after so many tokens: what is known of it is its prompt now."""
+    sampling = SamplingParams(max_tokens=arrival.output_tokens - made_tokens, ignore_eos=True)
+    prompt = (TOKEN,) * (arrival.request.prompt_tokens + made_tokens)
+    return EngineRequest(arrival.request.id, prompt, sampling)

@@ -37,7 +37,7 @@ class Residence:
             raise ValueError("load_seconds must be at least 0")
         self._engine = engine
         self._pool = pool
-        self._slots = slots
+        self.slots = slots
         self._load_seconds = load_seconds
         self._loads: dict[Digest, float] = {}  # when they end
         self._held: dict[RequestId, Digest] = {}  # of those who were submitted and did not start
@@ -59,10 +59,16 @@ class Residence:
 
     def adapter_of(self, request: Request) -> Digest | None:
         """What must be resident for it to run."""
-        return None if self._slots is None else request.adapter
+        return None if self.slots is None else request.adapter
 
     def can_ever_fit(self, request: EngineRequest) -> bool:
         return _length(request) + (request.adapter is not None) <= self._pool.size
+
+    def seconds_to_load(self, adapter: Digest | None, now: float) -> float:
+        """0 if it is there or none is needed; what is left of a load that has begun."""
+        if adapter is None or self._pool.residency.holds(adapter):
+            return 0.0
+        return self._loads.get(adapter, now + self._load_seconds) - now
 
     def has_slot(self, adapter: Digest | None) -> bool:
         """Whether it is there, or one is free, or somebody who is there may leave."""
@@ -126,7 +132,7 @@ class Residence:
         self._loads[adapter] = now + self._load_seconds
 
     def _is_full(self) -> bool:
-        return len(self._engine.resident) + len(self._loads) == self._slots
+        return len(self._engine.resident) + len(self._loads) == self.slots
 
     def _brings(self, adapter: Digest | None) -> int:
         """Pages: 1 if no one uses its adapter, resident or not."""

@@ -4,6 +4,8 @@ from tests.mutations.mutation import Mutation
 
 _VTC = "tests/unit/policies/test_vtc.py::"
 _PROPERTY = "tests/property/test_fairness.py::"
+_MEASURES = "tests/unit/policies/test_measures.py::"
+_BASELINES = "tests/property/test_baselines.py::"
 
 FAIRNESS = {
     "who was alone is not lifted": Mutation(
@@ -97,5 +99,88 @@ FAIRNESS = {
         'self._house = answer.house if is_known else ""',
         "self._house = answer.house",
         "tests/property/test_clearing.py::test_a_house_that_starts_anew_is_told_everything",
+    ),
+    "a tenant is known after its minute": Mutation(
+        "policies/fairness/baselines.py",
+        "                del self._counts[tenant]\n",
+        "                pass\n",
+        _BASELINES + "test_a_rate_limit_is_that_of_a_list_of_everything",
+    ),
+    "who has paid is known for ever": Mutation(
+        "policies/fairness/baselines.py",
+        "if not queue and self._deficits[tenant] >= 0:",
+        "if False:",
+        _BASELINES + "test_who_owes_lets_as_many_turns_pass_as_it_has_to",
+    ),
+    "who is gone owes nothing": Mutation(
+        "policies/fairness/baselines.py",
+        "if self._deficits[tenant] < 0 and self._tenants:",
+        "if False:",
+        _BASELINES + "test_who_owes_lets_as_many_turns_pass_as_it_has_to",
+    ),
+    "a band is as wide however cheap loads are": Mutation(
+        "policies/fairness/band.py",
+        "wanted = worth * min(1.0, self._lost / self._knobs.dear)",
+        "wanted = worth",
+        "tests/property/test_adapter_claims.py::"
+        "test_a_band_that_adapts_is_none_where_loads_are_cheap[0.0]",
+    ),
+    "a band is wider than it promised": Mutation(
+        "policies/fairness/band.py",
+        "return min(self._knobs.most, max(self._knobs.least, wanted))",
+        "return max(self._knobs.least, wanted)",
+        "tests/unit/policies/test_band.py::"
+        "test_a_policy_promises_the_most_however_dear_loads_are[300.0]",
+    ),
+    "what one had before both waited is a gap": Mutation(
+        "policies/fairness/measures.py",
+        "_Moved(self._ahead(pair), self._ahead(pair))",
+        "_Moved(0.0, 0.0)",
+        _MEASURES + "test_the_gap_is_that_of_every_stretch_of_every_pair",
+    ),
+    "every tenant has a label": Mutation(
+        "policies/fairness/measures.py",
+        "nlargest(self._knobs.named,",
+        "nlargest(self._knobs.known,",
+        _MEASURES + "test_the_most_served_are_named_and_the_rest_summed",
+    ),
+    "the service of all who ever came is kept": Mutation(
+        "policies/fairness/measures.py",
+        "if len(self._service) > self._knobs.known:",
+        "if False:",
+        _MEASURES + "test_state_is_bounded_however_many_come",
+    ),
+    "a promise does not know its band": Mutation(
+        "policies/fairness/vtc.py",
+        "band=band.most if isinstance(band, AdaptiveBand) else band,",
+        "band=0.0,",
+        _PROPERTY + "test_promises_are_the_papers_and_the_plans",
+    ),
+    "a promise does not know its weights": Mutation(
+        "policies/fairness/bounds.py",
+        "most / room.least_weight + band",
+        "most + band",
+        _PROPERTY + "test_counters_stay_within_what_the_rules_promise",
+    ),
+    "tenants pay for being moved": Mutation(
+        "simulator/fleet.py",
+        "                self._recomputed[move.tenant] += len(again.prompt)\n",
+        "                self._recomputed[move.tenant] += len(again.prompt)\n"
+        "                self._policy.produced(request, len(again.prompt))\n",
+        "tests/unit/simulator/test_fleet.py::test_moving_buys_no_debt_and_no_credit[0.0]",
+    ),
+    "steps take another time than the device's": Mutation(
+        "simulator/step_time.py",
+        "decode_milliseconds: float = 30.0",
+        "decode_milliseconds: float = 40.0",
+        "tests/property/test_published.py::"
+        "test_ours_is_near_what_was_published[overload fcfs tokens a second 0.0]",
+    ),
+    "a request that is given up keeps what was predicted of it": Mutation(
+        "policies/fairness/vtc.py",
+        "if running.predicted > running.produced:",
+        "if running.predicted > running.produced > 0:",
+        "tests/property/test_charges.py::"
+        "test_a_request_is_charged_what_it_came_to[marginal milliseconds]",
     ),
 }

@@ -13,6 +13,7 @@ from functools import cache
 
 import pytest
 
+from services.policies.fairness.band import AUTO, AdaptiveBand, BandKnobs
 from services.policies.fairness.vtc import Rules, VirtualTokenCounters
 from services.simulator import metrics
 from services.simulator.recording import Recording
@@ -30,17 +31,26 @@ ZIPF_PER_SECOND = 12.0  # the last tenants ask for less than theirs
 
 @cache
 def played(
-    band: float, per_second: float, seconds: float, *, seed: int, zipf: float | None = None
+    band: float | str,
+    per_second: float,
+    seconds: float,
+    *,
+    seed: int,
+    zipf: float | None = None,
+    slots: int = SLOTS,
+    load_seconds: float = 0.1,
 ) -> tuple[Recording, float]:
     """And the largest gap between counters before an admission."""
-    policy, gaps = VirtualTokenCounters(Rules(band=band)), [0.0]
+    wide = AdaptiveBand() if band == AUTO else float(band)
+    policy, gaps = VirtualTokenCounters(Rules(band=wide)), [0.0]
     recording = replay(
         many_adapters(random.Random(seed), zipf=zipf, per_second=per_second, seconds=seconds),
         policy,
         kv_tokens=POOL,
         until=seconds,
-        slots=SLOTS,
-        load_seconds=0.1,
+        slots=slots,
+        load_seconds=load_seconds,
+        band=wide if isinstance(wide, AdaptiveBand) else None,
         watch=lambda now: gaps.append(policy.gap),
     )
     return recording, max(gaps)
@@ -82,3 +92,37 @@ def test_the_bound_holds_however_unequal_the_demand(band: float) -> None:
 def test_affinity_without_a_band_has_no_bound() -> None:
     """B2: who asks for the adapters that are not there waits for ever."""
     assert skewed(math.inf)[1] > 4 * BOUND
+
+
+def with_loads(band: float | str, load_seconds: float, *, slots: int) -> tuple[float, float]:
+    """Mean throughput, and the largest gap."""
+    shown = [
+        played(band, UNIFORM_PER_SECOND, 40.0, seed=seed, slots=slots, load_seconds=load_seconds)
+        for seed in range(2)
+    ]
+    return statistics.fmean(metrics.throughput(one) for one, _ in shown), max(g for _, g in shown)
+
+
+@pytest.mark.parametrize("slots", [SLOTS, 4 * SLOTS])
+@pytest.mark.parametrize("load_seconds", [0.0, 0.02, 0.1])
+def test_a_band_that_adapts_is_as_fast_as_the_best_and_fairer_than_a_wide_one(
+    load_seconds: float, slots: int
+) -> None:
+    """Of fixed ones; also with a slot for each adapter, where loads soon cost nothing. With fewer,
+    they cost time even when they take none: who needs a slot waits until one is free."""
+    fixed = {
+        width: with_loads(width, load_seconds, slots=slots)
+        for width in (0.0, 1000.0, 2000.0, 5000.0)
+    }
+    throughput, gap = with_loads(AUTO, load_seconds, slots=slots)
+    assert throughput >= 0.95 * max(fastest for fastest, _ in fixed.values())
+    assert gap <= BOUND + BandKnobs().most
+    assert gap <= 0.6 * fixed[5000.0][1]
+
+
+@pytest.mark.parametrize("load_seconds", [0.0, 0.02])
+def test_a_band_that_adapts_is_none_where_loads_are_cheap(load_seconds: float) -> None:
+    gaps = {
+        band: with_loads(band, load_seconds, slots=4 * SLOTS)[1] for band in (0.0, 1000.0, AUTO)
+    }
+    assert gaps[AUTO] <= 1.25 * gaps[0.0] <= 0.6 * gaps[1000.0]

@@ -20,8 +20,13 @@ class Request:
 
 
 class AdmissionPolicy(Protocol):
-    """Ranks those who wait and keeps account of those who run; whether one fits is its caller's
-    business. `now`: seconds on a clock that never goes back."""
+    """Ranks those who wait and keeps account of those who run; whether one fits, and where, is its
+    caller's business. `now`: seconds on a clock that never goes back.
+
+    Nothing is told of a request that goes on elsewhere: it neither ends nor is admitted again, and
+    only new tokens are produced. What is computed once more for it is the system's to pay: tenants
+    would pay for being moved.
+    """
 
     def enqueue(self, request: Request, now: float) -> None:
         """Raises ResourceExhausted if the request is not even to wait."""

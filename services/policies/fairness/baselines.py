@@ -1,7 +1,7 @@
 """What fairness is measured against: first come first served, rate limits, deficit round robin."""
 
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterator
 
 from services.core.errors import ResourceExhausted
@@ -36,22 +36,33 @@ class FirstComeFirstServed:
 
 
 class _Windows:
-    """How many of each tenant there were in the last minute."""
+    """How many of each tenant there were in the last minute; nothing else is kept."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._times: dict[TenantId, deque[float]] = {}
+        self._times: deque[tuple[float, TenantId]] = deque()
+        self._counts: Counter[TenantId] = Counter()
+
+    def __len__(self) -> int:
+        """Tenants that are known, when last asked."""
+        return len(self._counts)
 
     def has_room(self, tenant: TenantId, now: float) -> bool:
-        times = self._times.get(tenant, deque())
-        while times and times[0] <= now - WINDOW_SECONDS:
-            times.popleft()
-        if not times:
-            self._times.pop(tenant, None)
-        return len(times) < self._most
+        self._expire(now)
+        return self._counts.get(tenant, 0) < self._most
 
     def note(self, tenant: TenantId, now: float) -> None:
-        self._times.setdefault(tenant, deque()).append(now)
+        self._expire(now)
+        self._times.append((now, tenant))
+        self._counts[tenant] += 1
+
+    def _expire(self, now: float) -> None:
+        """Whosever they are: each is looked at once when it comes, and once when it goes."""
+        while self._times and self._times[0][0] <= now - WINDOW_SECONDS:
+            _, tenant = self._times.popleft()
+            self._counts[tenant] -= 1
+            if not self._counts[tenant]:
+                del self._counts[tenant]
 
 
 class RejectingRateLimit(FirstComeFirstServed):
@@ -95,13 +106,15 @@ class DeficitRoundRobin:
     """An AdmissionPolicy: tenants in turns, each until it has used up its quantum.
 
     As VTC adapts it (OSDI'24, appendix C.2): the length of an output is not known before, so that a
-    deficit may become negative, and the next turns pay for it.
+    deficit may become negative, and the next turns pay for it. Who owes and wants nothing more lets
+    its turns pass until it has paid; while nobody waits they take no time. Then it is forgotten.
     """
 
     def __init__(self, quantum: float, cost: Cost | None = None) -> None:
         self._quantum = quantum
         self._cost = cost or WeightedTokens()
         self._deficits: dict[TenantId, float] = {}
+        # In the order of their turns. An empty one is of somebody idle that owes.
         self._queues: OrderedDict[TenantId, dict[RequestId, Request]] = OrderedDict()
         self._tenants: dict[RequestId, TenantId] = {}  # of those who wait
         self._running: dict[RequestId, tuple[Request, int]] = {}  # and tokens of output
@@ -143,20 +156,27 @@ class DeficitRoundRobin:
                 del self._active[tenant]
             self._rest(tenant)
 
+    @property
+    def num_known(self) -> int:
+        """Those who wait, run, or owe to those who wait."""
+        return len(self._deficits)
+
     def _whose_turn(self) -> TenantId | None:
-        while self._queues:
+        while self._tenants:
             for _ in range(len(self._queues)):
-                tenant = next(iter(self._queues))
-                if self._deficits[tenant] > 0:
+                tenant, queue = next(iter(self._queues.items()))
+                if queue and self._deficits[tenant] > 0:
                     return tenant
                 self._deficits[tenant] += self._quantum
                 self._queues.move_to_end(tenant)
+                if not queue and self._deficits[tenant] >= 0:
+                    self._forget(tenant)
             self._skip_rounds()
         return None
 
     def _skip_rounds(self) -> None:
         """Those in which nobody would come to have anything."""
-        most = max(self._deficits[tenant] for tenant in self._queues)
+        most = max(self._deficits[tenant] for tenant, queue in self._queues.items() if queue)
         rounds = math.floor(-most / self._quantum)
         if rounds > 0:
             for tenant in self._queues:
@@ -169,9 +189,17 @@ class DeficitRoundRobin:
             del self._queues[tenant]
             self._deficits[tenant] = min(0.0, self._deficits[tenant])  # unused turns are lost
             self._rest(tenant)
+        if not self._tenants:
+            for debtor in list(self._queues):
+                self._forget(debtor)
 
     def _rest(self, tenant: TenantId) -> None:
-        """Who owes nothing is known no more."""
-        is_idle = tenant not in self._queues and tenant not in self._active
-        if is_idle and self._deficits[tenant] >= 0:
+        if tenant in self._queues or tenant in self._active:
+            return
+        if self._deficits[tenant] < 0 and self._tenants:
+            self._queues[tenant] = {}
+        else:
             del self._deficits[tenant]
+
+    def _forget(self, tenant: TenantId) -> None:
+        del self._queues[tenant], self._deficits[tenant]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from services.policies.fairness.admission import AdmissionPolicy
+from services.policies.fairness.band import AdaptiveBand
 from services.policies.fairness.baselines import (
     DeficitRoundRobin,
     DelayingRateLimit,
@@ -17,12 +18,12 @@ from services.policies.fairness.vtc import Rules, VirtualTokenCounters, by_organ
 @dataclass(frozen=True, slots=True)
 class Knobs:
     """Each policy takes what it has a use for. `quantum`: of deficit round robin; `band`: of VTC
-    with adapters; both in what `rules.cost` counts."""
+    with adapters; both in what `rules.cost` counts. A band that adapts is for one policy only."""
 
     rules: Rules = field(default_factory=Rules)
     requests_per_minute: int = 60
     quantum: float = 500.0
-    band: float = 2000.0
+    band: float | AdaptiveBand = 2000.0
 
 
 POLICIES: Mapping[str, Callable[[Knobs], AdmissionPolicy]] = {

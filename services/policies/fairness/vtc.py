@@ -11,6 +11,8 @@ from itertools import chain
 
 from services.core.types import Digest, RequestId
 from services.policies.fairness.admission import Request
+from services.policies.fairness.band import AdaptiveBand
+from services.policies.fairness.bounds import Bound, Room, promised
 from services.policies.fairness.clearing import Branch
 from services.policies.fairness.cost import Cost, WeightedTokens
 from services.policies.fairness.counters import Counters
@@ -43,7 +45,7 @@ class Rules:
     weight: Callable[[Path], float] = equal
     lifts: bool = True
     lengths: Lengths | None = None
-    band: float = 0.0
+    band: float | AdaptiveBand = 0.0
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class VirtualTokenCounters:
 
     def __init__(self, rules: Rules | None = None) -> None:
         self._rules = rules or Rules()
+        self._is_banded = self._rules.band != 0
         self._levels: dict[Path, Counters] = {}  # by what their members have in common
         self._highest = self._level(())
         self._queues: dict[Path, dict[RequestId, Request]] = {}
@@ -74,13 +77,31 @@ class VirtualTokenCounters:
 
     @property
     def gap(self) -> float:
-        """Between them: at most U, and the band."""
+        """Between them: at most U, and the band where it was widest."""
         return self._highest.gap
+
+    @property
+    def band(self) -> float:
+        """As wide as it is now."""
+        band = self._rules.band
+        return band.width if isinstance(band, AdaptiveBand) else band
 
     @property
     def num_known(self) -> int:
         """On the highest level: those who wait, run, or had more than those who wait."""
         return sum(1 for _ in self._highest.known)
+
+    def bound(self, room: Room) -> Bound | None:
+        """What these rules promise; None without lifts, which promise nothing."""
+        if not self._rules.lifts:
+            return None
+        band = self._rules.band
+        return promised(
+            self._rules.cost,
+            room,
+            band=band.most if isinstance(band, AdaptiveBand) else band,
+            predicts=self._rules.lengths is not None,
+        )
 
     def branch(self, gateway: str) -> Branch:
         """Makes the counters of the highest level one account with those of other gateways."""
@@ -94,7 +115,7 @@ class VirtualTokenCounters:
         for level, key in self._steps(path):
             if not level.is_waiting(key):
                 level.join(key)
-        if self._rules.band and len(queue) == 1:
+        if self._is_banded and len(queue) == 1:
             self._heads.add(request, path)
 
     def candidates(self, now: float, resident: Collection[Digest] = ()) -> Iterator[Request]:
@@ -102,18 +123,18 @@ class VirtualTokenCounters:
         overtaken. With one, those within it that need no load, then some of the others."""
         if not self._paths:
             return
-        if not self._rules.band:
-            yield from self._lowest((), most=1)
+        if not (band := self.band):
+            yield from self._lowest((), 0.0, most=1)
             return
         seen = set()
         for request, path in self._heads.lowest(chain((None,), resident)):
-            if not self._highest.is_within(self._rules.band, path[0]):
+            if not self._highest.is_within(band, path[0]):
                 break  # nor is anyone who had more
-            if all(level.is_within(self._rules.band, key) for level, key in self._steps(path)):
+            if all(level.is_within(band, key) for level, key in self._steps(path)):
                 seen.add(request.id)
                 yield request
         for most in FAR:
-            fresh = [head for head in self._lowest((), most=most) if head.id not in seen]
+            fresh = [head for head in self._lowest((), band, most=most) if head.id not in seen]
             seen |= {head.id for head in fresh}
             yield from fresh
 
@@ -146,16 +167,18 @@ class VirtualTokenCounters:
             self._charge(running, running.produced)
         if self._rules.lengths is not None:
             self._rules.lengths.learn(running.request, running.produced)
+        if isinstance(self._rules.band, AdaptiveBand):
+            self._rules.band.charged(running.charged)
         for level, key in self._steps(running.path):
             level.ended(key)
 
-    def _lowest(self, common: Path, *, most: int) -> Iterator[Request]:
+    def _lowest(self, common: Path, band: float, *, most: int) -> Iterator[Request]:
         """The first request of each queue within the band on every level."""
         if common in self._queues:
             yield next(iter(self._queues[common].values()))
             return
-        for key in self._level(common).lowest(most, self._rules.band):
-            yield from self._lowest((*common, key), most=most)
+        for key in self._level(common).lowest(most, band):
+            yield from self._lowest((*common, key), band, most=most)
 
     def _charge(self, running: _Running, output_tokens: float) -> None:
         """So that it has paid for so much output; what was charged telescopes."""
@@ -169,7 +192,7 @@ class VirtualTokenCounters:
         queue = self._queues[path]
         was_first = next(iter(queue)) == request
         del queue[request]
-        if self._rules.band and was_first:
+        if self._is_banded and was_first:
             self._heads.remove(request)
             if queue:
                 self._heads.add(next(iter(queue.values())), path)

@@ -39,14 +39,6 @@ def test_shares_are_of_the_service_in_the_interval() -> None:
     assert metrics.shares(given, 20, 30) == {A: 0, B: 0}
 
 
-def test_jains_index_is_one_for_equals_and_a_half_for_one_of_two() -> None:
-    assert metrics.jain_index([3, 3, 3]) == pytest.approx(1)
-    assert metrics.jain_index([5, 0]) == pytest.approx(0.5)
-    assert metrics.jain_index([1, 3]) == pytest.approx(16 / 20)
-    with pytest.raises(ValueError, match="nobody"):
-        metrics.jain_index([0, 0])
-
-
 def test_the_gap_is_the_largest_over_all_intervals_within_the_common_backlog() -> None:
     # W_a - W_b goes 0, +100, -60, -20 from 10 to 50: an interval from the top to the bottom has
     # 160, more than any that begins with the backlog. What comes at 5 and at 50 is outside.
