@@ -116,6 +116,7 @@ class Room:
     output_share: float = 1.0
     running: int = 0
     waiting: int = 0
+    pool_tokens: int = 0  # that the whole pool can hold
 
 
 @dataclass(frozen=True, slots=True)

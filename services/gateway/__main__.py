@@ -1,19 +1,27 @@
 """Runs the gateway: gRPC and the OpenAI API in one process."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import grpc
+from prometheus_client import CollectorRegistry, make_asgi_app
 
-from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
+from lorikeet.gateway.v1 import (
+    gateway_service_pb2_grpc,
+    queue_service_pb2_grpc,
+    tenant_service_pb2_grpc,
+)
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.clients import StoreClient
 from services.gateway.fair_queue import FairQueue
+from services.gateway.fairness import QueueMetrics, QueueReports
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
+from services.gateway.queue_servicer import QueueServicer
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.resolutions import Resolutions
 from services.gateway.servicer import GatewayServicer
@@ -32,6 +40,7 @@ from services.runtime.access import (
     ADAPTER_STORE,
     GATEWAY,
     PROXIED,
+    QUEUE,
     SCHEDULER,
     TENANTS,
     scopes_of,
@@ -56,11 +65,14 @@ async def main() -> None:
     store = StoreClient(store_channel, token)
     workers, templates = Workers(token), ChatTemplates()
     settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
-    queue = FairQueue(
-        workers,
+    reports = QueueReports(
+        settings.policy,
         lambda base: settling.shared(base, _policy(settings)),
-        most_waiting=settings.most_waiting,
+        cost=Rules().cost,
+        weights=settings.weights,
     )
+    queue = FairQueue(workers, reports.policy, most_waiting=settings.most_waiting)
+    reports.follow(queue)
     workers.changed = queue.dispatch
     sessions = open_sessions(settings.database_url)
     tenants = Tenants(
@@ -76,6 +88,7 @@ async def main() -> None:
         prompts=Prompts(templates),
     )
     server = _grpc_server(settings, gateway, tenants, store_channel, scheduler_channel)
+    queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueServicer(reports), server.grpc)
     limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
     http = HttpServer(
         build_app(gateway, tenants, limits),
@@ -92,13 +105,27 @@ async def main() -> None:
         queue.run(),
         settling.run(),
     ]
-    async with beside(*work), http:
+    async with AsyncExitStack() as serving:
+        await serving.enter_async_context(beside(*work))
+        await serving.enter_async_context(http)
+        if settings.metrics_address:
+            await serving.enter_async_context(_metrics(settings, reports))
         await stopped.wait()
         await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
     )
     await close_sessions(sessions)
+
+
+def _metrics(settings: GatewaySettings, reports: QueueReports) -> HttpServer:
+    registry = CollectorRegistry()
+    registry.register(QueueMetrics(reports))
+    return HttpServer(
+        make_asgi_app(registry),
+        address=settings.metrics_address,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 def _policy(settings: GatewaySettings) -> AdmissionPolicy:
@@ -124,12 +151,12 @@ def _grpc_server(
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
     routes = dict.fromkeys(of_store, store_channel)
     routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
-    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS)
+    scopes = scopes_of(GATEWAY) | scopes_of(QUEUE) | scopes_of(TENANTS)
     scopes |= of_store | PROXIED[SCHEDULER]
     server = Server(
         address=settings.address,
         gate=Gate(tenants, scopes),
-        services=[GATEWAY, TENANTS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
+        services=[GATEWAY, QUEUE, TENANTS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(

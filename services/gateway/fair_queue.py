@@ -28,6 +28,8 @@ class Line(Protocol):
     @property
     def has_room(self) -> bool: ...
     @property
+    def pool_tokens(self) -> int: ...
+    @property
     def adapters(self) -> frozenset[Digest]: ...
     @property
     def view(self) -> WorkerView: ...
@@ -49,6 +51,7 @@ class Ticket:
     completion: Completion
     lane: "_Lane"
     since: float
+    is_running: bool = False  # as far as the policy goes
     failed: frozenset[WorkerId] = frozenset()
     line: Line | None = None
     turn: asyncio.Future[Line] = field(
@@ -63,15 +66,42 @@ class Ticket:
         self.lane.policy.produced(self.job.request_id, tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A tenant in a lane: requests, and the seconds that the first of those who wait has waited."""
+
+    tenant: TenantId
+    waiting: int
+    running: int
+    longest_wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneView:
+    """Those who want a base model. `longest_prompt`: tokens, of all that ever waited.
+    `pool_tokens`: that the workers can hold together."""
+
+    base: Fingerprint
+    base_model: str
+    policy: AdmissionPolicy
+    workers: int
+    standings: Sequence[Standing]
+    longest_prompt: int
+    pool_tokens: int
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     """Those who want the same base model: they compete for the same workers."""
 
     base: Fingerprint
+    base_model: str
     policy: AdmissionPolicy
     waiting: dict[RequestId, Ticket] = field(default_factory=dict)
     returning: list[Ticket] = field(default_factory=list)  # their worker failed: before all others
     tenants: Counter[TenantId] = field(default_factory=Counter)  # who wait
+    running: Counter[TenantId] = field(default_factory=Counter)
+    longest_prompt: int = 0  # tokens, of all that ever waited
     worker_seen: float = 0.0
     pace: float | None = None  # seconds from one admission to the next, while somebody waits
     admitted: float | None = None  # when the one before was
@@ -93,20 +123,32 @@ class FairQueue:
         self._now = now
         self._lanes: dict[Fingerprint, _Lane] = {}
 
-    @property
-    def policies(self) -> dict[Fingerprint, AdmissionPolicy]:
-        return {base: lane.policy for base, lane in self._lanes.items()}
+    def look(self) -> list[LaneView]:
+        """Every base model that was asked for; who waits most first."""
+        return [
+            LaneView(
+                base=base,
+                base_model=lane.base_model,
+                policy=lane.policy,
+                workers=len(self._fleet.lines(base)),
+                standings=self._standings(lane),
+                longest_prompt=lane.longest_prompt,
+                pool_tokens=sum(line.pool_tokens for line in self._fleet.lines(base)),
+            )
+            for base, lane in self._lanes.items()
+        ]
 
     @asynccontextmanager
     async def entered(self, completion: Completion) -> AsyncIterator[Ticket]:
         """From now on it waits, and later runs. Raises Unavailable, TooLate or ResourceExhausted if
         it is not even to wait."""
-        lane, now = self._lane(completion.job.base_fingerprint), self._now()
+        lane, now = self._lane(completion.job), self._now()
         ticket = Ticket(completion, lane, since=now)
         self._refuse_the_hopeless(ticket)
         lane.policy.enqueue(_request(completion), now)
         lane.waiting[ticket.job.request_id] = ticket
         lane.tenants[completion.tenant] += 1
+        lane.longest_prompt = max(lane.longest_prompt, len(ticket.job.prompt))
         try:
             self._make_place(lane)
             self.dispatch()
@@ -184,6 +226,8 @@ class FairQueue:
             if line is not None:
                 lane.policy.admit(request.id, now)
                 self._waits_no_more(ticket)
+                ticket.is_running = True
+                lane.running[ticket.completion.tenant] += 1
                 self._learn_pace(lane, now)
                 _grant(ticket, line)
                 return True
@@ -219,6 +263,9 @@ class FairQueue:
 
     def _end(self, ticket: Ticket) -> None:
         self._waits_no_more(ticket)
+        if ticket.is_running:
+            ticket.is_running = False
+            _count_down(ticket.lane.running, ticket.completion.tenant)
         ticket.lane.policy.end(ticket.job.request_id)
 
     def _waits_no_more(self, ticket: Ticket) -> None:
@@ -226,9 +273,7 @@ class FairQueue:
         if ticket in lane.returning:
             lane.returning.remove(ticket)
         if lane.waiting.pop(ticket.job.request_id, None) is not None:
-            lane.tenants[tenant] -= 1
-            if not lane.tenants[tenant]:
-                del lane.tenants[tenant]
+            _count_down(lane.tenants, tenant)
 
     def _make_place(self, lane: _Lane) -> None:
         """Where too many wait the newest of the tenant with the most of them has to go."""
@@ -267,11 +312,28 @@ class FairQueue:
             lane.pace = before + LEARNING_RATE * (apart - before)
         lane.admitted = now if lane.waiting else None
 
-    def _lane(self, base: Fingerprint) -> _Lane:
+    def _lane(self, job: Job) -> _Lane:
+        base = job.base_fingerprint
         lane = self._lanes.get(base)
         if lane is None:
-            lane = self._lanes[base] = _Lane(base, self._policy(base))
+            lane = self._lanes[base] = _Lane(base, job.base_model, self._policy(base))
         return lane
+
+    def _standings(self, lane: _Lane) -> list[Standing]:
+        first: dict[TenantId, float] = {}
+        for ticket in lane.waiting.values():  # in the order they came
+            first.setdefault(ticket.completion.tenant, ticket.since)
+        now = self._now()
+        standings = [
+            Standing(
+                tenant=tenant,
+                waiting=lane.tenants.get(tenant, 0),
+                running=lane.running.get(tenant, 0),
+                longest_wait=now - first.get(tenant, now),
+            )
+            for tenant in lane.tenants | lane.running
+        ]
+        return sorted(standings, key=lambda standing: (-standing.waiting, standing.tenant))
 
 
 def _choose(ticket: Ticket, lines: Sequence[Line]) -> Line | None:
@@ -300,3 +362,9 @@ def _request(completion: Completion) -> Request:
 
 def _no_worker(job: Job) -> Unavailable:
     return Unavailable(f"no worker for {job.base_model} is live; try again later")
+
+
+def _count_down(counts: Counter[TenantId], tenant: TenantId) -> None:
+    counts[tenant] -= 1
+    if not counts[tenant]:
+        del counts[tenant]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
 
 from services.policies.fairness.policies import POLICIES
 from services.runtime.settings import ServiceSettings
@@ -12,6 +12,8 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     address: str = "127.0.0.1:7411"
     http_address: str = "127.0.0.1:7410"
     """host:port of the OpenAI API."""
+    metrics_address: str = ""
+    """host:port of Prometheus metrics, which name tenants: not for everybody. Empty: nowhere."""
     database_url: str
     """SQLAlchemy URL, for instance sqlite+aiosqlite:////var/lib/lorikeet/lorikeet.db."""
     store_address: str = "127.0.0.1:7412"
@@ -26,7 +28,7 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """Of tenants, as JSON; who is not named has 1. A tenant of weight 2 gets twice the service."""
     requests_per_minute: PositiveInt = 60
     """Of each tenant, for the policies "rpm-reject" and "rpm-delay"."""
-    band: PositiveFloat = 2000.0
+    band: NonNegativeFloat = 2000.0
     """For the policy "vtc-adapter": within how much service requests whose adapter is on the worker
     come first, in what the counters count (a token of input 1, of output 2)."""
     most_waiting: PositiveInt = 4096

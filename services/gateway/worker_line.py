@@ -68,6 +68,11 @@ class WorkerLine:
         return not self.has_ended and self._room.sequences > ahead
 
     @property
+    def pool_tokens(self) -> int:
+        """That the worker's pool can hold in all."""
+        return self._room.pool_tokens
+
+    @property
     def adapters(self) -> frozenset[Digest]:
         """On the device, or asked for by a request that is there or on its way."""
         return self._resident.union(self._adapters.values())
@@ -184,6 +189,7 @@ class WorkerLine:
             output_share=room.output_share,
             running=room.running,
             waiting=room.waiting,
+            pool_tokens=room.pool_tokens,
         )
         if room.HasField("resident"):
             self._resident = frozenset(Digest(digest) for digest in room.resident.digests)

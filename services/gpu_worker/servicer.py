@@ -120,6 +120,7 @@ def _to_wire(news: News, told: tuple[Digest, ...]) -> pb.RunResponse:
         response.room.output_share = room.output_share
         response.room.running = room.running
         response.room.waiting = room.waiting
+        response.room.pool_tokens = room.pool_tokens
         response.room.started = news.offer.started
         if news.offer.resident != told:
             response.room.resident.digests.extend(news.offer.resident)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from services.runtime.auth import Scope
 
 GATEWAY = "lorikeet.gateway.v1.GatewayService"
+QUEUE = "lorikeet.gateway.v1.QueueService"
 TENANTS = "lorikeet.gateway.v1.TenantService"
 ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
 ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
@@ -47,6 +48,7 @@ _TENANT_METHODS = {
 }
 _OPERATOR_METHODS = {
     TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
+    QUEUE: ("WatchQueue",),
     ADAPTER_STORE: ("RegisterBaseModel", "GetBaseModel"),
     ADAPTER_LIFECYCLE: ("CollectGarbage",),
     SCHEDULER: ("Attach", "Place", "WatchWorkers", "Settle", "ListWorkers"),
@@ -65,7 +67,9 @@ def _named(service: str, methods: Mapping[str, Sequence[str]], scope: Scope) -> 
     return {f"/{service}/{method}": scope for method in methods.get(service, ())}
 
 
-ENDLESS = frozenset({f"/{ADAPTER_LIFECYCLE}/Watch", f"/{SCHEDULER}/WatchWorkers"})
+ENDLESS = frozenset(
+    {f"/{ADAPTER_LIFECYCLE}/Watch", f"/{SCHEDULER}/WatchWorkers", f"/{QUEUE}/WatchQueue"}
+)
 """Calls that a server ends when it stops, because they never would."""
 
 PROXIED = {

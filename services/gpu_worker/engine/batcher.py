@@ -136,6 +136,7 @@ class Batcher:
             output_share=self._share,
             running=running,
             waiting=waiting,
+            pool_tokens=self._pool.size * self._pool.page_tokens,
         )
 
     def cancel(self, request: RequestId) -> None:

@@ -48,6 +48,10 @@ class Slots:
         return len(self.held) < self.slots
 
     @property
+    def pool_tokens(self) -> int:
+        return self.tokens
+
+    @property
     def adapters(self) -> frozenset[Digest]:
         return self.resident
 
@@ -166,7 +170,7 @@ async def standing(world: World, name: str, tenant: str = "t") -> AsyncIterator[
 
 
 def counters(world: World) -> VirtualTokenCounters:
-    (policy,) = world.queue.policies.values()
+    policy = world.queue.look()[0].policy
     assert isinstance(policy, VirtualTokenCounters)
     return policy
 
@@ -335,3 +339,20 @@ async def test_a_policy_may_let_time_decide(monkeypatch: pytest.MonkeyPatch) -> 
     await asyncio.sleep(0.02)
     assert len(world.order) == 61
     ticking.cancel()
+
+
+async def test_the_queue_can_be_looked_at() -> None:
+    world = World([Slots(slots=2, tokens=1000)])
+    for name, tenant in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")):
+        await world.ask(name, tenant)
+    world.now += 5
+    (lane,) = world.queue.look()
+    assert (lane.workers, lane.pool_tokens, lane.longest_prompt) == (1, 1000, 10)
+    assert [(s.tenant, s.waiting, s.running, s.longest_wait) for s in lane.standings] == [
+        ("a", 1, 2, 5.0),
+        ("b", 1, 0, 5.0),
+    ]
+    for _ in range(4):
+        await world.end(world.order[-1])
+        world.order = [name for name in world.order if not world.tasks[name].done()]
+    assert world.queue.look()[0].standings == []

@@ -160,6 +160,7 @@ class Room(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     RESIDENT_FIELD_NUMBER: _builtins.int
+    POOL_TOKENS_FIELD_NUMBER: _builtins.int
     sequences: _builtins.int
     """Sequences: those that could run in its next steps, and the few that follow at once. Of the
     starts of this call it knows of `started`, so what was started since has to be taken off.
@@ -174,6 +175,8 @@ class Room(_message.Message):
     """Sequences that wait here."""
     started: _builtins.int
     """Starts of this call that were dealt with: they run, wait, have ended or have failed."""
+    pool_tokens: _builtins.int
+    """Tokens that its whole pool can hold."""
     @_builtins.property
     def resident(self) -> Global___ResidentAdapters:
         """Adapters on the device, if they are others than it said last."""
@@ -188,10 +191,11 @@ class Room(_message.Message):
         waiting: _builtins.int = ...,
         started: _builtins.int = ...,
         resident: Global___ResidentAdapters | None = ...,
+        pool_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resident", b"resident"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_share", b"output_share", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_share", b"output_share", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,133 @@
+"""How fair this gateway is: its policies, measured, beside what they promise."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.core.types import Fingerprint, TenantId
+from services.gateway.fair_queue import FairQueue, LaneView
+from services.policies.fairness.admission import AdmissionPolicy
+from services.policies.fairness.bounds import Room
+from services.policies.fairness.cost import Cost
+from services.policies.fairness.measured import Measured
+from services.policies.fairness.measures import Fairness, Measures
+from services.policies.fairness.vtc import VirtualTokenCounters
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """`bound`: what the policy promises that the gap stays below; None if it promises nothing."""
+
+    view: LaneView
+    policy: str
+    fairness: Fairness
+    bound: float | None
+
+
+class QueueReports:
+    """Measures the policies that it makes for a queue."""
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Fingerprint], AdmissionPolicy],
+        *,
+        cost: Cost,
+        weights: Mapping[str, float],
+        settle_seconds: float = 0.0,
+    ) -> None:
+        """`name`: the policies'. `settle_seconds`: as in clearing.Branch."""
+        self._name = name
+        self._make = make
+        self._cost = cost
+        self._weights = weights
+        self._settle_seconds = settle_seconds
+        self._inner: dict[Fingerprint, AdmissionPolicy] = {}
+        self._measured: dict[Fingerprint, Measured] = {}
+        self._queue: FairQueue | None = None
+
+    def policy(self, base: Fingerprint) -> AdmissionPolicy:
+        """One for a base model, measured."""
+        measures = Measures(weight=lambda tenant: self._weights.get(tenant, 1.0))
+        self._inner[base] = self._make(base)
+        self._measured[base] = Measured(self._inner[base], measures, self._cost)
+        return self._measured[base]
+
+    def follow(self, queue: FairQueue) -> None:
+        """The one that these policies were made for."""
+        self._queue = queue
+
+    def look(self) -> list[LaneReport]:
+        if self._queue is None:
+            return []
+        now = time.monotonic()
+        return [
+            LaneReport(view, self._name, self._measured[view.base].report(now), self._bound(view))
+            for view in self._queue.look()
+        ]
+
+    def _bound(self, view: LaneView) -> float | None:
+        policy = self._inner[view.base]
+        if not isinstance(policy, VirtualTokenCounters):
+            return None
+        bound = policy.bound(
+            Room(
+                longest_prompt=view.longest_prompt,
+                pool_tokens=view.pool_tokens,
+                least_weight=min(
+                    (self._weights.get(standing.tenant, 1.0) for standing in view.standings),
+                    default=1.0,
+                ),
+            )
+        )
+        return None if bound is None else bound.service
+
+
+class QueueMetrics(Collector):
+    """The reports for Prometheus; tenants by name are the most served, and "other"."""
+
+    def __init__(self, reports: QueueReports) -> None:
+        self._reports = reports
+
+    def collect(self) -> Iterator[Metric]:
+        lane, tenant = ["base_model"], ["base_model", "tenant"]
+        service = CounterMetricFamily(
+            "lorikeet_service",
+            "What a tenant was served: input tokens, and twice those of output.",
+            labels=tenant,
+        )
+        waiting = GaugeMetricFamily("lorikeet_waiting_requests", "That wait here.", labels=lane)
+        running = GaugeMetricFamily("lorikeet_running_requests", "That run.", labels=lane)
+        gap = GaugeMetricFamily(
+            "lorikeet_service_gap",
+            "The most that the service of two differed by while both waited.",
+            labels=lane,
+        )
+        bound = GaugeMetricFamily(
+            "lorikeet_service_gap_bound", "What the policy promises of it.", labels=lane
+        )
+        jain = GaugeMetricFamily(
+            "lorikeet_jain_index", "Of the last minute's service of those who waited.", labels=lane
+        )
+        dispersion = GaugeMetricFamily(
+            "lorikeet_service_dispersion", "The most less the least of it, a second.", labels=lane
+        )
+        for report in self._reports.look():
+            name, fairness = report.view.base_model, report.fairness
+            for who, amount in fairness.service.items():
+                service.add_metric([name, TenantId(who)], amount)
+            waiting.add_metric([name], sum(s.waiting for s in report.view.standings))
+            running.add_metric([name], sum(s.running for s in report.view.standings))
+            gap.add_metric([name], fairness.gap)
+            for metric, value in (
+                (bound, report.bound),
+                (jain, fairness.indices.jain),
+                (dispersion, fairness.indices.dispersion),
+            ):
+                if value is not None:
+                    metric.add_metric([name], value)
+        yield from (service, waiting, running, gap, bound, jain, dispersion)
