@@ -152,8 +152,8 @@ FAIRNESS = {
     ),
     "a promise does not know its band": Mutation(
         "policies/fairness/vtc.py",
-        "band=band.most if isinstance(band, AdaptiveBand) else band,",
-        "band=0.0,",
+        "band=band.most if isinstance(band, AdaptiveBand) else band\n",
+        "band=0.0\n",
         _PROPERTY + "test_promises_are_the_papers_and_the_plans",
     ),
     "a promise does not know its weights": Mutation(
@@ -182,5 +182,12 @@ FAIRNESS = {
         "if running.predicted > running.produced > 0:",
         "tests/property/test_charges.py::"
         "test_a_request_is_charged_what_it_came_to[marginal milliseconds]",
+    ),
+    "a promise takes tokens for as cheap as the last one": Mutation(
+        "policies/fairness/cost.py",
+        "price = max(first, last)",
+        "price = last",
+        "tests/unit/policies/test_baselines.py::"
+        "test_the_bound_holds_for_dear_prompts_and_for_outputs_that_become_cheaper",
     ),
 }

@@ -47,7 +47,7 @@ def marginal_milliseconds(step: float, prefill: float, sequence: float, read: fl
     return cost
 
 
-COSTS = {
+COSTS: dict[str, st.SearchStrategy[Cost]] = {
     "weighted tokens": st.builds(WeightedTokens, PRICES, PRICES),
     "flops": st.builds(
         Flops, st.floats(1e6, 1e11), st.integers(1, 100), st.sampled_from([512, 4096])

@@ -105,7 +105,9 @@ COSTS: list[Cost] = [
     COST,
     ProfiledQuadratic(),
     Flops(parameters=1e9, layers=24, width=2048),
+    WeightedTokens(prompt=4, output=1),
     PiecewiseLinear(prompt=[(0, 1), (10, 0.5)], output=[(0, 2), (4, 3), (7, 4)]),
+    PiecewiseLinear(prompt=[(0, 1)], output=[(0, 4), (5, 1)]),
 ]
 
 

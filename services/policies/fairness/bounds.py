@@ -31,14 +31,14 @@ class Bound:
     k * 2 (U + Q) + 2 * rate * seconds."""
 
 
-def promised(cost: Cost, room: Room, *, band: float, predicts: bool) -> Bound:
-    """`band`: the widest. Outputs that are charged before they come may be given back: the lowest
-    falls by as much as it holds of the pool, another U.
+def promised(cost: Cost, room: Room, *, band: float) -> Bound:
+    """`band`: the widest. Outputs that are charged before they come widen nothing, if there is room
+    for them in the pool: what may be given back to one cannot be charged to another.
 
     For non-preemptive policies that leave no room unused no bound can be below half of this
     (theorem 4.8). One who waits against one who does not gets at most 4 (U + Q) less (4.9).
     """
     most = bound(cost, longest_prompt=room.longest_prompt, pool_tokens=room.pool_tokens)
-    counters = (2 if predicts else 1) * most / room.least_weight + band
+    counters = most / room.least_weight + band
     unheard = 2 * room.rate * room.seconds / room.least_weight if room.gateways > 1 else 0.0
     return Bound(counters, room.gateways * 2 * counters + unheard)

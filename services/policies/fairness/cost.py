@@ -83,10 +83,17 @@ class PiecewiseLinear:
 
 
 def bound(cost: Cost, *, longest_prompt: int, pool_tokens: int) -> float:
-    """U, by which the counters of those who wait may differ (Lemma 4.3): what the longest prompt
-    costs, or a pool full of tokens at the price of the last one."""
+    """U, by which the counters of those who wait may differ (lemma 4.3): who was lowest is charged
+    a prompt, and fills the rest of the pool with tokens at the price of the first or the last one.
+
+    That is max(w_p L, w_q M) for weighted tokens with w_p <= w_q, as the paper has it. Holds if
+    tokens of a prompt cost no more than those of output, or become no cheaper the more they are.
+    """
+    first = cost(longest_prompt, 1) - cost(longest_prompt, 0)
     last = cost(longest_prompt, pool_tokens) - cost(longest_prompt, pool_tokens - 1)
-    return max(cost(longest_prompt, 0), last * pool_tokens)
+    price = max(first, last)
+    rest = max(0, pool_tokens - longest_prompt)
+    return max(price * pool_tokens, cost(longest_prompt, 0) + price * rest)
 
 
 def _summed(bands: Sequence[Band], tokens: float) -> float:

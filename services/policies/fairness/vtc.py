@@ -97,10 +97,7 @@ class VirtualTokenCounters:
             return None
         band = self._rules.band
         return promised(
-            self._rules.cost,
-            room,
-            band=band.most if isinstance(band, AdaptiveBand) else band,
-            predicts=self._rules.lengths is not None,
+            self._rules.cost, room, band=band.most if isinstance(band, AdaptiveBand) else band
         )
 
     def branch(self, gateway: str) -> Branch:

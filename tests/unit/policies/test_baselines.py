@@ -76,3 +76,9 @@ def test_bands_that_mean_nothing_are_refused(bands: list[tuple[float, float]]) -
 def test_the_bound_is_the_papers() -> None:
     assert bound(WeightedTokens(), longest_prompt=1000, pool_tokens=10_000) == 20_000
     assert bound(WeightedTokens(), longest_prompt=1000, pool_tokens=400) == 1000
+
+
+def test_the_bound_holds_for_dear_prompts_and_for_outputs_that_become_cheaper() -> None:
+    assert bound(WeightedTokens(prompt=4, output=1), longest_prompt=50, pool_tokens=100) == 250
+    cheaper = PiecewiseLinear(prompt=[(0, 1)], output=[(0, 4), (5, 1)])
+    assert bound(cheaper, longest_prompt=10, pool_tokens=100) == 400
