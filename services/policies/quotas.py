@@ -120,6 +120,7 @@ class Refusal:
 
     limit: str
     seconds: int | None
+    key: str = ""  # whose limit it is; "": the tenant's
 
 
 @dataclass(frozen=True, slots=True)
