@@ -1,20 +1,31 @@
 """Runs the gateway: gRPC and the OpenAI API in one process."""
 
 import asyncio
+import uuid
 
 import grpc
 
-from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
+from lorikeet.gateway.v1 import (
+    gateway_service_pb2_grpc,
+    quota_service_pb2_grpc,
+    tenant_service_pb2_grpc,
+)
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.clients import SchedulerClient, StoreClient
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
+from services.gateway.limits import LimitBook
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
+from services.gateway.quota_servicer import QuotaServicer
+from services.gateway.quotas import Quotas
+from services.gateway.repositories.quotas import SqlQuotaRepository
 from services.gateway.repository import SqlTenantRepository
+from services.gateway.reservations import Reservations
 from services.gateway.resolutions import Resolutions
+from services.gateway.room import Room
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenant_servicer import TenantServicer
@@ -26,6 +37,7 @@ from services.runtime.access import (
     ADAPTER_STORE,
     GATEWAY,
     PROXIED,
+    QUOTAS,
     SCHEDULER,
     TENANTS,
     scopes_of,
@@ -55,6 +67,9 @@ async def main() -> None:
         pepper=settings.key_pepper.get_secret_value(),
         operator_token=settings.operator_token.get_secret_value(),
     )
+    quotas = SqlQuotaRepository(sessions)
+    reservations = Reservations(quotas, uuid.uuid4().hex)
+    room = Room(settings.most_requests)
     base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
         base_models=base_models,
@@ -62,18 +77,26 @@ async def main() -> None:
         scheduler=SchedulerClient(scheduler_channel, token),
         workers=workers,
         prompts=Prompts(templates),
+        bookkeepers=[Quotas(reservations)],
     )
-    server = _grpc_server(settings, gateway, tenants, store_channel, scheduler_channel)
+    server = _grpc_server(settings, tenants, store_channel, scheduler_channel)
+    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
+        GatewayServicer(gateway, room, longest_seconds=settings.longest_request_seconds),
+        server.grpc,
+    )
+    quota_service_pb2_grpc.add_QuotaServiceServicer_to_server(
+        QuotaServicer(LimitBook(quotas, tenants, reservations.forget)), server.grpc
+    )
     limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
     http = HttpServer(
-        build_app(gateway, tenants, limits),
+        build_app(gateway, tenants, limits, room),
         address=settings.http_address,
         drain_seconds=settings.drain_seconds,
     )
     stopped = stop_signal()
     watch = StoreWatch(store_channel, token)
     await server.start()
-    async with beside(watch.follow([base_models, resolutions])), http:
+    async with reservations.kept(), beside(watch.follow([base_models, resolutions])), http:
         await stopped.wait()
         await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
     await asyncio.gather(
@@ -84,26 +107,21 @@ async def main() -> None:
 
 def _grpc_server(
     settings: GatewaySettings,
-    gateway: Gateway,
     tenants: Tenants,
     store_channel: grpc.aio.Channel,
     scheduler_channel: grpc.aio.Channel,
 ) -> Server:
-    """The gateway's own services, and the store's and scheduler's behind it."""
+    """With the services that need no more than this: tenants, and the store's and scheduler's."""
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
     routes = dict.fromkeys(of_store, store_channel)
     routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
-    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS)
+    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS) | scopes_of(QUOTAS)
     scopes |= of_store | PROXIED[SCHEDULER]
     server = Server(
         address=settings.address,
         gate=Gate(tenants, scopes),
-        services=[GATEWAY, TENANTS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
+        services=[GATEWAY, TENANTS, QUOTAS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
-    )
-    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
-        GatewayServicer(gateway, longest_seconds=settings.longest_request_seconds),
-        server.grpc,
     )
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
         TenantServicer(tenants), server.grpc

@@ -22,7 +22,8 @@ from services.gateway.http_errors import (
 )
 from services.gateway.http_server import BodyLimit
 from services.gateway.openai_requests import ChatCompletionRequest, CompletionRequest
-from services.runtime.auth import Authenticator, Caller, bearer_of
+from services.gateway.room import Doorkeeper, Room
+from services.runtime.auth import Authenticator, Caller, Scope, bearer_of
 
 log = structlog.get_logger()
 
@@ -33,7 +34,9 @@ class HttpLimits:
     most_body_bytes: int
 
 
-def build_app(gateway: Gateway, authenticator: Authenticator, limits: HttpLimits) -> FastAPI:
+def build_app(
+    gateway: Gateway, authenticator: Authenticator, limits: HttpLimits, room: Room
+) -> FastAPI:
     app = FastAPI(
         title="Lorikeet",
         version="1",
@@ -44,14 +47,19 @@ def build_app(gateway: Gateway, authenticator: Authenticator, limits: HttpLimits
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_crash)
     app.add_middleware(BodyLimit, most_bytes=limits.most_body_bytes)
+    app.add_middleware(Doorkeeper, room=room)
 
     async def caller(authorization: Annotated[str, Header()] = "") -> Caller:
         return await authenticator.authenticate(bearer_of(authorization), {})
 
+    def speaker(caller: Annotated[Caller, Depends(caller)]) -> Caller:
+        caller.need(Scope.GENERATE)
+        return caller
+
     def tenant(caller: Annotated[Caller, Depends(caller)]) -> TenantId:
         return caller.acting_for("")
 
-    Speaker = Annotated[Caller, Depends(caller)]
+    Speaker = Annotated[Caller, Depends(speaker)]
     Tenant = Annotated[TenantId, Depends(tenant)]
     completions = Completions(gateway, limits.longest_seconds)
 

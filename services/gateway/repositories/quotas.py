@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.core.errors import NotFound
-from services.core.types import KeyId, TenantId
+from services.core.types import TenantId
 from services.gateway.models import HolderRow, QuotaRow, ReservationRow
 from services.gateway.reservations import Reservation, Settlement
 from services.policies.quotas import (
@@ -94,7 +94,9 @@ class SqlQuotaRepository:
         account = Account(Limits(), Use()) if row is None else _account(row)
         return Account(account.limits, account.use.seen(now))
 
-    async def set_limits(self, tenant: TenantId, key: str, changes: dict[str, int | None]) -> None:
+    async def set_limits(
+        self, tenant: TenantId, key: str, changes: Mapping[str, int | None]
+    ) -> None:
         """Of these names, and of no others. Raises NotFound for an unknown tenant."""
         found = (QuotaRow.tenant == tenant, QuotaRow.key == key)
         try:
@@ -102,7 +104,7 @@ class SqlQuotaRepository:
                 unused = _use_columns(Use())
                 await insert_unless_there(session, QuotaRow, tenant=tenant, key=key, **unused)
                 if changes:
-                    await session.execute(update(QuotaRow).where(*found).values(**changes))
+                    await session.execute(update(QuotaRow).where(*found).values(dict(changes)))
         except IntegrityError as error:
             raise NotFound(f"there is no tenant {tenant!r}") from error
 
