@@ -29,7 +29,8 @@ def completion(
     one = Completion(tenant, key, SERVED.card.name, SERVED, job)
     if choices == 1:
         return [one]
-    return [replace(one, choices=choices, party=job.request_id) for _ in range(choices)]
+    named = [replace(job, request_id=RequestId(f"{job.request_id}-{i}")) for i in range(choices)]
+    return [replace(one, job=each, choices=choices, party=job.request_id) for each in named]
 
 
 def course(tenant: TenantId, *, prompt: int, most: int, key: KeyId | None = None) -> Course:

@@ -3,11 +3,12 @@
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from lorikeet.gateway.v1 import quota_service_pb2 as pb
 from lorikeet.gateway.v1 import quota_service_pb2_grpc as rpc
 from services.cli.connection import as_either, as_operator, channel
-from services.cli.show import Output, OutputOption, one_sentence, show
+from services.cli.show import Output, OutputOption, console, one_sentence, show
 
 app = typer.Typer(no_args_is_help=True, help="How much tenants may use, and have used.")
 
@@ -15,12 +16,6 @@ KeyOption = Annotated[
     str, typer.Option("--key", help="Of one of the tenant's keys. Default: of all of them.")
 ]
 LimitOption = Annotated[str, typer.Option(metavar="NUMBER|none")]
-
-QUOTA_COLUMNS = (
-    "tenant", "key_id",
-    *(f"limits.{field.name}" for field in pb.Limits.DESCRIPTOR.fields),
-    *(f"usage.{field.name}" for field in pb.Usage.DESCRIPTOR.fields),
-)  # fmt: skip
 
 
 @app.command("show")
@@ -83,4 +78,16 @@ def _show(quota: pb.Quota, output: Output) -> None:
     if output is Output.JSON:
         show([quota], output)
         return
-    show([quota], output, *QUOTA_COLUMNS)
+    limits, usage = quota.limits, quota.usage
+    counted = {
+        "requests_per_minute": usage.requests_in_minute,
+        "tokens_per_minute": usage.tokens_in_minute,
+        "concurrent_requests": usage.running_requests,
+        "tokens_per_month": usage.tokens_in_month + usage.reserved_tokens,
+        "tokens_in_total": usage.tokens_in_total + usage.reserved_tokens,
+    }
+    allowed = {field.name: value for field, value in limits.ListFields()}
+    table = Table("limit", "allowed", "counted", box=None, header_style="bold")
+    for name, count in counted.items():
+        table.add_row(name, str(allowed.get(name, "-")), str(count))
+    console.print(table)

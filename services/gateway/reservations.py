@@ -73,8 +73,16 @@ class Reservations:
     it was to settle is settled again, each once however often it is tried.
     """
 
-    def __init__(self, repository: QuotaRepository, holder: str) -> None:
-        """`holder`: a name that no other process has or had."""
+    def __init__(
+        self,
+        repository: QuotaRepository,
+        holder: str,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        """`holder`: a name that no other process has or had. `heartbeat_seconds`: well below the
+        repository's lease."""
+        self._heartbeat_seconds = heartbeat_seconds
         self._repository = repository
         self._holder = holder
         self._reserving: list[tuple[Reservation, asyncio.Future[Decision | None]]] = []
@@ -198,7 +206,7 @@ class Reservations:
                     log.warning("reservations_reclaimed", count=reclaimed)
             except Exception:  # tried again at the next heartbeat
                 log.exception("heartbeat_failed")
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(self._heartbeat_seconds)
 
 
 def _retrieved(decided: "asyncio.Future[Decision | None]") -> None:

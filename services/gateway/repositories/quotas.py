@@ -27,7 +27,7 @@ from services.policies.quotas import (
 )
 from services.runtime.db import insert_unless_there, on_sqlite, writing
 
-LEASE_SECONDS = 30
+LEASE_SECONDS = 30.0
 _MILLION = 1_000_000
 
 Subject = tuple[str, str]  # tenant, and key or "" for all of the tenant
@@ -35,12 +35,17 @@ Subject = tuple[str, str]  # tenant, and key or "" for all of the tenant
 
 class SqlQuotaRepository:
     def __init__(
-        self, sessions: async_sessionmaker[AsyncSession], clock: Callable[[], float] | None = None
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        clock: Callable[[], float] | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         """`clock`: seconds since 1970. Without one it is PostgreSQL's own, so that gateways need
         not agree on the time; those that share an SQLite file share a machine's."""
         self._sessions = sessions
         self._clock = clock
+        self._lease_us = int(lease_seconds * _MILLION)
 
     async def limited(self, tenants: Collection[TenantId]) -> set[TenantId]:
         asked = (
@@ -70,14 +75,15 @@ class SqlQuotaRepository:
                 )
             decisions = [quotas.decide(holder, asked, now_us) for asked in reservations]
             if quotas.held:
-                await _renew(session, holder, now_us)
+                await _renew(session, holder, now_us + self._lease_us)
                 await session.execute(insert(_RESERVATIONS), quotas.held)
             await quotas.write(session)
         return decisions
 
     async def renew(self, holder: str) -> None:
         async with writing(self._sessions) as session:
-            await session.execute(_lives(holder, await self._now_us(session)))
+            lease_us = await self._now_us(session) + self._lease_us
+            await session.execute(_lives(holder, lease_us))
 
     async def reclaim(self) -> int:
         async with self._sessions() as session:
@@ -214,15 +220,13 @@ async def _settle(
     return len(rows)
 
 
-async def _renew(session: AsyncSession, holder: str, now_us: int) -> None:
-    renewed: Any = await session.execute(_lives(holder, now_us))
+async def _renew(session: AsyncSession, holder: str, lease_us: int) -> None:
+    renewed: Any = await session.execute(_lives(holder, lease_us))
     if not renewed.rowcount:
-        lease_us = now_us + LEASE_SECONDS * _MILLION
         await insert_unless_there(session, HolderRow, id=holder, lease_us=lease_us)
 
 
-def _lives(holder: str, now_us: int) -> Any:
-    lease_us = now_us + LEASE_SECONDS * _MILLION
+def _lives(holder: str, lease_us: int) -> Any:
     return update(HolderRow).where(HolderRow.id == holder).values(lease_us=lease_us)
 
 
