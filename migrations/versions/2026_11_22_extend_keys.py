@@ -1,7 +1,7 @@
 """Let keys expire, be rotated and do less than everything; without these they are as before.
 
-A gateway of the release before knows neither: until it is gone it lets an expired key in, lets a key
-do everything, and refuses a replaced secret at once.
+A gateway of the release before knows nothing of it: until it is gone it lets expired keys in, lets
+every key do everything, and refuses a replaced secret at once.
 """
 
 import sqlalchemy as sa

@@ -40,7 +40,9 @@ def build_app(
     app = FastAPI(
         title="Lorikeet",
         version="1",
-        description="The OpenAI API, with an adapter or a base model as `model`.",
+        description="The OpenAI API, with an adapter or a base model as `model`. A tenant that has "
+        "limits is told of them in the x-ratelimit-* headers; 429 is a limit of its own (with a "
+        "Retry-After, unless no wait makes room), 503 the system's.",
     )
     app.add_exception_handler(ServingError, on_serving_error)
     app.add_exception_handler(RequestValidationError, on_bad_body)
@@ -67,7 +69,7 @@ def build_app(
     async def chat_completions(
         body: ChatCompletionRequest, request: Request, caller: Speaker
     ) -> Response:
-        """Answer a conversation."""
+        """Answer a conversation. Needs a key with the scope `generate`."""
         body.refuse_unsupported()
         asked = AskedCompletion(caller, body.model, body.prompt(), body.asked(), body.n)
         return await completions.respond(
@@ -78,7 +80,7 @@ def build_app(
     async def text_completions(
         body: CompletionRequest, request: Request, caller: Speaker
     ) -> Response:
-        """Continue a text."""
+        """Continue a text. Needs a key with the scope `generate`."""
         body.refuse_unsupported()
         asked = AskedCompletion(caller, body.model, body.one_prompt(), body.asked(), body.n)
         return await completions.respond(

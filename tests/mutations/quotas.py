@@ -71,7 +71,7 @@ QUOTAS = {
         "policies/quotas.py",
         "if now - second.at <= MINUTE:",
         "if now - second.at < MINUTE:",
-        "tests/property/test_quotas.py::test_a_request_runs_exactly_if_the_reference_has_room",
+        f"{_QUOTAS}test_a_minute_is_over_when_it_is_over[sqlite]",
     ),
     "what runs does not count against the minute": Mutation(
         "policies/quotas.py",

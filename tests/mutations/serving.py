@@ -127,7 +127,7 @@ SERVING = {
     "a forged header speaks for another tenant": Mutation(
         "gateway/tenants.py",
         "return Caller(key.tenant, key.id, key.scopes)",
-        'return Caller(TenantId(metadata.get("x-lorikeet-tenant", key.tenant)), key.id, key.scopes)',
+        'return Caller(TenantId(metadata.get("x-lorikeet-tenant", key.tenant)), key.id)',
         "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
     ),
     "histories forget the key": Mutation(

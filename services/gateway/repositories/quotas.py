@@ -143,7 +143,8 @@ class SqlQuotaRepository:
 
 
 class _Locked:
-    """The quotas that a transaction may change, and what it will have changed of them."""
+    """The quotas that a transaction may change, what it will have changed of them, and the rows of
+    the reservations that it makes."""
 
     def __init__(self, accounts: dict[Subject, Account]) -> None:
         self._accounts = accounts
@@ -169,11 +170,17 @@ class _Locked:
         if refused is None:
             for (tenant, key), account in concerned.items():
                 self.put((tenant, key), account.use.reserved(asked.ask, now))
-                held = ReservationRow(
-                    id=asked.id, key=key, tenant=tenant, holder=holder,
-                    requests=asked.ask.requests, tokens=asked.ask.tokens, since_us=now_us,
-                )  # fmt: skip
-                self.held.append({c.name: getattr(held, c.name) for c in _RESERVATIONS.c})
+                self.held.append(
+                    {
+                        "id": asked.id,
+                        "key": key,
+                        "tenant": tenant,
+                        "holder": holder,
+                        "requests": asked.ask.requests,
+                        "tokens": asked.ask.tokens,
+                        "since_us": now_us,
+                    }
+                )
         return Decision(refused, standing([self._accounts[s] for s in concerned], now))
 
     def settle(self, row: Row[Any], spent: Amount, now_us: int) -> None:
