@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli import adapters, queue, tenants, workers
+from services.cli import adapters, keys, queue, quotas, tenants, workers
 from services.cli.chat import chat
 from services.cli.demo import demo, up
 
@@ -17,7 +17,8 @@ app.command()(up)
 app.command()(demo)
 app.command()(chat)
 app.add_typer(tenants.tenants, name="tenants")
-app.add_typer(tenants.keys, name="keys")
+app.add_typer(keys.app, name="keys")
+app.add_typer(quotas.app, name="quotas")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(workers.app, name="workers")
 app.add_typer(queue.app, name="queue")

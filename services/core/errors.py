@@ -14,6 +14,8 @@ ServingError
 ├── OffsetMismatch            a chunk that does not follow the committed bytes
 ├── CorruptData               bytes that are not what their checksum says
 ├── ResourceExhausted         it cannot fit, now or ever
+│   └── RateLimited           a limit of the caller's own stands in the way
+│       └── QuotaExceeded     a budget, not a rate
 ├── Unavailable               try again later
 │   └── TooLate               its first token would come later than the caller can wait
 └── DeadlineExceeded
@@ -115,6 +117,24 @@ class CorruptData(ServingError):
 
 class ResourceExhausted(ServingError):
     reason = "RESOURCE_EXHAUSTED"
+
+
+class RateLimited(ResourceExhausted):
+    reason = "RATE_LIMITED"
+
+    def __init__(
+        self, message: str, limit: str = "", subject: str = "", retry_seconds: float | None = None
+    ) -> None:
+        """`limit` of `subject` ("tenant:acme", "key:k3f9a1c2"). `retry_seconds`: None if no wait
+        makes room."""
+        super().__init__(message)
+        self.limit = limit
+        self.subject = subject
+        self.retry_seconds = retry_seconds
+
+
+class QuotaExceeded(RateLimited):
+    reason = "QUOTA_EXCEEDED"
 
 
 class Unavailable(ServingError):

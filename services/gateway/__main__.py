@@ -1,6 +1,7 @@
 """Runs the gateway: gRPC and the OpenAI API in one process."""
 
 import asyncio
+import uuid
 from contextlib import AsyncExitStack
 
 import grpc
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry, make_asgi_app
 from lorikeet.gateway.v1 import (
     gateway_service_pb2_grpc,
     queue_service_pb2_grpc,
+    quota_service_pb2_grpc,
     tenant_service_pb2_grpc,
 )
 from services.gateway.base_models import BaseModels
@@ -19,10 +21,16 @@ from services.gateway.fairness import QueueMetrics, QueueReports
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
+from services.gateway.intake import Intake
+from services.gateway.limits import LimitBook
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
 from services.gateway.queue_servicer import QueueServicer
+from services.gateway.quota_servicer import QuotaServicer
+from services.gateway.quotas import Quotas
+from services.gateway.repositories.quotas import SqlQuotaRepository
 from services.gateway.repository import SqlTenantRepository
+from services.gateway.reservations import Reservations
 from services.gateway.resolutions import Resolutions
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
@@ -41,6 +49,7 @@ from services.runtime.access import (
     GATEWAY,
     PROXIED,
     QUEUE,
+    QUOTAS,
     SCHEDULER,
     TENANTS,
     scopes_of,
@@ -54,6 +63,8 @@ from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
 
+OWN = (GATEWAY, QUEUE, TENANTS, QUOTAS)
+
 
 async def main() -> None:
     settings = load(GatewaySettings)
@@ -65,47 +76,52 @@ async def main() -> None:
     store = StoreClient(store_channel, token)
     workers, templates = Workers(token), ChatTemplates()
     settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
-    reports = QueueReports(
-        settings.policy,
-        lambda base: settling.shared(base, _policy(settings)),
-        cost=Rules().cost,
-        weights=settings.weights,
-    )
-    queue = FairQueue(workers, reports.policy, most_waiting=settings.most_waiting)
-    reports.follow(queue)
-    workers.changed = queue.dispatch
+    queue, reports = _queue(settings, workers, settling)
     sessions = open_sessions(settings.database_url)
     tenants = Tenants(
         SqlTenantRepository(sessions),
         pepper=settings.key_pepper.get_secret_value(),
         operator_token=settings.operator_token.get_secret_value(),
     )
+    instance = uuid.uuid4().hex
+    quotas = SqlQuotaRepository(sessions)
+    reservations = Reservations(quotas, instance)
+    intake = Intake(settings.most_requests)
     base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
         base_models=base_models,
         store=resolutions,
         queue=queue,
         prompts=Prompts(templates),
+        bookkeepers=[Quotas(reservations)],
     )
-    server = _grpc_server(settings, gateway, tenants, store_channel, scheduler_channel)
+    server = _grpc_server(settings, tenants, store_channel, scheduler_channel)
+    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
+        GatewayServicer(gateway, intake, longest_seconds=settings.longest_request_seconds),
+        server.grpc,
+    )
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueServicer(reports), server.grpc)
+    quota_service_pb2_grpc.add_QuotaServiceServicer_to_server(
+        QuotaServicer(LimitBook(quotas, tenants, reservations.forget)), server.grpc
+    )
     limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
     http = HttpServer(
-        build_app(gateway, tenants, limits),
+        build_app(gateway, tenants, limits, intake),
         address=settings.http_address,
         drain_seconds=settings.drain_seconds,
     )
     stopped = stop_signal()
     watch = StoreWatch(store_channel, token)
-    await server.start()
-    work = [
+    work = (
         watch.follow([base_models, resolutions]),
         workers.follow(scheduler_channel),
         workers.redial(),
         queue.run(),
         settling.run(),
-    ]
+    )
     async with AsyncExitStack() as serving:
+        await serving.enter_async_context(reservations.kept())
+        await server.start()
         await serving.enter_async_context(beside(*work))
         await serving.enter_async_context(http)
         if settings.metrics_address:
@@ -118,14 +134,20 @@ async def main() -> None:
     await close_sessions(sessions)
 
 
-def _metrics(settings: GatewaySettings, reports: QueueReports) -> HttpServer:
-    registry = CollectorRegistry()
-    registry.register(QueueMetrics(reports))
-    return HttpServer(
-        make_asgi_app(registry),
-        address=settings.metrics_address,
-        drain_seconds=settings.drain_seconds,
+def _queue(
+    settings: GatewaySettings, workers: Workers, settling: Settling
+) -> tuple[FairQueue, QueueReports]:
+    """Before the workers; its policies are measured, and settled with other gateways."""
+    reports = QueueReports(
+        settings.policy,
+        lambda base: settling.shared(base, _policy(settings)),
+        cost=Rules().cost,
+        weights=settings.weights,
     )
+    queue = FairQueue(workers, reports.policy, most_waiting=settings.most_waiting)
+    reports.follow(queue)
+    workers.changed = queue.dispatch
+    return queue, reports
 
 
 def _policy(settings: GatewaySettings) -> AdmissionPolicy:
@@ -140,28 +162,34 @@ def _policy(settings: GatewaySettings) -> AdmissionPolicy:
     return POLICIES[settings.policy](knobs)
 
 
+def _metrics(settings: GatewaySettings, reports: QueueReports) -> HttpServer:
+    registry = CollectorRegistry()
+    registry.register(QueueMetrics(reports))
+    return HttpServer(
+        make_asgi_app(registry),
+        address=settings.metrics_address,
+        drain_seconds=settings.drain_seconds,
+    )
+
+
 def _grpc_server(
     settings: GatewaySettings,
-    gateway: Gateway,
     tenants: Tenants,
     store_channel: grpc.aio.Channel,
     scheduler_channel: grpc.aio.Channel,
 ) -> Server:
-    """The gateway's own services, and the store's and scheduler's behind it."""
+    """With the services that need no more than this: tenants, and the store's and scheduler's."""
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
     routes = dict.fromkeys(of_store, store_channel)
     routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
-    scopes = scopes_of(GATEWAY) | scopes_of(QUEUE) | scopes_of(TENANTS)
-    scopes |= of_store | PROXIED[SCHEDULER]
+    scopes = of_store | PROXIED[SCHEDULER]
+    for service in OWN:
+        scopes |= scopes_of(service)
     server = Server(
         address=settings.address,
         gate=Gate(tenants, scopes),
-        services=[GATEWAY, QUEUE, TENANTS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
+        services=[*OWN, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
-    )
-    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
-        GatewayServicer(gateway, longest_seconds=settings.longest_request_seconds),
-        server.grpc,
     )
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
         TenantServicer(tenants), server.grpc

@@ -56,6 +56,12 @@ class Completion:
     model: str
     base: ServedModel
     job: Job
+    choices: int = 1
+    """Of the same request, side by side; this is one of them."""
+    party: RequestId | None = None
+    """That the choices have in common, if there are several."""
+    told: dict[str, str] = field(default_factory=dict)
+    """What bookkeepers say beside the answer, by HTTP header."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from services.gateway.http_errors import (
     on_serving_error,
 )
 from services.gateway.http_server import BodyLimit
+from services.gateway.intake import Doorkeeper, Intake
 from services.gateway.openai_requests import ChatCompletionRequest, CompletionRequest
-from services.runtime.auth import Authenticator, Caller, bearer_of
+from services.runtime.auth import Authenticator, Caller, Scope, bearer_of
 
 log = structlog.get_logger()
 
@@ -33,25 +34,34 @@ class HttpLimits:
     most_body_bytes: int
 
 
-def build_app(gateway: Gateway, authenticator: Authenticator, limits: HttpLimits) -> FastAPI:
+def build_app(
+    gateway: Gateway, authenticator: Authenticator, limits: HttpLimits, intake: Intake
+) -> FastAPI:
     app = FastAPI(
         title="Lorikeet",
         version="1",
-        description="The OpenAI API, with an adapter or a base model as `model`.",
+        description="The OpenAI API, with an adapter or a base model as `model`. A tenant that has "
+        "limits is told of them in the x-ratelimit-* headers; 429 is a limit of its own (with a "
+        "Retry-After, unless no wait makes room), 503 the system's.",
     )
     app.add_exception_handler(ServingError, on_serving_error)
     app.add_exception_handler(RequestValidationError, on_bad_body)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_crash)
     app.add_middleware(BodyLimit, most_bytes=limits.most_body_bytes)
+    app.add_middleware(Doorkeeper, intake=intake)
 
     async def caller(authorization: Annotated[str, Header()] = "") -> Caller:
         return await authenticator.authenticate(bearer_of(authorization), {})
 
+    def speaker(caller: Annotated[Caller, Depends(caller)]) -> Caller:
+        caller.need(Scope.GENERATE)
+        return caller
+
     def tenant(caller: Annotated[Caller, Depends(caller)]) -> TenantId:
         return caller.acting_for("")
 
-    Speaker = Annotated[Caller, Depends(caller)]
+    Speaker = Annotated[Caller, Depends(speaker)]
     Tenant = Annotated[TenantId, Depends(tenant)]
     completions = Completions(gateway, limits.longest_seconds)
 
@@ -59,7 +69,7 @@ def build_app(gateway: Gateway, authenticator: Authenticator, limits: HttpLimits
     async def chat_completions(
         body: ChatCompletionRequest, request: Request, caller: Speaker
     ) -> Response:
-        """Answer a conversation."""
+        """Answer a conversation. Needs a key with the scope `generate`."""
         body.refuse_unsupported()
         asked = AskedCompletion(caller, body.model, body.prompt(), body.asked(), body.n)
         return await completions.respond(
@@ -70,7 +80,7 @@ def build_app(gateway: Gateway, authenticator: Authenticator, limits: HttpLimits
     async def text_completions(
         body: CompletionRequest, request: Request, caller: Speaker
     ) -> Response:
-        """Continue a text."""
+        """Continue a text. Needs a key with the scope `generate`."""
         body.refuse_unsupported()
         asked = AskedCompletion(caller, body.model, body.one_prompt(), body.asked(), body.n)
         return await completions.respond(

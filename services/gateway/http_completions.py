@@ -13,12 +13,12 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from services.core.errors import ServingError
+from services.core.errors import RateLimited, ServingError
 from services.core.types import RequestId
 from services.gateway.chat import ChatMessage
 from services.gateway.course import Completion, TextPiece
 from services.gateway.gateway import Gateway
-from services.gateway.http_errors import error_body
+from services.gateway.http_errors import error_body, error_response
 from services.gateway.openai_responses import Choice, Form, Kind
 from services.gateway.sampling import Asked
 from services.runtime.auth import Caller
@@ -65,14 +65,19 @@ class Completions:
             headers["x-lorikeet-adapter"] = completion.job.adapter
         choices = _choices(completion, asked.choices)
         pieces = self._merged(choices)
-        if stream:
+        try:
+            if not stream:
+                done = await _unless_disconnected(request, _collect(pieces, count=len(choices)))
+                return JSONResponse(form.whole(done), headers=headers | completion.told)
             # Until the first piece is there a failure is an HTTP status, not an event.
             first = await _unless_disconnected(request, anext(pieces))
-            events = _events(form, first, pieces, count=len(choices), with_usage=with_usage)
-            headers["cache-control"] = "no-cache"
-            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-        done = await _unless_disconnected(request, _collect(pieces, count=len(choices)))
-        return JSONResponse(form.whole(done), headers=headers)
+        except RateLimited as error:
+            response = error_response(error)
+            response.headers.update(headers | completion.told)
+            return response
+        events = _events(form, first, pieces, count=len(choices), with_usage=with_usage)
+        headers |= {"cache-control": "no-cache"} | completion.told
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def _merged(self, completions: Sequence[Completion]) -> Pieces:
         """Pieces of all choices as they come. Closing it cancels them all."""
@@ -148,6 +153,8 @@ def _choices(completion: Completion, count: int) -> list[Completion]:
     return [
         replace(
             completion,
+            choices=count,
+            party=job.request_id,
             job=replace(
                 job,
                 request_id=RequestId(f"{job.request_id}-{i}" if i else job.request_id),

@@ -1,5 +1,6 @@
 """Domain errors as HTTP statuses and OpenAI error bodies."""
 
+import math
 from typing import Any
 
 from fastapi import Request
@@ -25,6 +26,8 @@ HTTP: dict[type[ServingError], tuple[int, str, str | None]] = {
     errors.OffsetMismatch: (416, "invalid_request_error", "offset_mismatch"),
     errors.CorruptData: (422, "invalid_request_error", "corrupt_data"),
     errors.ResourceExhausted: (429, "rate_limit_error", "resource_exhausted"),
+    errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.QuotaExceeded: (429, "insufficient_quota", "insufficient_quota"),
     errors.Unavailable: (503, "server_error", "unavailable"),
     errors.TooLate: (503, "server_error", "too_late"),
     errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
@@ -44,8 +47,11 @@ def error_body(error: ServingError) -> dict[str, Any]:
 def error_response(error: ServingError) -> JSONResponse:
     status, _, _ = HTTP.get(type(error), (500, "server_error", None))
     headers = {}
-    if isinstance(error, errors.Unavailable):
-        headers["retry-after"] = str(max(1, round(error.retry_seconds)))
+    if isinstance(error, errors.Unavailable | errors.RateLimited):
+        if error.retry_seconds is None:
+            headers["x-should-retry"] = "false"  # OpenAI's clients would, twice
+        else:
+            headers["retry-after"] = str(max(1, math.ceil(error.retry_seconds)))
     if isinstance(error, errors.Unauthenticated):
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(error_body(error), status, headers)

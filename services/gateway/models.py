@@ -1,6 +1,6 @@
 """The gateway's rows."""
 
-from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.runtime.db import Base
@@ -22,3 +22,51 @@ class KeyRow(Base):
     secret_hmac: Mapped[str] = mapped_column(String(64))
     created_us: Mapped[int] = mapped_column(BigInteger)
     revoked_us: Mapped[int | None] = mapped_column(BigInteger)
+    expire_us: Mapped[int | None] = mapped_column(BigInteger)
+    scopes: Mapped[str | None] = mapped_column(String(200))  # by spaces; NULL: all
+    previous_hmac: Mapped[str | None] = mapped_column(String(64))
+    previous_expire_us: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class QuotaRow(Base):
+    """The limits of a tenant (key "") or of one of its keys, and what counts against them; whoever
+    reserves or settles locks it. There from when limits were first set."""
+
+    __tablename__ = "quotas"
+
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(16), primary_key=True)
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    concurrent_requests: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_month: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_in_total: Mapped[int | None] = mapped_column(BigInteger)
+    running_requests: Mapped[int] = mapped_column(BigInteger)
+    running_tokens: Mapped[int] = mapped_column(BigInteger)
+    month: Mapped[int] = mapped_column(Integer)  # since the year 0
+    month_tokens: Mapped[int] = mapped_column(BigInteger)
+    total_tokens: Mapped[int] = mapped_column(BigInteger)
+    window: Mapped[str] = mapped_column(Text)  # JSON: [[second, requests, tokens], ...]
+
+
+class ReservationRow(Base):
+    """What a running request holds of one quota; who deletes it settles it."""
+
+    __tablename__ = "quota_reservations"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    key: Mapped[str] = mapped_column(String(16), primary_key=True)  # of the quota
+    tenant: Mapped[str] = mapped_column(String(63))
+    holder: Mapped[str] = mapped_column(String(32), index=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    since_us: Mapped[int] = mapped_column(BigInteger)
+
+
+class HolderRow(Base):
+    """A gateway that has reservations, and until when it is believed to live."""
+
+    __tablename__ = "quota_holders"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    lease_us: Mapped[int] = mapped_column(BigInteger)

@@ -7,10 +7,12 @@ from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from services.core.errors import AlreadyExists, NotFound
+from services.core.errors import Aborted, AlreadyExists, NotFound
 from services.core.types import KeyId, TenantId
+from services.gateway.keys import Key, Replaced
 from services.gateway.models import KeyRow, TenantRow
-from services.gateway.tenants import Key, Tenant
+from services.gateway.tenants import Tenant
+from services.runtime.auth import KEY_SCOPES, Scope
 from services.runtime.db import time_of, us_of, writing
 
 
@@ -42,6 +44,10 @@ class SqlTenantRepository:
             label=key.label,
             secret_hmac=key.secret_hmac,
             created_us=us_of(key.created),
+            expire_us=None if key.expires is None else us_of(key.expires),
+            scopes=None
+            if key.scopes is None
+            else " ".join(sorted(scope.value for scope in key.scopes)),
         )
         try:
             async with writing(self._sessions) as session:
@@ -66,6 +72,21 @@ class SqlTenantRepository:
         async with writing(self._sessions) as session:
             await session.execute(unrevoked.values(revoked_us=us_of(at)))
 
+    async def rotate(self, before: Key, after: Key) -> None:
+        same = (KeyRow.id == before.id, KeyRow.secret_hmac == before.secret_hmac)
+        rotated = update(KeyRow).where(*same, KeyRow.revoked_us.is_(None))
+        previous = after.previous
+        async with writing(self._sessions) as session:
+            done: Any = await session.execute(
+                rotated.values(
+                    secret_hmac=after.secret_hmac,
+                    previous_hmac=None if previous is None else previous.secret_hmac,
+                    previous_expire_us=None if previous is None else us_of(previous.until),
+                )
+            )
+        if not done.rowcount:
+            raise Aborted(f"somebody else changed key {before.id!r} at the same time")
+
 
 # Columns, not objects of the mapper's, and built once: every request asks for its key.
 _KEYS = select(*KeyRow.__table__.columns)
@@ -79,5 +100,19 @@ def _key(row: Row[Any]) -> Key:
         label=row.label,
         secret_hmac=row.secret_hmac,
         created=time_of(row.created_us),
-        revoked=None if row.revoked_us is None else time_of(row.revoked_us),
+        revoked=_moment(row.revoked_us),
+        expires=_moment(row.expire_us),
+        scopes=None if row.scopes is None else _scopes(row.scopes),
+        previous=None
+        if row.previous_hmac is None
+        else Replaced(row.previous_hmac, time_of(row.previous_expire_us)),
     )
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else time_of(microseconds)
+
+
+def _scopes(words: str) -> frozenset[Scope]:
+    """Those that a later release added mean nothing here."""
+    return frozenset(scope for scope in KEY_SCOPES if scope.value in words.split())

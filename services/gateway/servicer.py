@@ -11,6 +11,7 @@ from services.core.types import BatchFacts, PositionLogprobs, TokenLogprob
 from services.gateway.chat import ChatMessage
 from services.gateway.course import Completion, TextPiece
 from services.gateway.gateway import Gateway
+from services.gateway.intake import Intake
 from services.gateway.sampling import Asked
 from services.gateway.text import token_text
 from services.runtime import call, wire
@@ -18,27 +19,29 @@ from services.runtime.interceptors import Context
 
 
 class GatewayServicer(rpc.GatewayServiceServicer):
-    def __init__(self, gateway: Gateway, *, longest_seconds: float) -> None:
+    def __init__(self, gateway: Gateway, intake: Intake, *, longest_seconds: float) -> None:
         self._gateway = gateway
+        self._intake = intake
         self._longest_seconds = longest_seconds
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         current = call.current()
-        completion = await self._gateway.prepare(
-            caller=current.caller,
-            request_id=current.request_id,
-            model=request.model,
-            prompt=_prompt(request),
-            asked=_asked(request),
-        )
-        seconds = min(context.time_remaining() or self._longest_seconds, self._longest_seconds)
-        first = True
-        async with aclosing(self._gateway.stream(completion, seconds=seconds)) as pieces:
-            async for piece in pieces:
-                yield _to_wire(piece, completion, first=first)
-                first = False
+        with self._intake.place():
+            completion = await self._gateway.prepare(
+                caller=current.caller,
+                request_id=current.request_id,
+                model=request.model,
+                prompt=_prompt(request),
+                asked=_asked(request),
+            )
+            seconds = min(context.time_remaining() or self._longest_seconds, self._longest_seconds)
+            first = True
+            async with aclosing(self._gateway.stream(completion, seconds=seconds)) as pieces:
+                async for piece in pieces:
+                    yield _to_wire(piece, completion, first=first)
+                    first = False
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context

@@ -39,6 +39,8 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     longest_request_seconds: PositiveFloat = 600.0
     """The deadline of a request that brings none, and the most that one may ask for."""
     most_body_bytes: PositiveInt = 8 * 1024 * 1024
+    most_requests: PositiveInt = 4096
+    """Requests for completions that are taken on at once; others are told to come back."""
 
     @field_validator("policy")
     @classmethod

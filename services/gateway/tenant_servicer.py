@@ -1,13 +1,17 @@
 """The gateway's gRPC face for operators."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorikeet.gateway.v1 import tenant_service_pb2 as pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as rpc
-from services.gateway.tenants import Key, Tenant, Tenants
+from services.core.errors import InvalidRequest
+from services.gateway.keys import Key
+from services.gateway.tenants import Tenant, Tenants
 from services.runtime.interceptors import Context
+from services.runtime.wire import time_to_wire
 
 
 class TenantServicer(rpc.TenantServiceServicer):
@@ -30,7 +34,13 @@ class TenantServicer(rpc.TenantServiceServicer):
     async def CreateKey(
         self, request: pb.CreateKeyRequest, context: Context
     ) -> pb.CreateKeyResponse:
-        key, secret = await self._tenants.create_key(request.tenant, request.label)
+        expires = request.HasField("expire_time")
+        key, secret = await self._tenants.create_key(
+            request.tenant,
+            request.label,
+            expires=_moment("expire_time", request.expire_time) if expires else None,
+            scopes=request.scopes,
+        )
         return pb.CreateKeyResponse(key=_key(key), secret=secret)
 
     async def ListKeys(self, request: pb.ListKeysRequest, context: Context) -> pb.ListKeysResponse:
@@ -44,9 +54,15 @@ class TenantServicer(rpc.TenantServiceServicer):
     ) -> pb.RevokeKeyResponse:
         return pb.RevokeKeyResponse(key=_key(await self._tenants.revoke(request.id)))
 
+    async def RotateKey(
+        self, request: pb.RotateKeyRequest, context: Context
+    ) -> pb.RotateKeyResponse:
+        key, secret = await self._tenants.rotate(request.id, _overlap(request.overlap))
+        return pb.RotateKeyResponse(key=_key(key), secret=secret)
+
 
 def _tenant(tenant: Tenant) -> pb.Tenant:
-    return pb.Tenant(name=tenant.name, create_time=_time(tenant.created))
+    return pb.Tenant(name=tenant.name, create_time=time_to_wire(tenant.created))
 
 
 def _key(key: Key) -> pb.Key:
@@ -54,12 +70,24 @@ def _key(key: Key) -> pb.Key:
         id=key.id,
         tenant=key.tenant,
         label=key.label,
-        create_time=_time(key.created),
-        revoke_time=None if key.revoked is None else _time(key.revoked),
+        create_time=time_to_wire(key.created),
+        revoke_time=None if key.revoked is None else time_to_wire(key.revoked),
+        expire_time=None if key.expires is None else time_to_wire(key.expires),
+        scopes=sorted(scope.value for scope in key.scopes or ()),
+        previous_expire_time=None if key.previous is None else time_to_wire(key.previous.until),
     )
 
 
-def _time(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+def _moment(field: str, stamp: Timestamp) -> datetime:
+    """Raises InvalidRequest for one that no calendar has."""
+    try:
+        return stamp.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest.of(field, "is no time") from error
+
+
+def _overlap(duration: Duration) -> timedelta:
+    try:
+        return duration.ToTimedelta()
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest.of("overlap", "is no duration") from error

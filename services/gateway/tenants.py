@@ -1,39 +1,26 @@
 """Tenants and the keys that speak for them."""
 
-import hashlib
 import hmac
 import re
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from services.core.errors import InvalidRequest, NotFound, Unauthenticated
+from services.core.errors import FailedPrecondition, InvalidRequest, NotFound
 from services.core.types import KeyId, TenantId
+from services.gateway.keys import Key, Replaced, Secrets, fresh_id, id_in, scopes_named
 from services.runtime.auth import Caller
 from services.runtime.paging import Page, page_of
 
 _TENANT = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_SECRET = re.compile(r"lk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
+LONGEST_OVERLAP = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
     name: TenantId
     created: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """The secret itself is not kept: only its HMAC-SHA256 under the gateway's pepper."""
-
-    id: KeyId
-    tenant: TenantId
-    label: str
-    secret_hmac: str
-    created: datetime
-    revoked: datetime | None = None
 
 
 class TenantRepository(Protocol):
@@ -43,6 +30,9 @@ class TenantRepository(Protocol):
     async def key(self, key: KeyId) -> Key | None: ...
     async def keys(self, tenant: TenantId, *, after: str, limit: int) -> list[Key]: ...
     async def revoke(self, key: KeyId, at: datetime) -> None: ...
+    async def rotate(self, before: Key, after: Key) -> None:
+        """Raises Aborted if the key is not as before any more."""
+        ...
 
 
 class Tenants:
@@ -57,7 +47,7 @@ class Tenants:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._repository = repository
-        self._pepper = pepper.encode()
+        self._secrets = Secrets(pepper)
         self._operator_token = operator_token.encode()
         self._now = now
 
@@ -73,15 +63,46 @@ class Tenants:
         found = await self._repository.tenants(after=page.after, limit=page.size + 1)
         return page_of(found, page, key=lambda tenant: tenant.name)
 
-    async def create_key(self, tenant: str, label: str) -> tuple[Key, str]:
-        """The key and its secret, which is not kept."""
+    async def create_key(
+        self,
+        tenant: str,
+        label: str,
+        *,
+        expires: datetime | None = None,
+        scopes: Collection[str] = (),
+    ) -> tuple[Key, str]:
+        """The key and its secret, which is not kept. `scopes`: none named are all."""
         if len(label) > 100:
             raise InvalidRequest.of("label", "at most 100 characters")
-        key_id = "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(8))
-        secret = f"lk_{key_id}_{secrets.token_urlsafe(32)}"
-        key = Key(KeyId(key_id), TenantId(tenant), label, self._hmac(secret), self._now())
+        now = self._now()
+        if expires is not None and expires <= now:
+            raise InvalidRequest.of("expire_time", "must be in the future")
+        key_id, allowed = fresh_id(), scopes_named(scopes)
+        secret, its_hmac = self._secrets.fresh(key_id)
+        key = Key(key_id, TenantId(tenant), label, its_hmac, now, expires=expires, scopes=allowed)
         await self._repository.add_key(key)
         return key, secret
+
+    async def rotate(self, key_id: str, overlap: timedelta) -> tuple[Key, str]:
+        """The key with a new secret; the one that it had works for the overlap. Raises
+        FailedPrecondition if the key works no more."""
+        if not timedelta() <= overlap <= LONGEST_OVERLAP:
+            raise InvalidRequest.of("overlap", f"must be 0 to {LONGEST_OVERLAP.days} days")
+        key, now = await self.key(key_id), self._now()
+        if key.revoked is not None or (key.expires is not None and key.expires <= now):
+            raise FailedPrecondition(f"key {key_id!r} works no more; create another")
+        secret, its_hmac = self._secrets.fresh(key.id)
+        previous = Replaced(key.secret_hmac, now + overlap) if overlap else None
+        rotated = replace(key, secret_hmac=its_hmac, previous=previous)
+        await self._repository.rotate(key, rotated)
+        return rotated, secret
+
+    async def key(self, key_id: str) -> Key:
+        """Raises NotFound."""
+        key = await self._repository.key(KeyId(key_id))
+        if key is None:
+            raise NotFound(f"there is no key {key_id!r}")
+        return key
 
     async def list_keys(
         self, tenant: str, page_size: int, page_token: str
@@ -91,9 +112,7 @@ class Tenants:
         return page_of(found, page, key=lambda key: key.id)
 
     async def revoke(self, key_id: str) -> Key:
-        key = await self._repository.key(KeyId(key_id))
-        if key is None:
-            raise NotFound(f"there is no key {key_id!r}")
+        key = await self.key(key_id)
         if key.revoked is not None:
             return key
         now = self._now()
@@ -103,13 +122,7 @@ class Tenants:
     async def authenticate(self, bearer: str, metadata: Mapping[str, str]) -> Caller:
         if hmac.compare_digest(bearer.encode(), self._operator_token):
             return Caller(None)
-        form = _SECRET.fullmatch(bearer)
-        key = await self._repository.key(KeyId(form[1])) if form else None
-        if key is None or not hmac.compare_digest(key.secret_hmac, self._hmac(bearer)):
-            raise Unauthenticated("the key is not known")
-        if key.revoked is not None:
-            raise Unauthenticated("the key was revoked")
-        return Caller(key.tenant, key.id)
-
-    def _hmac(self, secret: str) -> str:
-        return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()
+        asked = id_in(bearer)
+        found = None if asked is None else await self._repository.key(asked)
+        key = self._secrets.check(found, bearer, self._now())
+        return Caller(key.tenant, key.id, key.scopes)

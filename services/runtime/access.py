@@ -1,70 +1,78 @@
 """Who may call what: every method of the suite, in one table. What it does not name is refused."""
 
-from collections.abc import Mapping, Sequence
-
 from services.runtime.auth import Scope
 
 GATEWAY = "lorikeet.gateway.v1.GatewayService"
 QUEUE = "lorikeet.gateway.v1.QueueService"
 TENANTS = "lorikeet.gateway.v1.TenantService"
+QUOTAS = "lorikeet.gateway.v1.QuotaService"
 ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
 ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
 GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
 
-_TENANT_METHODS = {
-    GATEWAY: ("Generate", "ListModels"),
-    ADAPTER_STORE: (
-        "StartUpload",
-        "WriteChunks",
-        "GetUpload",
-        "FinishUpload",
-        "ResolveAdapter",
-        "ListAdapters",
-        "GetAdapter",
-        "GetVersion",
-        "ListVersions",
-        "Download",
-        "ListBaseModels",
-    ),
-    ADAPTER_LIFECYCLE: (
-        "SetAlias",
-        "Promote",
-        "Rollback",
-        "SetCanary",
-        "DeleteAlias",
-        "ListAliases",
-        "ListAliasHistory",
-        "ShareAdapter",
-        "UnshareAdapter",
-        "ListShares",
-        "DeleteVersion",
-        "UndeleteVersion",
-        "DeleteAdapter",
-        "UndeleteAdapter",
-        "VerifyVersion",
-        "Watch",
-    ),
-}
-_OPERATOR_METHODS = {
-    TENANTS: ("CreateTenant", "ListTenants", "CreateKey", "ListKeys", "RevokeKey"),
-    QUEUE: ("WatchQueue",),
-    ADAPTER_STORE: ("RegisterBaseModel", "GetBaseModel"),
-    ADAPTER_LIFECYCLE: ("CollectGarbage",),
-    SCHEDULER: ("Attach", "Place", "WatchWorkers", "Settle", "ListWorkers"),
-    GPU_WORKER: ("Run",),
+_METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
+    GATEWAY: {Scope.GENERATE: ("Generate",), Scope.TENANT: ("ListModels",)},
+    TENANTS: {
+        Scope.OPERATOR: (
+            "CreateTenant",
+            "ListTenants",
+            "CreateKey",
+            "ListKeys",
+            "RevokeKey",
+            "RotateKey",
+        )
+    },
+    QUEUE: {Scope.OPERATOR: ("WatchQueue",)},
+    QUOTAS: {Scope.TENANT: ("GetLimits",), Scope.OPERATOR: ("SetLimits",)},
+    ADAPTER_STORE: {
+        Scope.ADAPTERS_READ: (
+            "ResolveAdapter",
+            "ListAdapters",
+            "GetAdapter",
+            "GetVersion",
+            "ListVersions",
+            "Download",
+            "ListBaseModels",
+        ),
+        Scope.ADAPTERS_WRITE: ("StartUpload", "WriteChunks", "GetUpload", "FinishUpload"),
+        Scope.OPERATOR: ("RegisterBaseModel", "GetBaseModel"),
+    },
+    ADAPTER_LIFECYCLE: {
+        Scope.ADAPTERS_READ: (
+            "ListAliases",
+            "ListAliasHistory",
+            "ListShares",
+            "VerifyVersion",
+            "Watch",
+        ),
+        Scope.ADAPTERS_WRITE: (
+            "SetAlias",
+            "Promote",
+            "Rollback",
+            "SetCanary",
+            "DeleteAlias",
+            "ShareAdapter",
+            "UnshareAdapter",
+            "DeleteVersion",
+            "UndeleteVersion",
+            "DeleteAdapter",
+            "UndeleteAdapter",
+        ),
+        Scope.OPERATOR: ("CollectGarbage",),
+    },
+    SCHEDULER: {Scope.OPERATOR: ("Attach", "Place", "WatchWorkers", "Settle", "ListWorkers")},
+    GPU_WORKER: {Scope.OPERATOR: ("Run",)},
 }
 
 
 def scopes_of(service: str) -> dict[str, Scope]:
     """By full method name ("/package.Service/Method")."""
-    return _named(service, _TENANT_METHODS, Scope.TENANT) | _named(
-        service, _OPERATOR_METHODS, Scope.OPERATOR
-    )
-
-
-def _named(service: str, methods: Mapping[str, Sequence[str]], scope: Scope) -> dict[str, Scope]:
-    return {f"/{service}/{method}": scope for method in methods.get(service, ())}
+    return {
+        f"/{service}/{method}": scope
+        for scope, methods in _METHODS[service].items()
+        for method in methods
+    }
 
 
 ENDLESS = frozenset(
@@ -72,8 +80,12 @@ ENDLESS = frozenset(
 )
 """Calls that a server ends when it stops, because they never would."""
 
-PROXIED = {
-    ADAPTER_STORE: _named(ADAPTER_STORE, _TENANT_METHODS, Scope.TENANT),
+PROXIED: dict[str, dict[str, Scope]] = {
+    ADAPTER_STORE: {
+        method: scope
+        for method, scope in scopes_of(ADAPTER_STORE).items()
+        if scope is not Scope.OPERATOR
+    },
     ADAPTER_LIFECYCLE: scopes_of(ADAPTER_LIFECYCLE),
     SCHEDULER: {f"/{SCHEDULER}/ListWorkers": Scope.OPERATOR},
 }

@@ -16,8 +16,15 @@ KEY_METADATA = "x-lorikeet-key"
 
 class Scope(Enum):
     PUBLIC = "public"
-    TENANT = "tenant"  # a tenant, or the operator
+    TENANT = "tenant"  # a tenant by any key of its, or the operator
+    GENERATE = "generate"  # a tenant by a key that may, or the operator
+    ADAPTERS_READ = "adapters:read"
+    ADAPTERS_WRITE = "adapters:write"
     OPERATOR = "operator"
+
+
+KEY_SCOPES = frozenset({Scope.GENERATE, Scope.ADAPTERS_READ, Scope.ADAPTERS_WRITE})
+"""That a key may have, or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class Caller:
 
     tenant: TenantId | None
     key: KeyId | None = None
+    scopes: frozenset[Scope] | None = None  # None: all
 
     @property
     def name(self) -> str:
@@ -33,6 +41,13 @@ class Caller:
         if self.tenant is None:
             return "operator"
         return self.tenant if self.key is None else f"{self.tenant}/{self.key}"
+
+    def need(self, scope: Scope) -> None:
+        """Raises PermissionDenied."""
+        if scope is Scope.OPERATOR and self.tenant is not None:
+            raise PermissionDenied("this needs the operator's token")
+        if scope in KEY_SCOPES and self.scopes is not None and scope not in self.scopes:
+            raise PermissionDenied(f"this key lacks the scope {scope.value!r}")
 
     def acting_for(self, tenant: str) -> TenantId:
         """The tenant that a request is about; the caller's own unless the operator names one."""
@@ -79,8 +94,7 @@ class Gate:
         caller = await self._authenticator.authenticate(
             bearer_of(metadata.get("authorization", "")), metadata
         )
-        if scope is Scope.OPERATOR and caller.tenant is not None:
-            raise PermissionDenied("this needs the operator's token")
+        caller.need(scope)
         return caller
 
 

@@ -1,5 +1,6 @@
 """Domain errors as google.rpc.Status, and back (AIP-193)."""
 
+import math
 from typing import cast
 
 import grpc
@@ -27,6 +28,8 @@ STATUS: dict[type[ServingError], grpc.StatusCode] = {
     errors.OffsetMismatch: grpc.StatusCode.OUT_OF_RANGE,
     errors.CorruptData: grpc.StatusCode.DATA_LOSS,
     errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.TooLate: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -46,6 +49,8 @@ _BY_CODE: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
+
+_LIMITS = {kind.reason: kind for kind in (errors.RateLimited, errors.QuotaExceeded)}
 
 
 def to_status(error: ServingError) -> status_pb2.Status:
@@ -67,13 +72,19 @@ def to_status(error: ServingError) -> status_pb2.Status:
             )
         case errors.OffsetMismatch():
             info.metadata["committed_bytes"] = str(error.committed_bytes)
+        case errors.RateLimited():
+            info.metadata["limit"] = error.limit
+            violation = error_details_pb2.QuotaFailure.Violation(
+                subject=error.subject, description=error.message
+            )
+            details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+            if error.retry_seconds is not None:
+                details.append(_retry(error.retry_seconds))
         case errors.ResourceExhausted():
             violation = error_details_pb2.QuotaFailure.Violation(description=error.message)
             details.append(error_details_pb2.QuotaFailure(violations=[violation]))
         case errors.Unavailable():
-            delay = duration_pb2.Duration()
-            delay.FromMilliseconds(int(error.retry_seconds * 1000))
-            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+            details.append(_retry(error.retry_seconds))
     return status_pb2.Status(
         code=code.value[0], message=error.message, details=[_pack(detail) for detail in details]
     )
@@ -89,10 +100,14 @@ def from_rpc_error(failure: grpc.RpcError) -> ServingError:
 def from_status(status: status_pb2.Status) -> ServingError:
     """The inverse of to_status."""
     bad_request = error_details_pb2.BadRequest()
-    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    info, quota = error_details_pb2.ErrorInfo(), error_details_pb2.QuotaFailure()
+    retry: error_details_pb2.RetryInfo | None = None
     for detail in status.details:
-        detail.Unpack(bad_request) or detail.Unpack(info) or detail.Unpack(retry)
+        detail.Unpack(bad_request) or detail.Unpack(info) or detail.Unpack(quota)
+        if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            detail.Unpack(retry := error_details_pb2.RetryInfo())
     text = status.message
+    seconds = None if retry is None else retry.retry_delay.ToMilliseconds() / 1000
     match _CODES[status.code]:
         case grpc.StatusCode.INVALID_ARGUMENT:
             violations = [
@@ -107,10 +122,18 @@ def from_status(status: status_pb2.Status) -> ServingError:
             return errors.ModelNotFound(text)
         case grpc.StatusCode.UNAVAILABLE:
             late = info.reason == errors.TooLate.reason
-            seconds = retry.retry_delay.ToMilliseconds() / 1000
             return (errors.TooLate if late else errors.Unavailable)(text, seconds or 1.0)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if info.reason in _LIMITS:
+            subject = quota.violations[0].subject if quota.violations else ""
+            return _LIMITS[info.reason](text, info.metadata["limit"], subject, seconds)
         case code:
             return _BY_CODE.get(code, ServingError)(text)
+
+
+def _retry(seconds: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(math.ceil(seconds * 1000))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 def _pack(message: Message) -> any_pb2.Any:

@@ -13,11 +13,12 @@ import pytest
 from tests.mutations.cli import CLI
 from tests.mutations.fairness import FAIRNESS
 from tests.mutations.mutation import Mutation
+from tests.mutations.quotas import QUOTAS
 from tests.mutations.serving import SERVING
 from tests.mutations.store import STORE
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI | FAIRNESS
+MUTATIONS = SERVING | STORE | CLI | FAIRNESS | QUOTAS
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["subprocess.CompletedProcess[str]"]]

@@ -1,25 +1,54 @@
 """Tenants and keys on SQLite and PostgreSQL."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from services.core.errors import AlreadyExists, InvalidRequest, NotFound, Unauthenticated
+from services.core.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+)
 from services.core.types import TenantId
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.tenants import Tenants
-from services.runtime.auth import Caller
+from services.runtime.auth import Caller, Scope
 from services.runtime.db import close_sessions, open_sessions
 
 OPERATOR = "operator-token"
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+class Calendar:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 22, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 @pytest.fixture
-async def tenants(url: str) -> AsyncIterator[Tenants]:
+def calendar() -> Calendar:
+    return Calendar()
+
+
+@pytest.fixture
+async def repository(url: str) -> AsyncIterator[SqlTenantRepository]:
     sessions = open_sessions(url)
-    yield Tenants(SqlTenantRepository(sessions), pepper="pepper", operator_token=OPERATOR)
+    yield SqlTenantRepository(sessions)
     await close_sessions(sessions)
+
+
+@pytest.fixture
+def tenants(repository: SqlTenantRepository, calendar: Calendar) -> Tenants:
+    return Tenants(repository, pepper="pepper", operator_token=OPERATOR, now=calendar)
 
 
 @pytest.fixture
@@ -88,6 +117,88 @@ async def test_names_are_taken_once_and_must_be_names(tenants: Tenants, name: st
         await tenants.revoke("nothing")
     with pytest.raises(InvalidRequest):
         await tenants.create_key(name, "x" * 101)
+
+
+async def test_a_key_works_until_it_expires(
+    tenants: Tenants, name: str, calendar: Calendar
+) -> None:
+    key, secret = await tenants.create_key(name, "", expires=calendar.now + DAY)
+    calendar.now += DAY - timedelta(microseconds=1)
+    assert (await tenants.authenticate(secret, {})).key == key.id
+    calendar.now += timedelta(microseconds=1)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await tenants.authenticate(secret, {})
+    with pytest.raises(FailedPrecondition):
+        await tenants.rotate(key.id, HOUR)
+    with pytest.raises(InvalidRequest, match="expire_time"):
+        await tenants.create_key(name, "", expires=calendar.now)
+
+
+async def test_a_replaced_secret_works_for_the_overlap(
+    tenants: Tenants, name: str, calendar: Calendar
+) -> None:
+    key, old = await tenants.create_key(name, "ci", scopes=["generate"])
+    rotated, new = await tenants.rotate(key.id, HOUR)
+    assert (rotated.id, rotated.label, rotated.scopes) == (key.id, "ci", key.scopes)
+    assert old != new
+    for secret in (old, new):
+        assert await tenants.authenticate(secret, {}) == Caller(
+            TenantId(name), key.id, frozenset({Scope.GENERATE})
+        )
+    calendar.now += HOUR
+    with pytest.raises(Unauthenticated, match="new secret"):
+        await tenants.authenticate(old, {})
+    assert (await tenants.authenticate(new, {})).key == key.id
+    assert new not in repr(rotated)
+
+
+async def test_only_the_last_two_secrets_of_a_key_work(
+    tenants: Tenants, name: str, calendar: Calendar
+) -> None:
+    key, first = await tenants.create_key(name, "")
+    _, second = await tenants.rotate(key.id, HOUR)
+    _, third = await tenants.rotate(key.id, HOUR)
+    with pytest.raises(Unauthenticated):
+        await tenants.authenticate(first, {})
+    assert (await tenants.authenticate(second, {})).key == key.id
+    _, fourth = await tenants.rotate(key.id, timedelta())  # the others are known to thieves
+    for gone in (second, third):
+        with pytest.raises(Unauthenticated):
+            await tenants.authenticate(gone, {})
+    await tenants.revoke(key.id)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await tenants.authenticate(fourth, {})
+    with pytest.raises(FailedPrecondition):
+        await tenants.rotate(key.id, HOUR)
+    for overlap in (-HOUR, 31 * DAY):
+        with pytest.raises(InvalidRequest, match="overlap"):
+            await tenants.rotate(key.id, overlap)
+
+
+async def test_of_two_rotations_at_once_one_is_done(
+    tenants: Tenants, repository: SqlTenantRepository, name: str
+) -> None:
+    key, _ = await tenants.create_key(name, "")
+    _, secret = await tenants.rotate(key.id, HOUR)  # another had read the key before
+    with pytest.raises(Aborted):
+        await repository.rotate(key, replace(key, secret_hmac="f" * 64))
+    assert (await tenants.authenticate(secret, {})).key == key.id
+
+
+async def test_a_key_may_do_what_its_scopes_say(tenants: Tenants, name: str) -> None:
+    _, secret = await tenants.create_key(name, "", scopes=["generate", "adapters:read"])
+    caller = await tenants.authenticate(secret, {})
+    caller.need(Scope.GENERATE)
+    caller.need(Scope.ADAPTERS_READ)
+    caller.need(Scope.TENANT)
+    with pytest.raises(PermissionDenied, match="adapters:write"):
+        caller.need(Scope.ADAPTERS_WRITE)
+    with pytest.raises(PermissionDenied):
+        caller.need(Scope.OPERATOR)
+    _, everything = await tenants.create_key(name, "")
+    assert (await tenants.authenticate(everything, {})).scopes is None
+    with pytest.raises(InvalidRequest, match="scopes: 'all' is none of"):
+        await tenants.create_key(name, "", scopes=["all"])
 
 
 async def test_tenants_are_listed_page_by_page(tenants: Tenants, name: str) -> None:

@@ -65,6 +65,45 @@ def test_a_tenant_from_its_creation_to_its_first_answer(run: Run) -> None:
     assert run(*asked, LORIKEET_KEY=key).exit_code == 4
 
 
+def test_a_key_gets_a_new_secret_and_the_old_one_some_time(run: Run) -> None:
+    assert run("tenants", "create", "rotating").exit_code == 0
+    create = ["keys", "create", "rotating", "--expires-in", "30d", "--scope", "generate"]
+    made = parsed(run(*create, "-o", "json"))[0]
+    assert made["key"]["scopes"] == ["generate"]
+    assert made["key"]["expire_time"] > made["key"]["create_time"]
+    key = made["key"]["id"]
+    rotated = parsed(run("keys", "rotate", key, "--overlap", "1h", "-o", "json"))[0]
+    assert rotated["key"]["id"] == key
+    asked = ["chat", "Hi", "-m", BASE, "--max-tokens", "2"]
+    for secret in (made["secret"], rotated["secret"]):
+        assert run(*asked, LORIKEET_KEY=secret).exit_code == 0
+    assert run("adapters", "list", LORIKEET_KEY=rotated["secret"]).exit_code == 4
+    last = parsed(run("keys", "rotate", key, "--overlap", "0s", "-o", "json"))[0]
+    assert run(*asked, LORIKEET_KEY=rotated["secret"]).exit_code == 4
+    assert run(*asked, LORIKEET_KEY=last["secret"]).exit_code == 0
+
+
+def test_limits_are_set_shown_and_felt(run: Run) -> None:
+    assert run("tenants", "create", "modest").exit_code == 0
+    key = parsed(run("keys", "create", "modest", "-o", "json"))[0]["secret"]
+    limits = ["--requests-per-minute", "1", "--tokens-per-month", "5000"]
+    quota = parsed(run("quotas", "set", "modest", *limits, "-o", "json"))[0]
+    assert quota["limits"] == {"requests_per_minute": "1", "tokens_per_month": "5000"}
+    asked = ["chat", "Hi", "-m", BASE, "--max-tokens", "2"]
+    assert run(*asked, LORIKEET_KEY=key).exit_code == 0
+    refused = run(*asked, LORIKEET_KEY=key)
+    assert refused.exit_code == 1
+    assert "limit of requests per minute" in " ".join(refused.output.split())
+    lifted = parsed(run("quotas", "set", "modest", "--requests-per-minute", "none", "-o", "json"))
+    assert lifted[0]["limits"] == {"tokens_per_month": "5000"}
+    assert run(*asked, LORIKEET_KEY=key).exit_code == 0
+    shown = run("quotas", "show", LORIKEET_KEY=key).stdout
+    assert "tokens_per_month" in shown
+    assert "5000" in shown
+    counted = parsed(run("quotas", "show", "modest", "-o", "json"))[0]["usage"]
+    assert counted["requests_in_minute"] == "2"
+
+
 def test_tables_name_their_columns(run: Run) -> None:
     shown = run("adapters", "list").stdout
     assert "adapter" in shown
@@ -89,6 +128,13 @@ def test_a_conversation_ends_with_an_empty_line(run: Run) -> None:
         (["tenants", "create", "acme"], 1, "'acme' exists"),
         (["keys", "create", "nobody"], 1, "no tenant 'nobody'"),
         (["keys", "revoke", "nothing"], 1, "no key 'nothing'"),
+        (["keys", "create", "acme", "--scope", "all"], 1, "scopes: 'all' is none of"),
+        (["keys", "create", "acme", "--expires-in", "soon"], 2, "--expires-in"),
+        (["keys", "rotate", "nothing"], 1, "no key 'nothing'"),
+        (["keys", "rotate", "nothing", "--overlap", "400d"], 1, "overlap: must be 0 to 30 days"),
+        (["quotas", "set", "nobody", "--tokens-in-total", "1"], 1, "no tenant 'nobody'"),
+        (["quotas", "set", "acme", "--tokens-in-total", "-1"], 2, "--tokens-in-total"),
+        (["quotas", "set", "acme"], 2, "name a limit"),
         (["keys"], 2, "Usage"),
         (["chat", "Hi", "--temperature", "9"], 2, "temperature"),
         (["nonsense"], 2, "nonsense"),
@@ -133,6 +179,9 @@ def test_every_command_explains_itself(run: Run) -> None:
         ["chat"],
         ["tenants", "create"],
         ["keys", "revoke"],
+        ["keys", "rotate"],
+        ["quotas", "set"],
+        ["quotas", "show"],
         ["adapters", "upload"],
         ["workers", "list"],
     ):

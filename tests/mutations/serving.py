@@ -166,13 +166,13 @@ SERVING = {
     ),
     "a forged header signs for another key": Mutation(
         "gateway/tenants.py",
-        "return Caller(key.tenant, key.id)",
-        'return Caller(key.tenant, KeyId(metadata.get("x-lorikeet-key", key.id)))',
+        "return Caller(key.tenant, key.id, key.scopes)",
+        'return Caller(key.tenant, KeyId(metadata.get("x-lorikeet-key", key.id)), key.scopes)',
         "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
     ),
     "a forged header speaks for another tenant": Mutation(
         "gateway/tenants.py",
-        "return Caller(key.tenant, key.id)",
+        "return Caller(key.tenant, key.id, key.scopes)",
         'return Caller(TenantId(metadata.get("x-lorikeet-tenant", key.tenant)), key.id)',
         "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
     ),
@@ -183,7 +183,7 @@ SERVING = {
         "tests/unit/runtime/test_auth.py::test_a_caller_arrives_as_it_was_sent",
     ),
     "a revoked key works": Mutation(
-        "gateway/tenants.py",
+        "gateway/keys.py",
         "if key.revoked is not None:\n            raise",
         "if False:\n            raise",
         "tests/contract/test_tenants.py::test_a_key_speaks_for_its_tenant_until_it_is_revoked",

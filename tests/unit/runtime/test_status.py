@@ -1,9 +1,13 @@
+import pickle
+
+import grpc
+import pytest
 from google.rpc import error_details_pb2
 
 from services.core import errors
 from services.core.errors import FieldViolation, ServingError
 from services.gateway.http_errors import HTTP
-from services.runtime.status import STATUS, to_status
+from services.runtime.status import STATUS, from_status, to_status
 
 
 def every_error() -> set[type[ServingError]]:
@@ -38,3 +42,24 @@ def test_unavailable_says_when_to_come_back() -> None:
     detail = error_details_pb2.RetryInfo()
     assert to_status(errors.Unavailable("busy", 2.5)).details[1].Unpack(detail)
     assert detail.retry_delay.ToMilliseconds() == 2500
+
+
+@pytest.mark.parametrize("kind", [errors.RateLimited, errors.QuotaExceeded])
+@pytest.mark.parametrize("seconds", [None, 0.001, 61.0])
+def test_a_limit_arrives_as_it_was_sent(
+    kind: type[errors.RateLimited], seconds: float | None
+) -> None:
+    sent = to_status(kind("no room", "tokens_per_minute", "key:k2345678", seconds))
+    assert sent.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    retries = [d for d in sent.details if d.Is(error_details_pb2.RetryInfo.DESCRIPTOR)]
+    assert len(retries) == (seconds is not None)
+    arrived = from_status(sent)
+    assert type(arrived) is kind
+    assert vars(arrived) == vars(kind("no room", "tokens_per_minute", "key:k2345678", seconds))
+    assert vars(pickle.loads(pickle.dumps(arrived))) == vars(arrived)
+
+
+def test_a_system_without_room_is_no_limit_of_the_callers() -> None:
+    assert type(from_status(to_status(errors.ResourceExhausted("full")))) is (
+        errors.ResourceExhausted
+    )

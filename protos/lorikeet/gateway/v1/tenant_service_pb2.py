@@ -22,40 +22,45 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lorikeet/gateway/v1/tenant_service.proto\x12\x13lorikeet.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x14\x43reateTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListTenantsResponse\x12,\n\x07tenants\x18\x01 \x03(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"J\n\x11\x43reateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"H\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x10ListKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x11RevokeKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key2\xe7\x03\n\rTenantService\x12\x63\n\x0c\x43reateTenant\x12(.lorikeet.gateway.v1.CreateTenantRequest\x1a).lorikeet.gateway.v1.CreateTenantResponse\x12`\n\x0bListTenants\x12\'.lorikeet.gateway.v1.ListTenantsRequest\x1a(.lorikeet.gateway.v1.ListTenantsResponse\x12Z\n\tCreateKey\x12%.lorikeet.gateway.v1.CreateKeyRequest\x1a&.lorikeet.gateway.v1.CreateKeyResponse\x12W\n\x08ListKeys\x12$.lorikeet.gateway.v1.ListKeysRequest\x1a%.lorikeet.gateway.v1.ListKeysResponse\x12Z\n\tRevokeKey\x12%.lorikeet.gateway.v1.RevokeKeyRequest\x1a&.lorikeet.gateway.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lorikeet/gateway/v1/tenant_service.proto\x12\x13lorikeet.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x02\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x38\n\x14previous_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"#\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x14\x43reateTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListTenantsResponse\x12,\n\x07tenants\x18\x01 \x03(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06scopes\x18\x04 \x03(\t\"J\n\x11\x43reateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"H\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x10ListKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x11RevokeKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\"J\n\x10RotateKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x11RotateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t2\xc3\x04\n\rTenantService\x12\x63\n\x0c\x43reateTenant\x12(.lorikeet.gateway.v1.CreateTenantRequest\x1a).lorikeet.gateway.v1.CreateTenantResponse\x12`\n\x0bListTenants\x12\'.lorikeet.gateway.v1.ListTenantsRequest\x1a(.lorikeet.gateway.v1.ListTenantsResponse\x12Z\n\tCreateKey\x12%.lorikeet.gateway.v1.CreateKeyRequest\x1a&.lorikeet.gateway.v1.CreateKeyResponse\x12W\n\x08ListKeys\x12$.lorikeet.gateway.v1.ListKeysRequest\x1a%.lorikeet.gateway.v1.ListKeysResponse\x12Z\n\tRevokeKey\x12%.lorikeet.gateway.v1.RevokeKeyRequest\x1a&.lorikeet.gateway.v1.RevokeKeyResponse\x12Z\n\tRotateKey\x12%.lorikeet.gateway.v1.RotateKeyRequest\x1a&.lorikeet.gateway.v1.RotateKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.gateway.v1.tenant_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TENANT']._serialized_start=98
-  _globals['_TENANT']._serialized_end=169
-  _globals['_KEY']._serialized_start=172
-  _globals['_KEY']._serialized_end=318
-  _globals['_CREATETENANTREQUEST']._serialized_start=320
-  _globals['_CREATETENANTREQUEST']._serialized_end=355
-  _globals['_CREATETENANTRESPONSE']._serialized_start=357
-  _globals['_CREATETENANTRESPONSE']._serialized_end=424
-  _globals['_LISTTENANTSREQUEST']._serialized_start=426
-  _globals['_LISTTENANTSREQUEST']._serialized_end=485
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=487
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=579
-  _globals['_CREATEKEYREQUEST']._serialized_start=581
-  _globals['_CREATEKEYREQUEST']._serialized_end=630
-  _globals['_CREATEKEYRESPONSE']._serialized_start=632
-  _globals['_CREATEKEYRESPONSE']._serialized_end=706
-  _globals['_LISTKEYSREQUEST']._serialized_start=708
-  _globals['_LISTKEYSREQUEST']._serialized_end=780
-  _globals['_LISTKEYSRESPONSE']._serialized_start=782
-  _globals['_LISTKEYSRESPONSE']._serialized_end=865
-  _globals['_REVOKEKEYREQUEST']._serialized_start=867
-  _globals['_REVOKEKEYREQUEST']._serialized_end=897
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=899
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=957
-  _globals['_TENANTSERVICE']._serialized_start=960
-  _globals['_TENANTSERVICE']._serialized_end=1447
+  _globals['_TENANT']._serialized_start=130
+  _globals['_TENANT']._serialized_end=201
+  _globals['_KEY']._serialized_start=204
+  _globals['_KEY']._serialized_end=473
+  _globals['_CREATETENANTREQUEST']._serialized_start=475
+  _globals['_CREATETENANTREQUEST']._serialized_end=510
+  _globals['_CREATETENANTRESPONSE']._serialized_start=512
+  _globals['_CREATETENANTRESPONSE']._serialized_end=579
+  _globals['_LISTTENANTSREQUEST']._serialized_start=581
+  _globals['_LISTTENANTSREQUEST']._serialized_end=640
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=642
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=734
+  _globals['_CREATEKEYREQUEST']._serialized_start=736
+  _globals['_CREATEKEYREQUEST']._serialized_end=850
+  _globals['_CREATEKEYRESPONSE']._serialized_start=852
+  _globals['_CREATEKEYRESPONSE']._serialized_end=926
+  _globals['_LISTKEYSREQUEST']._serialized_start=928
+  _globals['_LISTKEYSREQUEST']._serialized_end=1000
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1002
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1085
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1087
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1117
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1119
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1177
+  _globals['_ROTATEKEYREQUEST']._serialized_start=1179
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1253
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=1255
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=1329
+  _globals['_TENANTSERVICE']._serialized_start=1332
+  _globals['_TENANTSERVICE']._serialized_end=1911
 # @@protoc_insertion_point(module_scope)

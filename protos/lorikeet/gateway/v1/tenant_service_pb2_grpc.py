@@ -60,6 +60,11 @@ class TenantServiceStub:
                 request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/lorikeet.gateway.v1.TenantService/RotateKey',
+                request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -101,6 +106,15 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKey(self, request, context):
+        """Gives a key a new secret. All else of it stays: id, scopes, expiry, limits. The secret that it
+        had goes on working for the overlap; one that was replaced before ends at once.
+        FAILED_PRECONDITION if the key was revoked or has expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +142,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RotateKeyRequest.FromString,
+                    response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RotateKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +285,33 @@ class TenantService:
             '/lorikeet.gateway.v1.TenantService/RevokeKey',
             lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RevokeKeyRequest.SerializeToString,
             lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.gateway.v1.TenantService/RotateKey',
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RotateKeyRequest.SerializeToString,
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.RotateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

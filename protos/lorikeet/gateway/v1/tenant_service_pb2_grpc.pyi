@@ -43,6 +43,11 @@ class TenantServiceStub:
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.RevokeKeyRequest, _tenant_service_pb2.RevokeKeyResponse]
     """Ends a key at once, for good. Revoking it again changes nothing."""
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateKeyRequest, _tenant_service_pb2.RotateKeyResponse]
+    """Gives a key a new secret. All else of it stays: id, scopes, expiry, limits. The secret that it
+    had goes on working for the overlap; one that was replaced before ends at once.
+    FAILED_PRECONDITION if the key was revoked or has expired.
+    """
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -59,6 +64,11 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.RevokeKeyRequest, _tenant_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Ends a key at once, for good. Revoking it again changes nothing."""
+    RotateKey: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateKeyRequest, _tenant_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Gives a key a new secret. All else of it stays: id, scopes, expiry, limits. The secret that it
+    had goes on working for the overlap; one that was replaced before ends at once.
+    FAILED_PRECONDITION if the key was revoked or has expired.
+    """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants and their keys."""
@@ -102,5 +112,16 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.RevokeKeyResponse, _abc.Awaitable[_tenant_service_pb2.RevokeKeyResponse]]:
         """Ends a key at once, for good. Revoking it again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _tenant_service_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.RotateKeyResponse, _abc.Awaitable[_tenant_service_pb2.RotateKeyResponse]]:
+        """Gives a key a new secret. All else of it stays: id, scopes, expiry, limits. The secret that it
+        had goes on working for the overlap; one that was replaced before ends at once.
+        FAILED_PRECONDITION if the key was revoked or has expired.
+        """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

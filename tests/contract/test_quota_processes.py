@@ -1,0 +1,56 @@
+"""Several gateways, each a process, on one database; one of them is killed."""
+
+import json
+import subprocess
+import sys
+import time
+from uuid import uuid4
+
+from services.core.types import TenantId
+from services.gateway.repositories.quotas import SqlQuotaRepository
+from services.gateway.repository import SqlTenantRepository
+from services.gateway.tenants import Tenants
+from services.policies.quotas import Amount
+from services.runtime.db import close_sessions, open_sessions
+from tests.quota_callers import LEASE_SECONDS, MOST_ASKED
+
+BUDGET, SLOTS, GATEWAYS = 1500, 40, 3  # tokens, requests, processes
+
+
+async def test_gateways_share_a_budget_to_the_last_token_and_outlive_each_other(url: str) -> None:
+    sessions = open_sessions(url)
+    tenants = Tenants(SqlTenantRepository(sessions), pepper="pepper", operator_token="operator")
+    tenant = (await tenants.create(f"t{uuid4().hex[:8]}")).name
+    quotas = SqlQuotaRepository(sessions)
+    await quotas.set_limits(tenant, "", {"tokens_in_total": BUDGET, "concurrent_requests": SLOTS})
+    gateways = [_start(url, tenant) for _ in range(GATEWAYS)]
+    try:
+        for gateway in gateways:
+            assert gateway.stdout is not None
+            assert gateway.stdout.readline() == "running\n"
+        gateways[0].kill()
+        told = [_told(gateway) for gateway in gateways[1:]]
+    finally:
+        for gateway in gateways:
+            gateway.kill()
+            gateway.wait()
+            assert gateway.stdout is not None
+            gateway.stdout.close()
+    await SqlQuotaRepository(sessions, lambda: time.time() + 2 * LEASE_SECONDS).reclaim()
+    use = (await quotas.quota(tenant, "")).use
+    assert use.running == Amount()
+    assert BUDGET - MOST_ASKED < use.total_tokens <= BUDGET
+    assert sum(each["used"] for each in told) <= use.total_tokens
+    assert all(0 < each["most_running"] <= SLOTS for each in told)
+    await close_sessions(sessions)
+
+
+def _start(url: str, tenant: TenantId) -> "subprocess.Popen[str]":
+    arguments = [sys.executable, "-m", "tests.quota_callers", url, tenant]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def _told(gateway: "subprocess.Popen[str]") -> dict[str, int]:
+    """At its end, in its last line; before that come its logs."""
+    told: dict[str, int] = json.loads(gateway.communicate(timeout=120)[0].splitlines()[-1])
+    return told

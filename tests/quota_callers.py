@@ -1,0 +1,76 @@
+"""A gateway's worth of callers in a process of its own: python -m tests.quota_callers URL TENANT
+
+64 of them ask for budget until there is none, and use part of what they get. Says "running" when
+the first is let in, and at the end how many tokens were used and how many ran at once at most.
+"""
+
+import asyncio
+import json
+import random
+import sys
+from uuid import uuid4
+
+from services.core.errors import QuotaExceeded, RateLimited
+from services.core.types import TenantId
+from services.gateway.course import Course
+from services.gateway.quotas import Quotas
+from services.gateway.repositories.quotas import SqlQuotaRepository
+from services.gateway.reservations import Reservations
+from services.runtime.db import close_sessions, open_sessions
+from tests.completions import course
+
+CALLERS = 64
+MOST_PROMPT, MOST_COMPLETION = 4, 9
+MOST_ASKED = MOST_PROMPT + MOST_COMPLETION
+LEASE_SECONDS = 5.0
+
+
+class Callers:
+    def __init__(self, quotas: Quotas, tenant: TenantId) -> None:
+        self._quotas = quotas
+        self._tenant = tenant
+        self._running = 0
+        self.used = 0
+        self.most_running = 0
+
+    async def call(self, draw: random.Random) -> None:
+        while True:
+            asked = course(
+                self._tenant,
+                prompt=draw.randint(1, MOST_PROMPT),
+                most=draw.randint(1, MOST_COMPLETION),
+            )
+            try:
+                async with self._quotas.keep(asked):
+                    await self._answer(asked, draw)
+            except QuotaExceeded as refused:
+                if refused.retry_seconds is None:
+                    return
+            except RateLimited:
+                pass
+            await asyncio.sleep(draw.random() / 10)
+
+    async def _answer(self, asked: Course, draw: random.Random) -> None:
+        self._running += 1
+        self.most_running = max(self.most_running, self._running)
+        if self._running == 1 and not self.used:
+            print("running", flush=True)
+        await asyncio.sleep(draw.random() / 100)
+        asked.produced(draw.randint(0, asked.completion.job.sampling.max_tokens))
+        self.used += len(asked.completion.job.prompt) + asked.completion_tokens
+        self._running -= 1
+
+
+async def main(url: str, tenant: str) -> None:
+    sessions = open_sessions(url)
+    repository = SqlQuotaRepository(sessions, lease_seconds=LEASE_SECONDS)
+    reservations = Reservations(repository, uuid4().hex, heartbeat_seconds=LEASE_SECONDS / 10)
+    async with reservations.kept():
+        callers = Callers(Quotas(reservations), TenantId(tenant))
+        await asyncio.gather(*(callers.call(random.Random(seed)) for seed in range(CALLERS)))
+    await close_sessions(sessions)
+    print(json.dumps({"used": callers.used, "most_running": callers.most_running}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
