@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli import adapters, tenants, workers
+from services.cli import adapters, tenants, usage, workers
 from services.cli.chat import chat
 from services.cli.demo import demo, up
 
@@ -20,6 +20,8 @@ app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(tenants.keys, name="keys")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(workers.app, name="workers")
+app.add_typer(usage.app, name="usage")
+app.command()(usage.explain)
 
 
 def main() -> None:

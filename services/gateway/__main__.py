@@ -1,25 +1,37 @@
 """Runs the gateway: gRPC and the OpenAI API in one process."""
 
 import asyncio
+import secrets
 
 import grpc
 
-from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
+from lorikeet.gateway.v1 import (
+    gateway_service_pb2_grpc,
+    tenant_service_pb2_grpc,
+    usage_service_pb2_grpc,
+)
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.clients import SchedulerClient, StoreClient
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
+from services.gateway.leases import Recovery
+from services.gateway.ledger import Ledger, Pace
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
+from services.gateway.repositories.ledger import SqlLedger
+from services.gateway.repositories.usage import SqlUsage
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.resolutions import Resolutions
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.tenant_servicer import TenantServicer
 from services.gateway.tenants import Tenants
+from services.gateway.usage import Usage
+from services.gateway.usage_servicer import UsageServicer
 from services.gateway.worker_client import WorkerClient
+from services.policies.fairness.cost import WeightedTokens
 from services.runtime import telemetry
 from services.runtime.access import (
     ADAPTER_LIFECYCLE,
@@ -28,6 +40,7 @@ from services.runtime.access import (
     PROXIED,
     SCHEDULER,
     TENANTS,
+    USAGE,
     scopes_of,
 )
 from services.runtime.auth import Gate
@@ -56,14 +69,26 @@ async def main() -> None:
         operator_token=settings.operator_token.get_secret_value(),
     )
     base_models, resolutions = BaseModels(store), Resolutions(store)
+    rows, instance = SqlLedger(sessions), secrets.token_hex(8)
+    recovery = Recovery(rows, instance=instance, lease_seconds=settings.lease_seconds)
+    pace = Pace(beat=settings.lease_seconds / 5)
+    ledger = Ledger(rows, instance=instance, cost=WeightedTokens(), pace=pace)
     gateway = Gateway(
         base_models=base_models,
         store=resolutions,
         scheduler=SchedulerClient(scheduler_channel, token),
         workers=workers,
         prompts=Prompts(templates),
+        bookkeepers=[ledger],
     )
-    server = _grpc_server(settings, gateway, tenants, store_channel, scheduler_channel)
+    server = _grpc_server(
+        settings,
+        gateway,
+        tenants=tenants,
+        usage=Usage(SqlUsage(sessions)),
+        store_channel=store_channel,
+        scheduler_channel=scheduler_channel,
+    )
     limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
     http = HttpServer(
         build_app(gateway, tenants, limits),
@@ -72,10 +97,11 @@ async def main() -> None:
     )
     stopped = stop_signal()
     watch = StoreWatch(store_channel, token)
-    await server.start()
-    async with beside(watch.follow([base_models, resolutions])), http:
-        await stopped.wait()
-        await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
+    async with ledger.running():
+        await server.start()
+        async with beside(watch.follow([base_models, resolutions]), recovery.run()), http:
+            await stopped.wait()
+            await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
     )
@@ -85,7 +111,9 @@ async def main() -> None:
 def _grpc_server(
     settings: GatewaySettings,
     gateway: Gateway,
+    *,
     tenants: Tenants,
+    usage: Usage,
     store_channel: grpc.aio.Channel,
     scheduler_channel: grpc.aio.Channel,
 ) -> Server:
@@ -93,12 +121,12 @@ def _grpc_server(
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
     routes = dict.fromkeys(of_store, store_channel)
     routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
-    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS)
+    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS) | scopes_of(USAGE)
     scopes |= of_store | PROXIED[SCHEDULER]
     server = Server(
         address=settings.address,
         gate=Gate(tenants, scopes),
-        services=[GATEWAY, TENANTS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
+        services=[GATEWAY, TENANTS, USAGE, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
@@ -108,6 +136,7 @@ def _grpc_server(
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
         TenantServicer(tenants), server.grpc
     )
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(UsageServicer(usage), server.grpc)
     return server
 
 

@@ -6,6 +6,7 @@ from services.runtime.auth import Scope
 
 GATEWAY = "lorikeet.gateway.v1.GatewayService"
 TENANTS = "lorikeet.gateway.v1.TenantService"
+USAGE = "lorikeet.gateway.v1.UsageService"
 ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
 ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
@@ -13,6 +14,7 @@ GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
 
 _TENANT_METHODS = {
     GATEWAY: ("Generate", "ListModels"),
+    USAGE: ("GetUsage", "ListRequests", "Explain"),
     ADAPTER_STORE: (
         "StartUpload",
         "WriteChunks",

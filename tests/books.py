@@ -1,0 +1,136 @@
+"""Requests to keep books on, and books whose database may fail."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from tokenizers import Tokenizer, models
+
+from services.core.types import (
+    Digest,
+    FinishReason,
+    KeyId,
+    RequestId,
+    SamplingParams,
+    TenantId,
+    TokenPiece,
+    WorkerId,
+)
+from services.gateway.base_models import ServedModel
+from services.gateway.course import Completion, Course, Job, Placement
+from services.gateway.gateway import Gateway
+from services.gateway.ledger import Batch, Ledger, Pace
+from services.gateway.records import Record, record_of
+from services.gateway.repositories.ledger import SqlLedger
+from services.policies.fairness.cost import WeightedTokens
+from tests.tiny_models import tiny_card
+
+COST = WeightedTokens()
+SERVED = ServedModel(tiny_card(), Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
+
+
+def completion(
+    tenant: str, *, asked_id: str = "", key: str = "k", model: str = "tiny", adapter: str = ""
+) -> Completion:
+    job = Job(
+        request_id=RequestId(f"{asked_id or secrets.token_hex(8)}.{secrets.token_hex(8)}"),
+        base_model="tiny",
+        base_fingerprint=SERVED.card.fingerprint,
+        adapter=Digest(adapter) if adapter else None,
+        prompt=(0, 1, 0),
+        sampling=SamplingParams(max_tokens=8),
+        cache_salt=tenant,
+    )
+    return Completion(TenantId(tenant), KeyId(key), model, SERVED, job)
+
+
+def record(tenant: str, *, accepted_us: int = 0, tokens: int = 0, **changes: Any) -> Record:
+    """As it is once `tokens` were delivered; open unless it has an outcome."""
+    named = {name: changes.pop(name) for name in ("key", "model", "adapter") if name in changes}
+    course = Course(completion(tenant, **named))
+    if tokens:
+        course.produced(tokens)
+    made = record_of(course, accepted_us, COST, outcome=changes.pop("outcome", None))
+    return replace(made, **changes)
+
+
+class Books(SqlLedger):
+    """Remembers what was committed, and fails as it is told to."""
+
+    away = False  # nothing is written
+    answers_lost = 0  # so often it is written, and nobody hears of it
+
+    def __init__(self, sessions: Any) -> None:
+        super().__init__(sessions)
+        self.committed: list[Batch] = []
+        self._news = asyncio.Condition()
+
+    async def write(self, batch: Batch) -> None:
+        if self.away:
+            raise OSError("the database is away")
+        await super().write(batch)
+        self.committed.append(batch)
+        async with self._news:
+            self._news.notify_all()
+        if self.answers_lost:
+            self.answers_lost -= 1
+            raise OSError("the answer was lost")
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Looked at after every commit."""
+        async with self._news:
+            await self._news.wait_for(happened)
+
+    def opened(self) -> list[RequestId]:
+        return [record.id for batch in self.committed for record in batch.opened]
+
+    def closed(self) -> list[RequestId]:
+        return [record.id for batch in self.committed for record in batch.closed]
+
+    def marked(self) -> list[Record]:
+        return [record for batch in self.committed for record in batch.marked]
+
+
+def ledger_of(books: Books, **pace: float) -> Ledger:
+    return Ledger(books, instance=secrets.token_hex(8), cost=COST, pace=Pace(**pace))
+
+
+class Worker:
+    """Also the scheduler: it gives these tokens, then waits for `go_on`, then gives the last."""
+
+    def __init__(self, tokens: Sequence[int] = (0, 1)) -> None:
+        self.tokens = tokens
+        self.begun = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def place(self, job: Job, excluded: frozenset[WorkerId]) -> Placement:
+        return Placement(WorkerId("w"), "w:1")
+
+    async def generate(
+        self, placement: Placement, job: Job, seconds: float
+    ) -> AsyncIterator[TokenPiece]:
+        self.begun += 1
+        for token in self.tokens:
+            yield TokenPiece((token,))
+        await self.go_on.wait()
+        yield TokenPiece((0,), finish_reason=FinishReason.LENGTH)
+
+
+@asynccontextmanager
+async def keeping(books: Books, worker: Worker, **pace: float) -> AsyncIterator[Gateway]:
+    """A gateway with these books."""
+    ledger = ledger_of(books, **pace)
+    nothing: Any = None
+    async with ledger.running():
+        yield Gateway(
+            base_models=nothing,
+            store=nothing,
+            scheduler=worker,
+            workers=worker,
+            prompts=nothing,
+            bookkeepers=[ledger],
+        )
