@@ -29,6 +29,7 @@ from services.policies.fairness.cost import WeightedTokens
 from tests.tiny_models import tiny_card
 
 COST = WeightedTokens()
+_NAMED = ("asked_id", "key", "model", "adapter")
 SERVED = ServedModel(tiny_card(), Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
 
 
@@ -49,7 +50,7 @@ def completion(
 
 def record(tenant: str, *, accepted_us: int = 0, tokens: int = 0, **changes: Any) -> Record:
     """As it is once `tokens` were delivered; open unless it has an outcome."""
-    named = {name: changes.pop(name) for name in ("key", "model", "adapter") if name in changes}
+    named = {name: changes.pop(name) for name in _NAMED if name in changes}
     course = Course(completion(tenant, **named))
     if tokens:
         course.produced(tokens)
