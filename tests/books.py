@@ -82,7 +82,7 @@ class Books(SqlLedger):
 
     async def until(self, happened: Callable[[], bool]) -> None:
         """Looked at after every commit."""
-        async with self._news:
+        async with asyncio.timeout(10), self._news:
             await self._news.wait_for(happened)
 
     def opened(self) -> list[RequestId]:
