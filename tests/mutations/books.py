@@ -7,7 +7,7 @@ _LEDGER = "tests/contract/test_ledger.py::"
 BOOKS = {
     "closing twice counts twice": Mutation(
         "gateway/repositories/ledger.py",
-        "        where=or_(_OPEN, found),\n",
+        "            where=or_(_OPEN, found),\n",
         "",
         _LEDGER + "test_what_is_closed_stays_as_it_was_closed[sqlite]",
     ),
@@ -19,8 +19,8 @@ BOOKS = {
     ),
     "an answer that was lost is an error for good": Mutation(
         "gateway/repositories/ledger.py",
-        'insert(_LEDGER).on_conflict_do_nothing(index_elements=["id"])',
-        "insert(_LEDGER)",
+        'row.on_conflict_do_nothing(index_elements=["id"])',
+        "row",
         _LEDGER + "test_an_answer_that_is_lost_changes_nothing[sqlite]",
     ),
     "who was taken for dead is not heard": Mutation(

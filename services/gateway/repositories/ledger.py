@@ -22,8 +22,6 @@ from services.gateway.models import InstanceRow, LedgerRow
 from services.gateway.records import LOST, Record
 from services.runtime.db import Sessions, on_sqlite, writing
 
-_LEDGER = LedgerRow.__table__
-_INSTANCES = InstanceRow.__table__
 _MARKED = (
     "worker", "cached_tokens", "completion_tokens", "queue_us", "first_token_us", "charge",
 )  # fmt: skip
@@ -37,18 +35,16 @@ class SqlLedger:
 
     async def write(self, batch: Batch) -> None:
         async with writing(self._sessions) as session:
-            insert: Any = sqlite.insert if on_sqlite(session) else postgresql.insert
+            statements = _SQLITE if on_sqlite(session) else _POSTGRESQL
             connection = await session.connection()
             if batch.beat is not None:
-                beat = insert(_INSTANCES).values(id=batch.instance, beat=batch.beat)
                 await connection.execute(
-                    beat.on_conflict_do_update(index_elements=["id"], set_={"beat": batch.beat})
+                    statements.beat, {"id": batch.instance, "beat": batch.beat}
                 )
-            opening = insert(_LEDGER).on_conflict_do_nothing(index_elements=["id"])
-            await _each(connection, opening, batch.instance, batch.opened)
+            await _each(connection, statements.opening, batch.instance, batch.opened)
             if batch.marked:
                 await connection.execute(_MARK, [_mark(record) for record in batch.marked])
-            await _each(connection, _closing(insert(_LEDGER)), batch.instance, batch.closed)
+            await _each(connection, statements.closing, batch.instance, batch.closed)
 
     async def leave(self, instance: str) -> None:
         left = exists().where(LedgerRow.instance == instance, _OPEN)
@@ -83,18 +79,28 @@ async def _each(
         await connection.execute(statement, rows)
 
 
-def _closing(inserted: Any) -> Any:
-    """Also of what was never opened. What its own instance says goes before what others took to
-    be lost."""
-    told = inserted.excluded
-    found = and_(LedgerRow.outcome == LOST, LedgerRow.instance == told.instance)
-    return inserted.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: told[name] for name in _CLOSED},
-        where=or_(_OPEN, found),
-    )
+class _Statements:
+    """Built once: that takes as long as to run them."""
+
+    def __init__(self, insert: Any) -> None:
+        beat, row = insert(InstanceRow.__table__), insert(LedgerRow.__table__)
+        self.beat = beat.on_conflict_do_update(
+            index_elements=["id"], set_={"beat": beat.excluded.beat}
+        )
+        self.opening = row.on_conflict_do_nothing(index_elements=["id"])
+        # Also of what was never opened. What its own instance says of a request goes before what
+        # others took to be lost.
+        told = row.excluded
+        found = and_(LedgerRow.outcome == LOST, LedgerRow.instance == told.instance)
+        self.closing = row.on_conflict_do_update(
+            index_elements=["id"],
+            set_={name: told[name] for name in _CLOSED},
+            where=or_(_OPEN, found),
+        )
 
 
+_SQLITE = _Statements(sqlite.insert)
+_POSTGRESQL = _Statements(postgresql.insert)
 _MARK = (
     update(LedgerRow)
     .where(LedgerRow.id == bindparam("of"), _OPEN)
