@@ -1,6 +1,7 @@
 """Requests to keep books on, and books whose database may fail."""
 
 import asyncio
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -93,6 +94,21 @@ class Books(SqlLedger):
 
     def marked(self) -> list[Record]:
         return [record for batch in self.committed for record in batch.marked]
+
+
+class Unreliable(Books):
+    """Fails at random, before it has written or after."""
+
+    trouble = 0.4
+
+    def __init__(self, sessions: Any, draw: random.Random) -> None:
+        super().__init__(sessions)
+        self._draw = draw
+
+    async def write(self, batch: Batch) -> None:
+        self.away = self._draw.random() < self.trouble / 2
+        self.answers_lost = int(self._draw.random() < self.trouble / 2)
+        await super().write(batch)
 
 
 def ledger_of(books: Books, **pace: float) -> Ledger:

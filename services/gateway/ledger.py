@@ -21,6 +21,7 @@ from services.core.types import RequestId
 from services.gateway.course import Course
 from services.gateway.records import Record, record_of
 from services.policies.fairness.cost import Cost
+from services.runtime.beside import beside
 from services.runtime.db import now_us
 
 log = structlog.get_logger()
@@ -89,19 +90,18 @@ class Ledger:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Writes; at the end what is left, if there is a database."""
-        writing = asyncio.create_task(self._write_on())
-        try:
-            yield
-        finally:
-            ending = [*self._running.values(), *(entry for _, entry in self._closing.values())]
-            if ending:
-                await asyncio.wait([entry.closed for entry in ending], timeout=self._pace.drain)
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
-            if self._closing:
-                log.error("ledger_left_open", requests=list(self._closing))
-            with suppress(Exception):  # then others find out by its silence
-                await asyncio.wait_for(self._rows.leave(self._instance), self._pace.drain)
+        async with beside(self._write_on()):
+            try:
+                yield
+            finally:
+                ends = [entry.closed for entry in self._running.values()]
+                ends += [entry.closed for _, entry in self._closing.values()]
+                if ends:
+                    await asyncio.wait(ends, timeout=self._pace.drain)
+        if self._closing:
+            log.error("ledger_left_open", requests=list(self._closing))
+        with suppress(Exception):  # then others find out by its silence
+            await asyncio.wait_for(self._rows.leave(self._instance), self._pace.drain)
 
     async def begin(self, entry: "_Entry") -> None:
         if len(self._opening) >= MOST_WAITING:

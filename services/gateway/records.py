@@ -53,7 +53,7 @@ def record_of(course: Course, accepted_us: int, cost: Cost, *, outcome: str | No
         adapter=job.adapter or "",
         model=completion.model[:255],
         base_model=job.base_model,
-        worker=course.worker or WorkerId(""),
+        worker=WorkerId((course.worker or "")[:255]),
         prompt_tokens=len(job.prompt),
         cached_tokens=course.cached_tokens,
         completion_tokens=course.completion_tokens,

@@ -1,8 +1,9 @@
 """The books on SQLite and PostgreSQL: every request once, whatever fails."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 from services.core.clock import ManualClock
 from services.core.errors import Unavailable
 from services.core.types import WorkerId
+from services.gateway import ledger as module
 from services.gateway.course import Completion, Course, TextPiece
 from services.gateway.gateway import Gateway
 from services.gateway.leases import Recovery
@@ -19,7 +21,7 @@ from services.gateway.records import LOST, Record
 from services.gateway.repositories.usage import SqlUsage
 from services.gateway.usage import Filter
 from services.runtime.db import Sessions, close_sessions, open_sessions
-from tests.books import Books, Worker, completion, keeping, ledger_of, record
+from tests.books import Books, Unreliable, Worker, completion, keeping, ledger_of, record
 
 QUICK = {"mark": 0.01}  # seconds
 
@@ -192,6 +194,47 @@ async def test_what_cannot_come_on_the_books_is_refused(
     assert [row.completion_tokens for row in found if row.outcome == "LENGTH"] == [3]
     assert all(row.outcome in ("LENGTH", "UNAVAILABLE") for row in found)
     assert sum(row.charge for row in found) == 3 + 2 * 3
+
+
+async def test_no_more_wait_than_there_is_memory_for(
+    books: Books, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 3)
+    ledger = ledger_of(books)  # nobody writes
+    for _ in range(3):
+        await ledger.keep(Course(completion(tenant))).__aenter__()
+    with pytest.raises(Unavailable):
+        await ledger.keep(Course(completion(tenant))).__aenter__()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_books_agree_with_what_was_delivered_whatever_fails(
+    sessions: Sessions, tenant: str, seed: int
+) -> None:
+    """Writes fail, answers are lost, and clients go away, all at random."""
+    draw = random.Random(seed)
+    books = Unreliable(sessions, draw)
+    delivered: dict[str, int] = {}
+
+    async def ask(gateway: Gateway) -> None:
+        asked, patience = completion(tenant), draw.choice([1, 2, 9, 9])
+        await asyncio.sleep(draw.random())  # so that there are many transactions
+        stream = gateway.stream(asked, seconds=60)
+        with suppress(Unavailable):
+            async with aclosing(stream) as pieces:
+                async for piece in pieces:
+                    got = delivered.get(asked.job.request_id, 0) + len(piece.tokens)
+                    delivered[asked.job.request_id] = got
+                    if got >= patience:
+                        return
+
+    async with keeping(books, Worker(), mark=0.001) as gateway:
+        await asyncio.gather(*(ask(gateway) for _ in range(150)))
+        books.trouble = 0.0
+    found = await rows(sessions, tenant)
+    assert {row.id: row.completion_tokens for row in found if row.charge} == delivered
+    assert all(row.outcome is not None for row in found)
+    assert sum(row.charge for row in found) == sum(3 + 2 * n for n in delivered.values())
 
 
 async def test_what_was_delivered_is_marked(books: Books, sessions: Sessions, tenant: str) -> None:
