@@ -26,7 +26,10 @@ from services.gateway.gateway import Gateway
 from services.gateway.ledger import Batch, Ledger, Pace
 from services.gateway.records import Record, record_of
 from services.gateway.repositories.ledger import SqlLedger
+from services.gateway.repositories.usage import SqlUsage
+from services.gateway.usage import Filter
 from services.policies.fairness.cost import WeightedTokens
+from services.runtime.db import Sessions
 from tests.tiny_models import tiny_card
 
 COST = WeightedTokens()
@@ -151,3 +154,18 @@ async def keeping(books: Books, worker: Worker, **pace: float) -> AsyncIterator[
             prompts=nothing,
             bookkeepers=[ledger],
         )
+
+
+async def rows(sessions: Sessions, tenant: str) -> list[Record]:
+    asked = Filter(tenant=tenant)
+    return await SqlUsage(sessions).records(asked, after=None, newest_first=False, limit=1000)
+
+
+async def dead(books: Books, tenant: str, *, requests: int = 1) -> tuple[str, list[Record]]:
+    """A gateway that died in the middle of requests, two tokens of each marked."""
+    instance = secrets.token_hex(8)
+    opened = [record(tenant) for _ in range(requests)]
+    await books.write(Batch(instance, beat=7, opened=opened))
+    marked = [replace(each, completion_tokens=2, charge=7.0) for each in opened]
+    await books.write(Batch(instance, marked=marked))
+    return instance, marked

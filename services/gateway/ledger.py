@@ -112,6 +112,7 @@ class Ledger:
             try:
                 await self.opened(entry)
             except BaseException as error:
+                entry.is_refused = True
                 self.end(entry, error.reason if isinstance(error, ServingError) else "CANCELLED")
                 raise
         entry.course.before_first.append(entry.until_opened)
@@ -120,7 +121,7 @@ class Ledger:
         """Raises Unavailable when that takes too long."""
         await asyncio.wait([entry.opened], timeout=self._pace.open)
         if not entry.opened.done():
-            entry.is_refused = True
+            entry.is_refused = True  # if it may be on the books, it ends there
             raise Unavailable("usage cannot be recorded at the moment; try again")
 
     def end(self, entry: "_Entry", outcome: str) -> None:
@@ -154,7 +155,7 @@ class Ledger:
             except Exception:  # it is tried until it is written
                 log.exception("ledger_write_failed", waiting=len(self._closing))
                 self._failures += 1
-                await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, 0.05 * 2**self._failures))
+                await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, 0.1 * self._failures))
                 self._wanted.set()
             else:
                 self._failures = 0

@@ -9,43 +9,30 @@ from uuid import uuid4
 
 import pytest
 
-from services.core.clock import ManualClock
 from services.core.errors import Unavailable
 from services.core.types import WorkerId
 from services.gateway import ledger as module
 from services.gateway.course import Completion, Course, TextPiece
 from services.gateway.gateway import Gateway
-from services.gateway.leases import Recovery
 from services.gateway.ledger import Batch
-from services.gateway.records import LOST, Record
-from services.gateway.repositories.usage import SqlUsage
-from services.gateway.usage import Filter
-from services.runtime.db import Sessions, close_sessions, open_sessions
-from tests.books import Books, Unreliable, Worker, completion, keeping, ledger_of, record
+from services.runtime.db import Sessions
+from tests.books import (
+    Books,
+    Unreliable,
+    Worker,
+    completion,
+    dead,
+    keeping,
+    ledger_of,
+    rows,
+)
 
 QUICK = {"mark": 0.01}  # seconds
 
 
 @pytest.fixture
-async def sessions(url: str) -> AsyncIterator[Sessions]:
-    sessions = open_sessions(url)
-    yield sessions
-    await close_sessions(sessions)
-
-
-@pytest.fixture
-def books(sessions: Sessions) -> Books:
-    return Books(sessions)
-
-
-@pytest.fixture
 def tenant() -> str:
     return f"t{uuid4().hex[:8]}"
-
-
-async def rows(sessions: Sessions, tenant: str) -> list[Record]:
-    asked = Filter(tenant=tenant)
-    return await SqlUsage(sessions).records(asked, after=None, newest_first=False, limit=1000)
 
 
 async def told(gateway: Gateway, of: Completion) -> int:
@@ -196,6 +183,23 @@ async def test_what_cannot_come_on_the_books_is_refused(
     assert sum(row.charge for row in found) == 3 + 2 * 3
 
 
+async def test_who_gives_up_while_the_database_is_away_leaves_nothing(
+    books: Books, sessions: Sessions, tenant: str
+) -> None:
+    books.away = True
+    async with keeping(books, Worker(), open=0.1) as gateway:
+        with pytest.raises(Unavailable):
+            await told(gateway, completion(f"{tenant}-other"))
+        callers = [asyncio.create_task(told(gateway, completion(tenant))) for _ in range(20)]
+        await asyncio.sleep(0)  # they have begun to wait
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        books.away = False
+        assert await _patiently(gateway, tenant) == 3
+    assert [row.outcome for row in await rows(sessions, tenant)] == ["LENGTH"]
+
+
 async def test_no_more_wait_than_there_is_memory_for(
     books: Books, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,65 +255,6 @@ async def test_what_was_delivered_is_marked(books: Books, sessions: Sessions, te
         await pieces.aclose()
 
 
-async def dead(books: Books, tenant: str, *, requests: int = 1) -> tuple[str, list[Record]]:
-    """A gateway that died in the middle of requests, two tokens of each marked."""
-    instance = uuid4().hex[:16]
-    opened = [record(tenant) for _ in range(requests)]
-    await books.write(Batch(instance, beat=7, opened=opened))
-    marked = [replace(each, completion_tokens=2, charge=7.0) for each in opened]
-    await books.write(Batch(instance, marked=marked))
-    return instance, marked
-
-
-async def test_what_the_dead_left_is_closed_once(
-    books: Books, sessions: Sessions, tenant: str
-) -> None:
-    instance, _ = await dead(books, tenant, requests=4)
-    others = [Books(sessions) for _ in range(4)]
-    closed = await asyncio.gather(*(other.close_lost(instance, 7) for other in others))
-    assert sorted(closed) == [0, 0, 0, 4]
-    found = await rows(sessions, tenant)
-    assert [(r.outcome, r.completion_tokens, r.charge) for r in found] == [(LOST, 2, 7.0)] * 4
-    assert instance not in await books.beats()
-
-
-async def test_who_died_before_its_first_beat_is_found_too(
-    books: Books, sessions: Sessions, tenant: str
-) -> None:
-    instance = uuid4().hex[:16]
-    await books.write(Batch(instance, opened=[record(tenant)]))
-    assert (await books.beats())[instance] == 0
-    assert await books.close_lost(instance, 0) == 1
-    assert (await rows(sessions, tenant))[0].outcome == LOST
-
-
-async def test_who_lives_keeps_what_it_has_open(
-    books: Books, sessions: Sessions, tenant: str
-) -> None:
-    instance, _ = await dead(books, tenant)
-    await books.write(Batch(instance, beat=8))  # it was only slow
-    assert await books.close_lost(instance, 7) == 0
-    assert (await rows(sessions, tenant))[0].outcome is None
-
-
-async def test_others_look_after_the_dead_and_not_after_the_living(
-    books: Books, sessions: Sessions, tenant: str
-) -> None:
-    clock = ManualClock(100.0)
-    await dead(books, tenant)
-    alive, _ = await dead(books, f"{tenant}-alive")
-    recovery = Recovery(books, instance="another", lease_seconds=10, now=clock.now)
-    for beat in range(8, 14):
-        await books.write(Batch(alive, beat=beat))
-        assert (await rows(sessions, tenant))[0].outcome is None
-        await recovery.look()
-        clock.advance(2.0)
-    await recovery.look()
-    assert (await rows(sessions, tenant))[0].outcome == LOST
-    assert (await rows(sessions, f"{tenant}-alive"))[0].outcome is None
-    await books.close_lost(alive, 13)
-
-
 async def test_what_is_closed_stays_as_it_was_closed(
     books: Books, sessions: Sessions, tenant: str
 ) -> None:
@@ -324,29 +269,6 @@ async def test_what_is_closed_stays_as_it_was_closed(
         await books.write(late)
     assert await books.close_lost(instance, 7) == 0
     assert await rows(sessions, tenant) == [end]
-
-
-async def test_who_was_taken_for_dead_has_the_last_word(
-    books: Books, sessions: Sessions, tenant: str
-) -> None:
-    instance, (marked,) = await dead(books, tenant)
-    assert await books.close_lost(instance, 7) == 1
-    end = replace(marked, completion_tokens=5, charge=13.0, outcome="STOP")
-    await books.write(Batch("another", closed=[replace(end, completion_tokens=1)]))
-    assert (await rows(sessions, tenant))[0].completion_tokens == 2
-    await books.write(Batch(instance, closed=[end]))
-    assert await rows(sessions, tenant) == [end]
-
-
-async def test_who_leaves_says_so_unless_it_leaves_something_open(
-    books: Books, tenant: str
-) -> None:
-    instance, (marked,) = await dead(books, tenant)
-    await books.leave(instance)
-    assert instance in await books.beats()
-    await books.write(Batch(instance, closed=[replace(marked, outcome="STOP")]))
-    await books.leave(instance)
-    assert instance not in await books.beats()
 
 
 async def _last(stream: AsyncIterator[TextPiece]) -> int:

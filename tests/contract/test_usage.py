@@ -2,7 +2,6 @@
 
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from itertools import combinations
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ from services.gateway.repositories.ledger import SqlLedger
 from services.gateway.repositories.usage import SqlUsage
 from services.gateway.usage import Dimension, Filter, Usage, explanation
 from services.runtime.auth import Caller
-from services.runtime.db import Sessions, close_sessions, open_sessions
+from services.runtime.db import Sessions
 from services.runtime.paging import Page
 from tests.books import record
 
@@ -25,13 +24,6 @@ OPERATOR = Caller(None)
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
 START = 1_800_000_000_000_000 // DAY * DAY
-
-
-@pytest.fixture
-async def sessions(url: str) -> AsyncIterator[Sessions]:
-    sessions = open_sessions(url)
-    yield sessions
-    await close_sessions(sessions)
 
 
 @pytest.fixture

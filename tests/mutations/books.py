@@ -3,6 +3,7 @@
 from tests.mutations.mutation import Mutation
 
 _LEDGER = "tests/contract/test_ledger.py::"
+_LOST = "tests/contract/test_lost_gateways.py::"
 
 BOOKS = {
     "closing twice counts twice": Mutation(
@@ -27,13 +28,13 @@ BOOKS = {
         "gateway/repositories/ledger.py",
         "where=or_(_OPEN, found),",
         "where=_OPEN,",
-        _LEDGER + "test_who_was_taken_for_dead_has_the_last_word[sqlite]",
+        _LOST + "test_who_was_taken_for_dead_has_the_last_word[sqlite]",
     ),
     "what the living have open is closed": Mutation(
         "gateway/repositories/ledger.py",
         "if (await session.scalar(seen) or 0) != beat:",
         "if False:",
-        _LEDGER + "test_who_lives_keeps_what_it_has_open[sqlite]",
+        _LOST + "test_who_lives_keeps_what_it_has_open[sqlite]",
     ),
     "who beats is taken for dead": Mutation(
         "gateway/leases.py",
@@ -76,6 +77,12 @@ BOOKS = {
         "        if self._failures:  # nothing",
         "        if False:  # nothing",
         _LEDGER + "test_what_cannot_come_on_the_books_is_refused[sqlite]",
+    ),
+    "who gave up waiting is kept in memory": Mutation(
+        "gateway/ledger.py",
+        "                entry.is_refused = True\n",
+        "",
+        _LEDGER + "test_who_gives_up_while_the_database_is_away_leaves_nothing[sqlite]",
     ),
     "what nothing came of is charged": Mutation(
         "gateway/records.py",
