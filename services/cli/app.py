@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli import adapters, keys, queue, quotas, tenants, workers
+from services.cli import adapters, keys, queue, quotas, tenants, usage, workers
 from services.cli.chat import chat
 from services.cli.demo import demo, up
 
@@ -22,6 +22,8 @@ app.add_typer(quotas.app, name="quotas")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(workers.app, name="workers")
 app.add_typer(queue.app, name="queue")
+app.add_typer(usage.app, name="usage")
+app.command()(usage.explain)
 
 
 def main() -> None:

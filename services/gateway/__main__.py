@@ -12,6 +12,7 @@ from lorikeet.gateway.v1 import (
     queue_service_pb2_grpc,
     quota_service_pb2_grpc,
     tenant_service_pb2_grpc,
+    usage_service_pb2_grpc,
 )
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
@@ -22,13 +23,17 @@ from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
 from services.gateway.intake import Intake
+from services.gateway.leases import Recovery
+from services.gateway.ledger import Ledger, Pace
 from services.gateway.limits import LimitBook
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
 from services.gateway.queue_servicer import QueueServicer
 from services.gateway.quota_servicer import QuotaServicer
 from services.gateway.quotas import Quotas
+from services.gateway.repositories.ledger import SqlLedger
 from services.gateway.repositories.quotas import SqlQuotaRepository
+from services.gateway.repositories.usage import SqlUsage
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.reservations import Reservations
 from services.gateway.resolutions import Resolutions
@@ -37,6 +42,8 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.settling import Settling
 from services.gateway.tenant_servicer import TenantServicer
 from services.gateway.tenants import Tenants
+from services.gateway.usage import Usage
+from services.gateway.usage_servicer import UsageServicer
 from services.gateway.workers import Workers
 from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.heads import Path
@@ -52,6 +59,7 @@ from services.runtime.access import (
     QUOTAS,
     SCHEDULER,
     TENANTS,
+    USAGE,
     scopes_of,
 )
 from services.runtime.auth import Gate
@@ -63,7 +71,7 @@ from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
 
-OWN = (GATEWAY, QUEUE, TENANTS, QUOTAS)
+OWN = (GATEWAY, QUEUE, TENANTS, QUOTAS, USAGE)
 
 
 async def main() -> None:
@@ -86,6 +94,10 @@ async def main() -> None:
     instance = uuid.uuid4().hex
     quotas = SqlQuotaRepository(sessions)
     reservations = Reservations(quotas, instance)
+    ledger_rows = SqlLedger(sessions)
+    recovery = Recovery(ledger_rows, instance=instance, lease_seconds=settings.lease_seconds)
+    pace = Pace(beat=settings.lease_seconds / 5)
+    ledger = Ledger(ledger_rows, instance=instance, cost=Rules().cost, pace=pace)
     intake = Intake(settings.most_requests)
     base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
@@ -93,7 +105,7 @@ async def main() -> None:
         store=resolutions,
         queue=queue,
         prompts=Prompts(templates),
-        bookkeepers=[Quotas(reservations)],
+        bookkeepers=[Quotas(reservations), ledger],
     )
     server = _grpc_server(settings, tenants, store_channel, scheduler_channel)
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
@@ -103,6 +115,9 @@ async def main() -> None:
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueServicer(reports), server.grpc)
     quota_service_pb2_grpc.add_QuotaServiceServicer_to_server(
         QuotaServicer(LimitBook(quotas, tenants, reservations.forget)), server.grpc
+    )
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(
+        UsageServicer(Usage(SqlUsage(sessions))), server.grpc
     )
     limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
     http = HttpServer(
@@ -118,9 +133,11 @@ async def main() -> None:
         workers.redial(),
         queue.run(),
         settling.run(),
+        recovery.run(),
     )
     async with AsyncExitStack() as serving:
         await serving.enter_async_context(reservations.kept())
+        await serving.enter_async_context(ledger.running())
         await server.start()
         await serving.enter_async_context(beside(*work))
         await serving.enter_async_context(http)

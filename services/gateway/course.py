@@ -1,6 +1,7 @@
 """A request as the gateway knows it: what was asked for, what a worker gets, what came of it."""
 
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -88,8 +89,11 @@ class Course:
     ended: float | None = None
     worker: WorkerId | None = None
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt: those that a worker need not compute
     outcome: str = "CANCELLED"
     """A finish reason, or the reason of the error that ended it."""
+    before_first: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """What is waited for before the client is told anything; a ServingError ends the request."""
 
     def produced(self, tokens: int) -> None:
         if self.first_token is None:

@@ -80,8 +80,8 @@ class Gateway:
         tokens = await self._prompts.tokens(base, prompt)
         sampling = checked(asked, base.card, prompt_tokens=len(tokens))
         job = Job(
-            # Callers choose request ids; two that choose the same must not meet at a worker.
-            request_id=RequestId(f"{request_id}.{secrets.token_hex(4)}"),
+            # Callers choose request ids; two that choose the same must meet nowhere.
+            request_id=RequestId(f"{request_id}.{secrets.token_hex(8)}"),
             base_model=base.card.name,
             base_fingerprint=base.card.fingerprint,
             adapter=adapter,
@@ -107,13 +107,17 @@ class Gateway:
                 text = self._text(course, course.accepted + seconds)
                 async with aclosing(text) as pieces:
                     async for piece in pieces:
+                        while course.before_first and piece.finish_reason is None:
+                            await course.before_first.pop()()
                         course.produced(len(piece.tokens))
                         if piece.finish_reason is None:
                             yield piece
                         else:
                             last, course.outcome = piece, piece.finish_reason.name
-            except ServingError as error:
-                course.outcome = error.reason
+                            course.cached_tokens = piece.cached_tokens
+            except Exception as error:
+                of = error if isinstance(error, ServingError) else ServingError
+                course.outcome = of.reason
                 raise
             finally:
                 course.ended = time.monotonic()

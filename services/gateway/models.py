@@ -1,6 +1,6 @@
 """The gateway's rows."""
 
-from sqlalchemy import BigInteger, ForeignKey, Integer, String, Text
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.runtime.db import Base
@@ -70,3 +70,52 @@ class HolderRow(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     lease_us: Mapped[int] = mapped_column(BigInteger)
+
+
+class LedgerRow(Base):
+    """A request. While it runs `outcome` is null; tokens and charge are those last marked.
+
+    Tenant and key are no foreign keys: what was used stays on the books, whoever has gone.
+    """
+
+    __tablename__ = "ledger"
+
+    id: Mapped[str] = mapped_column(String(100), primary_key=True)
+    asked_id: Mapped[str] = mapped_column(String(64), index=True)  # as its caller calls it
+    instance: Mapped[str] = mapped_column(String(32))  # of the gateway that runs it
+    tenant: Mapped[str] = mapped_column(String(63))
+    key: Mapped[str] = mapped_column(String(16))
+    adapter: Mapped[str] = mapped_column(String(64))  # digest; empty: the base model alone
+    model: Mapped[str] = mapped_column(String(255))  # as its caller named it
+    base_model: Mapped[str] = mapped_column(String(255))
+    worker: Mapped[str] = mapped_column(String(255))
+    prompt_tokens: Mapped[int] = mapped_column(Integer)
+    cached_tokens: Mapped[int] = mapped_column(Integer)
+    completion_tokens: Mapped[int] = mapped_column(Integer)
+    accepted_us: Mapped[int] = mapped_column(BigInteger)  # microseconds since 1970
+    queue_us: Mapped[int | None] = mapped_column(BigInteger)  # these three: since it was accepted
+    first_token_us: Mapped[int | None] = mapped_column(BigInteger)
+    total_us: Mapped[int | None] = mapped_column(BigInteger)
+    outcome: Mapped[str | None] = mapped_column(String(32))
+    charge: Mapped[float] = mapped_column(Double)
+    cost: Mapped[str] = mapped_column(String(64))  # the function that the charge is by
+
+    __table_args__ = (
+        Index(None, "tenant", "accepted_us", "id"),
+        Index(None, "accepted_us", "id"),
+        Index(
+            "ix_ledger_open",
+            "instance",
+            sqlite_where=text("outcome IS NULL"),
+            postgresql_where=text("outcome IS NULL"),
+        ),
+    )
+
+
+class InstanceRow(Base):
+    """A gateway that lives for as long as `beat` goes on changing."""
+
+    __tablename__ = "gateway_instances"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    beat: Mapped[int] = mapped_column(BigInteger)

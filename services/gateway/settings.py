@@ -39,6 +39,8 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     longest_request_seconds: PositiveFloat = 600.0
     """The deadline of a request that brings none, and the most that one may ask for."""
     most_body_bytes: PositiveInt = 8 * 1024 * 1024
+    lease_seconds: PositiveFloat = 15.0
+    """A gateway that is silent for so long has died: the others close what it left on the books."""
     most_requests: PositiveInt = 4096
     """Requests for completions that are taken on at once; others are told to come back."""
 

@@ -6,6 +6,7 @@ GATEWAY = "lorikeet.gateway.v1.GatewayService"
 QUEUE = "lorikeet.gateway.v1.QueueService"
 TENANTS = "lorikeet.gateway.v1.TenantService"
 QUOTAS = "lorikeet.gateway.v1.QuotaService"
+USAGE = "lorikeet.gateway.v1.UsageService"
 ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
 ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
@@ -24,6 +25,7 @@ _METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
         )
     },
     QUEUE: {Scope.OPERATOR: ("WatchQueue",)},
+    USAGE: {Scope.TENANT: ("GetUsage", "ListRequests", "Explain")},
     QUOTAS: {Scope.TENANT: ("GetLimits",), Scope.OPERATOR: ("SetLimits",)},
     ADAPTER_STORE: {
         Scope.ADAPTERS_READ: (

@@ -7,7 +7,8 @@ import pytest
 
 from services.adapter_store.blobs import Blobs, open_blobs
 from services.core.types import TenantId
-from services.runtime.db import IN_MEMORY, Base, close_sessions
+from services.runtime.db import IN_MEMORY, Base, Sessions, close_sessions, open_sessions
+from tests.books import Books
 from tests.buckets import bucket
 from tests.databases import KINDS, migrated
 from tests.stores import BASE, Store, fresh_tenant
@@ -18,6 +19,18 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A migrated database of each kind, one a module."""
     with migrated(request.param, tmp_path_factory.mktemp("db")) as url:
         yield url
+
+
+@pytest.fixture
+async def sessions(url: str) -> AsyncIterator[Sessions]:
+    sessions = open_sessions(url)
+    yield sessions
+    await close_sessions(sessions)
+
+
+@pytest.fixture
+def books(sessions: Sessions) -> Books:
+    return Books(sessions)
 
 
 @pytest.fixture(scope="module", params=["memory", *KINDS])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutations.books import BOOKS
 from tests.mutations.cli import CLI
 from tests.mutations.fairness import FAIRNESS
 from tests.mutations.mutation import Mutation
@@ -18,7 +19,7 @@ from tests.mutations.serving import SERVING
 from tests.mutations.store import STORE
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI | FAIRNESS | QUOTAS
+MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["subprocess.CompletedProcess[str]"]]

@@ -1,0 +1,198 @@
+"""Requests to keep books on, and books whose database may fail."""
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from tokenizers import Tokenizer, models
+
+from services.core.types import (
+    Digest,
+    Fingerprint,
+    FinishReason,
+    KeyId,
+    RequestId,
+    SamplingParams,
+    TenantId,
+    TokenPiece,
+    WorkerId,
+)
+from services.gateway.base_models import ServedModel
+from services.gateway.course import Completion, Course, Job
+from services.gateway.fair_queue import FairQueue, Line
+from services.gateway.gateway import Gateway
+from services.gateway.ledger import Batch, Ledger, Pace
+from services.gateway.records import Record, record_of
+from services.gateway.repositories.ledger import SqlLedger
+from services.gateway.repositories.usage import SqlUsage
+from services.gateway.usage import Filter
+from services.policies.fairness.cost import WeightedTokens
+from services.policies.fairness.policies import POLICIES, Knobs
+from services.policies.placement import WorkerView
+from services.runtime.db import Sessions
+from tests.tiny_models import tiny_card
+
+COST = WeightedTokens()
+_NAMED = ("asked_id", "key", "model", "adapter")
+SERVED = ServedModel(tiny_card(), Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
+
+
+def completion(
+    tenant: str, *, asked_id: str = "", key: str = "k", model: str = "tiny", adapter: str = ""
+) -> Completion:
+    job = Job(
+        request_id=RequestId(f"{asked_id or secrets.token_hex(8)}.{secrets.token_hex(8)}"),
+        base_model="tiny",
+        base_fingerprint=SERVED.card.fingerprint,
+        adapter=Digest(adapter) if adapter else None,
+        prompt=(0, 1, 0),
+        sampling=SamplingParams(max_tokens=8),
+        cache_salt=tenant,
+    )
+    return Completion(TenantId(tenant), KeyId(key), model, SERVED, job)
+
+
+def record(tenant: str, *, accepted_us: int = 0, tokens: int = 0, **changes: Any) -> Record:
+    """As it is once `tokens` were delivered; open unless it has an outcome."""
+    named = {name: changes.pop(name) for name in _NAMED if name in changes}
+    course = Course(completion(tenant, **named))
+    if tokens:
+        course.produced(tokens)
+    made = record_of(course, accepted_us, COST, outcome=changes.pop("outcome", None))
+    return replace(made, **changes)
+
+
+class Books(SqlLedger):
+    """Remembers what was committed, and fails as it is told to."""
+
+    away = False  # nothing is written
+    answers_lost = 0  # so often it is written, and nobody hears of it
+
+    def __init__(self, sessions: Any) -> None:
+        super().__init__(sessions)
+        self.committed: list[Batch] = []
+        self._news = asyncio.Condition()
+
+    async def write(self, batch: Batch) -> None:
+        if self.away:
+            raise OSError("the database is away")
+        await super().write(batch)
+        self.committed.append(batch)
+        async with self._news:
+            self._news.notify_all()
+        if self.answers_lost:
+            self.answers_lost -= 1
+            raise OSError("the answer was lost")
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Looked at after every commit."""
+        async with asyncio.timeout(10), self._news:
+            await self._news.wait_for(happened)
+
+    def opened(self) -> list[RequestId]:
+        return [record.id for batch in self.committed for record in batch.opened]
+
+    def closed(self) -> list[RequestId]:
+        return [record.id for batch in self.committed for record in batch.closed]
+
+    def marked(self) -> list[Record]:
+        return [record for batch in self.committed for record in batch.marked]
+
+
+class Unreliable(Books):
+    """Fails at random, before it has written or after."""
+
+    trouble = 0.4
+
+    def __init__(self, sessions: Any, draw: random.Random) -> None:
+        super().__init__(sessions)
+        self._draw = draw
+
+    async def write(self, batch: Batch) -> None:
+        self.away = self._draw.random() < self.trouble / 2
+        self.answers_lost = int(self._draw.random() < self.trouble / 2)
+        await super().write(batch)
+
+
+def ledger_of(books: Books, **pace: float) -> Ledger:
+    return Ledger(books, instance=secrets.token_hex(8), cost=COST, pace=Pace(**pace))
+
+
+class Worker:
+    """Also the whole fleet: it gives these tokens, then waits for `go_on`, then gives the last."""
+
+    has_room = True
+    pool_tokens = 1000
+    adapters: frozenset[Digest] = frozenset()
+    view = WorkerView(
+        id=WorkerId("w"),
+        base_model=SERVED.card.name,
+        base_fingerprint=SERVED.card.fingerprint,
+        running=0,
+        waiting=0,
+        free_pages=0,
+        resident=frozenset(),
+        draining=False,
+    )
+
+    def __init__(self, tokens: Sequence[int] = (0, 1)) -> None:
+        self.tokens = tokens
+        self.begun = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    def lines(self, base: Fingerprint) -> Sequence[Line]:
+        return [self]
+
+    def fits(self, job: Job) -> bool:
+        return True
+
+    def promise(self, job: Job) -> None:
+        pass
+
+    def withdraw(self, request: RequestId) -> None:
+        pass
+
+    def prefetch(self, adapter: Digest) -> None:
+        pass
+
+    async def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]:
+        self.begun += 1
+        for token in self.tokens:
+            yield TokenPiece((token,))
+        await self.go_on.wait()
+        yield TokenPiece((0,), finish_reason=FinishReason.LENGTH)
+
+
+@asynccontextmanager
+async def keeping(books: Books, worker: Worker, **pace: float) -> AsyncIterator[Gateway]:
+    """A gateway with these books."""
+    ledger = ledger_of(books, **pace)
+    nothing: Any = None
+    async with ledger.running():
+        yield Gateway(
+            base_models=nothing,
+            store=nothing,
+            queue=FairQueue(worker, lambda _: POLICIES["fcfs"](Knobs())),
+            prompts=nothing,
+            bookkeepers=[ledger],
+        )
+
+
+async def rows(sessions: Sessions, tenant: str) -> list[Record]:
+    asked = Filter(tenant=tenant)
+    return await SqlUsage(sessions).records(asked, after=None, newest_first=False, limit=1000)
+
+
+async def dead(books: Books, tenant: str, *, requests: int = 1) -> tuple[str, list[Record]]:
+    """A gateway that died in the middle of requests, two tokens of each marked."""
+    instance = secrets.token_hex(8)
+    opened = [record(tenant) for _ in range(requests)]
+    await books.write(Batch(instance, beat=7, opened=opened))
+    marked = [replace(each, completion_tokens=2, charge=7.0) for each in opened]
+    await books.write(Batch(instance, marked=marked))
+    return instance, marked
