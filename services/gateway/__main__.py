@@ -1,16 +1,20 @@
-"""Runs the gateway: gRPC and the OpenAI API in one process."""
+"""Runs the gateway: gRPC and HTTP in one process."""
 
 import asyncio
 
 import grpc
 
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
+from lorikeet.kserve.v2 import inference_pb2_grpc
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
+from services.gateway.choices import Choices
 from services.gateway.clients import SchedulerClient, StoreClient
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
+from services.gateway.kserve import Inferences
+from services.gateway.kserve_servicer import KserveServicer
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
 from services.gateway.repository import SqlTenantRepository
@@ -25,6 +29,7 @@ from services.runtime.access import (
     ADAPTER_LIFECYCLE,
     ADAPTER_STORE,
     GATEWAY,
+    INFERENCE,
     PROXIED,
     SCHEDULER,
     TENANTS,
@@ -93,12 +98,12 @@ def _grpc_server(
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
     routes = dict.fromkeys(of_store, store_channel)
     routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
-    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS)
+    scopes = scopes_of(GATEWAY) | scopes_of(TENANTS) | scopes_of(INFERENCE)
     scopes |= of_store | PROXIED[SCHEDULER]
     server = Server(
         address=settings.address,
         gate=Gate(tenants, scopes),
-        services=[GATEWAY, TENANTS, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
+        services=[GATEWAY, TENANTS, INFERENCE, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
@@ -107,6 +112,10 @@ def _grpc_server(
     )
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
         TenantServicer(tenants), server.grpc
+    )
+    choices = Choices(gateway, settings.longest_request_seconds)
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+        KserveServicer(Inferences(gateway, choices)), server.grpc
     )
     return server
 

@@ -65,6 +65,16 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPiece:
+    """The next part of a call that the model makes; the first has its id and function."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""  # of a JSON text, some characters
+
+
+@dataclass(frozen=True, slots=True)
 class TextPiece:
     """The next part of a completion; the last has `finish_reason`, usage and batch facts."""
 
@@ -73,7 +83,9 @@ class TextPiece:
     logprobs: tuple[PositionLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt
     batch: BatchFacts | None = None
+    calls: tuple[CallPiece, ...] = ()
 
 
 @dataclass(slots=True)

@@ -10,9 +10,12 @@ ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
 ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
 GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
+INFERENCE = "inference.GRPCInferenceService"
 
+_PUBLIC_METHODS = {INFERENCE: ("ServerLive", "ServerReady")}
 _TENANT_METHODS = {
     GATEWAY: ("Generate", "ListModels"),
+    INFERENCE: ("ServerMetadata", "ModelReady", "ModelMetadata", "ModelInfer"),
     ADAPTER_STORE: (
         "StartUpload",
         "WriteChunks",
@@ -56,8 +59,10 @@ _OPERATOR_METHODS = {
 
 def scopes_of(service: str) -> dict[str, Scope]:
     """By full method name ("/package.Service/Method")."""
-    return _named(service, _TENANT_METHODS, Scope.TENANT) | _named(
-        service, _OPERATOR_METHODS, Scope.OPERATOR
+    return (
+        _named(service, _PUBLIC_METHODS, Scope.PUBLIC)
+        | _named(service, _TENANT_METHODS, Scope.TENANT)
+        | _named(service, _OPERATOR_METHODS, Scope.OPERATOR)
     )
 
 
