@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from services.gateway.strict_json import loads
+from services.gateway.strict_json import BODY, loads
 
 
 class StrictRoute(APIRoute):
@@ -25,7 +25,7 @@ class StrictRoute(APIRoute):
                 raw = await request.body()
             except ClientDisconnect as error:
                 raise HTTPException(499, "the client went away") from error
-            return await handle(_Read(request, raw, loads(raw, "body")))
+            return await handle(_Read(request, raw, loads(raw, BODY)))
 
         return strict
 

@@ -6,12 +6,13 @@ from typing import Any, NoReturn
 
 from services.core.errors import InvalidRequest
 
+BODY = "body"
 DEEPEST = 64
 
 
 def loads(data: bytes | str, field: str) -> Any:
-    """Raises InvalidRequest, naming `field` or the path in it: for anything but UTF-8, for a key
-    that an object has twice, NaN, infinity, half a surrogate pair, and more than 64 levels."""
+    """Raises InvalidRequest, naming `field` (or in a body the path): for anything but UTF-8, for a
+    key that an object has twice, NaN, infinity, half a surrogate pair, and more than 64 levels."""
     try:
         text = data.decode() if isinstance(data, bytes) else data
         value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
@@ -31,15 +32,19 @@ def _check(value: Any, field: str) -> None:
         path, found = left.pop()
         if isinstance(found, str):
             if not _is_text(found):
-                raise InvalidRequest.of(path_text(path) or field, "is not valid Unicode text")
+                raise InvalidRequest.of(_named(field, path), "is not valid Unicode text")
         elif len(path) >= DEEPEST:
             raise InvalidRequest.of(field, _TOO_DEEP)
         elif isinstance(found, dict):
             if not all(map(_is_text, found)):
-                raise InvalidRequest.of(path_text(path) or field, "is not valid Unicode text")
+                raise InvalidRequest.of(_named(field, path), "is not valid Unicode text")
             left += [((*path, key), inner) for key, inner in found.items() if _is_open(inner)]
         else:
             left += [((*path, at), inner) for at, inner in enumerate(found) if _is_open(inner)]
+
+
+def _named(field: str, path: Sequence[str | int]) -> str:
+    return (path_text(path) if field == BODY else "") or field
 
 
 def path_text(path: Sequence[str | int]) -> str:
