@@ -28,7 +28,7 @@ class InferRequest(Fields):
         "frequency_penalty, repetition_penalty, ignore_eos, json_schema, regex, grammar, "
         "first_token_within_ms, share_prefix: as in chat completions.",
     )
-    inputs: list[InputTensor]
+    inputs: list[InputTensor] = Field(json_schema_extra={"minItems": 1, "maxItems": 1})
     outputs: list[OutputTensor] = Field([], description="None: all.")
 
 

@@ -128,7 +128,7 @@ class _Body(Fields):
 
 
 class ChatCompletionRequest(_Body):
-    messages: list[Message]
+    messages: list[Message] = Field(json_schema_extra={"minItems": 1})
     max_completion_tokens: Whole | None = Field(
         None, description="The newer name of max_tokens.", json_schema_extra=between(1)
     )

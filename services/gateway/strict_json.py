@@ -27,7 +27,7 @@ def loads(data: bytes | str, field: str) -> Any:
 
 
 def _check(value: Any, field: str) -> None:
-    left: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    left: list[tuple[tuple[str | int, ...], Any]] = [((), value)] if _is_open(value) else []
     while left:
         path, found = left.pop()
         if isinstance(found, str):
