@@ -1,6 +1,7 @@
 """OpenAI's response bodies, whole and in chunks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
@@ -51,7 +52,7 @@ class Form:
         if not (piece.text or piece.finish_reason or piece.logprobs or piece.calls):
             return None
         choice = Choice()
-        choice.add(piece)
+        choice.add(replace(piece, calls=()))  # they are in the delta
         body = self._choice(index, choice)
         if self._kind == "chat":
             del body["message"]
