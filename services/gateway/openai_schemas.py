@@ -145,8 +145,12 @@ def refusals(error: type[BaseModel], *statuses: int) -> dict[int | str, dict[str
 def streamed(whole: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """An answer that can also come as events."""
     events = {
-        "schema": {"type": "string"},
-        "example": 'data: {"object": "chat.completion.chunk", ...}\n\ndata: [DONE]\n\n',
+        "schema": {
+            "type": "object",
+            "description": "One event.",
+            "properties": {"data": {"type": "string", "description": "A chunk, or [DONE]."}},
+            "required": ["data"],
+        },
     }
     return {
         200: {

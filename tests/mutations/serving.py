@@ -175,8 +175,8 @@ SERVING = {
     ),
     "a tag across two pieces is missed": Mutation(
         "gateway/tool_calls.py",
-        "        self._left.extend(text)\n",
-        "        self._left.extend(text)\n        self._closing = ''\n",
+        'said, calls = "", list[CallPiece]()',
+        'said, calls, self._held = self._held, list[CallPiece](), ""',
         "tests/property/test_tool_calls.py::test_any_split_gives_the_same",
     ),
     "a client names its request": Mutation(
@@ -201,8 +201,8 @@ SERVING = {
     ),
     "anybody may infer": Mutation(
         "runtime/access.py",
-        '_PUBLIC_METHODS = {INFERENCE: ("ServerLive", "ServerReady")}',
-        '_PUBLIC_METHODS = {INFERENCE: ("ServerLive", "ServerReady", "ModelInfer")}',
+        "_named(service, _TENANT_METHODS, Scope.TENANT)\n",
+        "_named(service, _TENANT_METHODS, Scope.PUBLIC)\n",
         "tests/unit/runtime/test_access.py::test_what_needs_no_key_is_how_servers_are",
     ),
 }
