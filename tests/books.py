@@ -12,18 +12,15 @@ from tokenizers import Tokenizer, models
 
 from services.core.types import (
     Digest,
-    Fingerprint,
     FinishReason,
     KeyId,
     RequestId,
     SamplingParams,
     TenantId,
     TokenPiece,
-    WorkerId,
 )
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Course, Job
-from services.gateway.fair_queue import FairQueue, Line
 from services.gateway.gateway import Gateway
 from services.gateway.ledger import Batch, Ledger, Pace
 from services.gateway.records import Record, record_of
@@ -31,9 +28,8 @@ from services.gateway.repositories.ledger import SqlLedger
 from services.gateway.repositories.usage import SqlUsage
 from services.gateway.usage import Filter
 from services.policies.fairness.cost import WeightedTokens
-from services.policies.fairness.policies import POLICIES, Knobs
-from services.policies.placement import WorkerView
 from services.runtime.db import Sessions
+from tests.paper_worker import PaperWorker
 from tests.tiny_models import tiny_card
 
 COST = WeightedTokens()
@@ -122,43 +118,14 @@ def ledger_of(books: Books, **pace: float) -> Ledger:
     return Ledger(books, instance=secrets.token_hex(8), cost=COST, pace=Pace(**pace))
 
 
-class Worker:
-    """Also the whole fleet: it gives these tokens, then waits for `go_on`, then gives the last."""
-
-    has_room = True
-    pool_tokens = 1000
-    adapters: frozenset[Digest] = frozenset()
-    view = WorkerView(
-        id=WorkerId("w"),
-        base_model=SERVED.card.name,
-        base_fingerprint=SERVED.card.fingerprint,
-        running=0,
-        waiting=0,
-        free_pages=0,
-        resident=frozenset(),
-        draining=False,
-    )
+class Worker(PaperWorker):
+    """It gives these tokens, then waits for `go_on`, then gives the last."""
 
     def __init__(self, tokens: Sequence[int] = (0, 1)) -> None:
         self.tokens = tokens
         self.begun = 0
         self.go_on = asyncio.Event()
         self.go_on.set()
-
-    def lines(self, base: Fingerprint) -> Sequence[Line]:
-        return [self]
-
-    def fits(self, job: Job) -> bool:
-        return True
-
-    def promise(self, job: Job) -> None:
-        pass
-
-    def withdraw(self, request: RequestId) -> None:
-        pass
-
-    def prefetch(self, adapter: Digest) -> None:
-        pass
 
     async def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]:
         self.begun += 1
@@ -177,7 +144,7 @@ async def keeping(books: Books, worker: Worker, **pace: float) -> AsyncIterator[
         yield Gateway(
             base_models=nothing,
             store=nothing,
-            queue=FairQueue(worker, lambda _: POLICIES["fcfs"](Knobs())),
+            queue=worker.queue(),
             prompts=nothing,
             bookkeepers=[ledger],
         )

@@ -23,6 +23,7 @@ LONGEST_CONSTRAINT = 64 * 1024
 class FinishReason(Enum):
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"  # said by the gateway, never by a worker
 
 
 class ConstraintKind(Enum):

@@ -1,4 +1,4 @@
-"""Runs the gateway: gRPC and the OpenAI API in one process."""
+"""Runs the gateway: gRPC and HTTP in one process."""
 
 import asyncio
 import uuid
@@ -14,8 +14,10 @@ from lorikeet.gateway.v1 import (
     tenant_service_pb2_grpc,
     usage_service_pb2_grpc,
 )
+from lorikeet.kserve.v2 import inference_pb2_grpc
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
+from services.gateway.choices import Choices
 from services.gateway.clients import StoreClient
 from services.gateway.fair_queue import FairQueue
 from services.gateway.fairness import QueueMetrics, QueueReports
@@ -23,6 +25,8 @@ from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
 from services.gateway.intake import Intake
+from services.gateway.kserve import Inferences
+from services.gateway.kserve_servicer import KserveServicer
 from services.gateway.leases import Recovery
 from services.gateway.ledger import Ledger, Pace
 from services.gateway.limits import LimitBook
@@ -54,6 +58,7 @@ from services.runtime.access import (
     ADAPTER_LIFECYCLE,
     ADAPTER_STORE,
     GATEWAY,
+    INFERENCE,
     PROXIED,
     QUEUE,
     QUOTAS,
@@ -71,7 +76,7 @@ from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
 
-OWN = (GATEWAY, QUEUE, TENANTS, QUOTAS, USAGE)
+OWN = (GATEWAY, QUEUE, TENANTS, QUOTAS, USAGE, INFERENCE)
 
 
 async def main() -> None:
@@ -118,6 +123,10 @@ async def main() -> None:
     )
     usage_service_pb2_grpc.add_UsageServiceServicer_to_server(
         UsageServicer(Usage(SqlUsage(sessions))), server.grpc
+    )
+    inferences = Inferences(gateway, Choices(gateway, settings.longest_request_seconds))
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+        KserveServicer(inferences, intake), server.grpc
     )
     limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
     http = HttpServer(

@@ -44,6 +44,10 @@ class BaseModels:
                 raise Unavailable("the adapter store cannot be reached") from error
         return self._known.get(name)
 
+    @property
+    def any_known(self) -> bool:
+        return bool(self._known)
+
     async def cards(self) -> list[BaseModel]:
         return await self._store.base_models()
 

@@ -4,19 +4,13 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
 from services.core.errors import InvalidRequest
+from services.gateway.conversation import Conversation
 
-ROLES = ("system", "user", "assistant")
 _LONGEST_LINE = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    role: str
-    content: str
 
 
 class ChatTemplates:
@@ -30,16 +24,17 @@ class ChatTemplates:
     async def render(
         self,
         template: str,
-        messages: Sequence[ChatMessage],
+        conversation: Conversation,
         special_tokens: Mapping[str, str],
     ) -> str:
         """Raises InvalidRequest if the template refuses the messages, fails or does not end."""
-        variables = {
-            **special_tokens,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "add_generation_prompt": True,
+        asked: dict[str, Any] = {
+            "template": template,
+            "variables": {**special_tokens, **conversation.variables()},
         }
-        line = json.dumps({"template": template, "variables": variables}).encode() + b"\n"
+        if conversation.uses_tools:
+            asked["plain_messages"] = conversation.plain_messages()
+        line = json.dumps(asked).encode() + b"\n"
         async with self._turn:
             answer = await self._ask(line)
         if "error" in answer:

@@ -66,6 +66,16 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPiece:
+    """The next part of a call that the model makes; the first has its id and function."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""  # of a JSON text, some characters
+
+
+@dataclass(frozen=True, slots=True)
 class TextPiece:
     """The next part of a completion; the last has `finish_reason`, usage and batch facts."""
 
@@ -76,6 +86,7 @@ class TextPiece:
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt
     batch: BatchFacts | None = None
+    calls: tuple[CallPiece, ...] = ()
 
 
 @dataclass(slots=True)

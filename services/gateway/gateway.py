@@ -22,7 +22,6 @@ from services.core.errors import (
 )
 from services.core.types import Digest, FinishReason, RequestId, TenantId, TokenPiece
 from services.gateway.base_models import BaseModels, ServedModel
-from services.gateway.chat import ChatMessage
 from services.gateway.course import (
     Adapter,
     Bookkeeper,
@@ -32,7 +31,7 @@ from services.gateway.course import (
     TextPiece,
 )
 from services.gateway.fair_queue import FairQueue, Line, Ticket
-from services.gateway.prompts import Prompts
+from services.gateway.prompts import Prompt, Prompts
 from services.gateway.sampling import Asked, checked
 from services.gateway.text import Detokenizer, StopText
 from services.runtime.auth import Caller
@@ -71,7 +70,7 @@ class Gateway:
         caller: Caller,
         request_id: RequestId,
         model: str,
-        prompt: str | tuple[int, ...] | tuple[ChatMessage, ...],
+        prompt: Prompt,
         asked: Asked,
     ) -> Completion:
         """Raises InvalidRequest or ModelNotFound before anything runs."""
@@ -127,6 +126,21 @@ class Gateway:
     async def models(self, tenant: TenantId) -> tuple[list[BaseModel], list[Adapter]]:
         """What this tenant may name: base models, its own adapters and those shared with it."""
         return await self._base_models.cards(), await self._store.adapters(tenant)
+
+    async def model(
+        self, tenant: TenantId, reference: str, request_id: RequestId
+    ) -> BaseModel | Adapter:
+        """What a request that names it now would get. Raises ModelNotFound."""
+        if not reference:
+            raise InvalidRequest.of("model", "name a model")
+        base = await self._base_models.find(reference)
+        if base is not None:
+            return base.card
+        return await self._store.resolve(tenant, reference, request_id)
+
+    @property
+    def serves_models(self) -> bool:
+        return self._base_models.any_known
 
     async def _resolve(
         self, tenant: TenantId, model: str, request_id: RequestId

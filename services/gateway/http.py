@@ -3,29 +3,52 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import structlog
-from fastapi import Depends, FastAPI, Header, Request
+from fastapi import Depends, FastAPI, Path, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from services.core.errors import ModelNotFound, ServingError
+from services.core.errors import ServingError
 from services.core.types import TenantId
-from services.gateway.course import Adapter
+from services.gateway import openai_models
+from services.gateway.choices import AskedCompletion, Choices
 from services.gateway.gateway import Gateway
-from services.gateway.http_completions import AskedCompletion, Completions
+from services.gateway.http_completions import Completions
 from services.gateway.http_errors import (
     on_bad_body,
     on_crash,
     on_http_error,
     on_serving_error,
 )
+from services.gateway.http_kserve import kserve_router
+from services.gateway.http_request_ids import RequestIds, request_id_of
+from services.gateway.http_routes import StrictRoute
 from services.gateway.http_server import BodyLimit
 from services.gateway.intake import Doorkeeper, Intake
+from services.gateway.kserve import Inferences
 from services.gateway.openai_requests import ChatCompletionRequest, CompletionRequest
+from services.gateway.openai_schemas import (
+    ChatCompletion,
+    Error,
+    Health,
+    Model,
+    ModelList,
+    TextCompletion,
+    refusals,
+    streamed,
+)
 from services.runtime.auth import Authenticator, Caller, Scope, bearer_of
 
-log = structlog.get_logger()
+_KEY = HTTPBearer(auto_error=False, description="A key of yours: lk_...")
+_ABOUT = """The OpenAI API, with an adapter or a base model as `model`, and the Open Inference
+Protocol. Every answer has an `x-request-id`; what a client sends under that name, or as
+`x-client-request-id`, is only written to the logs. Fields that change nothing here (`user`,
+`metadata`, `store`, `service_tier`, `reasoning_effort` ...) are ignored; those that would change
+the answer and are not supported (`echo`, `suffix`, `functions` ...) are refused by name. A tenant
+that has limits is told of them in the `x-ratelimit-*` headers; 429 is a limit of its own (with a
+`retry-after`, unless no wait makes room), 503 the system's.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +63,22 @@ def build_app(
     app = FastAPI(
         title="Lorikeet",
         version="1",
-        description="The OpenAI API, with an adapter or a base model as `model`. A tenant that has "
-        "limits is told of them in the x-ratelimit-* headers; 429 is a limit of its own (with a "
-        "Retry-After, unless no wait makes room), 503 the system's.",
+        description=_ABOUT,
     )
+    app.router.route_class = StrictRoute
     app.add_exception_handler(ServingError, on_serving_error)
     app.add_exception_handler(RequestValidationError, on_bad_body)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_crash)
     app.add_middleware(BodyLimit, most_bytes=limits.most_body_bytes)
     app.add_middleware(Doorkeeper, intake=intake)
+    app.add_middleware(RequestIds)
 
-    async def caller(authorization: Annotated[str, Header()] = "") -> Caller:
+    async def caller(
+        request: Request,
+        documented: Annotated[HTTPAuthorizationCredentials | None, Security(_KEY)],
+    ) -> Caller:
+        authorization = request.headers.get("authorization", "")
         return await authenticator.authenticate(bearer_of(authorization), {})
 
     def speaker(caller: Annotated[Caller, Depends(caller)]) -> Caller:
@@ -63,76 +90,63 @@ def build_app(
 
     Speaker = Annotated[Caller, Depends(speaker)]
     Tenant = Annotated[TenantId, Depends(tenant)]
-    completions = Completions(gateway, limits.longest_seconds)
+    choices = Choices(gateway, limits.longest_seconds)
+    completions = Completions(choices)
+    refused = refusals(Error)
 
-    @app.post("/v1/chat/completions")
+    @app.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses=refused | streamed(ChatCompletion),
+    )
     async def chat_completions(
         body: ChatCompletionRequest, request: Request, caller: Speaker
     ) -> Response:
         """Answer a conversation. Needs a key with the scope `generate`."""
         body.refuse_unsupported()
-        asked = AskedCompletion(caller, body.model, body.prompt(), body.asked(), body.n)
+        tools = body.offered_tools()
+        asked = AskedCompletion(
+            caller, body.model, body.prompts(tools), body.asked(), body.n, tools
+        )
         return await completions.respond(
             "chat", asked, request, stream=body.stream, with_usage=body.includes_usage
         )
 
-    @app.post("/v1/completions")
+    @app.post(
+        "/v1/completions",
+        response_model=TextCompletion,
+        responses=refused | streamed(TextCompletion),
+    )
     async def text_completions(
         body: CompletionRequest, request: Request, caller: Speaker
     ) -> Response:
-        """Continue a text. Needs a key with the scope `generate`."""
+        """Continue a text, or several. Needs a key with the scope `generate`."""
         body.refuse_unsupported()
-        asked = AskedCompletion(caller, body.model, body.one_prompt(), body.asked(), body.n)
+        asked = AskedCompletion(caller, body.model, body.prompts(), body.asked(), body.n)
         return await completions.respond(
             "text", asked, request, stream=body.stream, with_usage=body.includes_usage
         )
 
-    @app.get("/v1/models")
+    looked = refusals(Error, 400, 401, 403, 404, 500, 503, 504)
+
+    @app.get("/v1/models", response_model=ModelList, responses=looked)
     async def list_models(tenant: Tenant) -> dict[str, Any]:
-        """The base models and this tenant's adapters."""
-        return {"object": "list", "data": await _cards(gateway, tenant)}
+        """The base models, this tenant's adapters, and those that others share with it."""
+        return {"object": "list", "data": await openai_models.cards(gateway, tenant)}
 
-    @app.get("/v1/models/{model}")
-    async def get_model(model: str, tenant: Tenant) -> dict[str, Any]:
+    @app.get("/v1/models/{model:path}", response_model=Model, responses=looked)
+    async def get_model(
+        model: Annotated[str, Path(description="As in a request: adapter@version, too.")],
+        tenant: Tenant,
+        request: Request,
+    ) -> dict[str, Any]:
         """One model."""
-        for card in await _cards(gateway, tenant):
-            if card["id"] == model:
-                return card
-        raise ModelNotFound.named(model)
+        return await openai_models.card(gateway, tenant, model, request_id_of(request))
 
-    @app.get("/health")
+    @app.get("/health", response_model=Health)
     async def health() -> dict[str, str]:
         """Whether this process answers."""
         return {"status": "ok"}
 
+    app.include_router(kserve_router(Inferences(gateway, choices), speaker, tenant))
     return app
-
-
-async def _cards(gateway: Gateway, tenant: TenantId) -> list[dict[str, Any]]:
-    bases, adapters = await gateway.models(tenant)
-    contexts = {base.name: base.context_tokens for base in bases}
-    cards: list[dict[str, Any]] = [
-        {
-            "id": base.name,
-            "object": "model",
-            "created": base.created_seconds,
-            "owned_by": "lorikeet",
-            "root": base.name,
-            "parent": None,
-            "max_model_len": base.context_tokens,
-        }
-        for base in bases
-    ]
-    return cards + [_adapter_card(adapter, contexts) for adapter in adapters]
-
-
-def _adapter_card(adapter: Adapter, contexts: dict[str, int]) -> dict[str, Any]:
-    return {
-        "id": adapter.name,
-        "object": "model",
-        "created": adapter.created_seconds,
-        "owned_by": adapter.owner,
-        "root": f"{adapter.name}@{adapter.number}",
-        "parent": adapter.base_model,
-        "max_model_len": contexts.get(adapter.base_model),
-    }

@@ -1,5 +1,6 @@
 """Domain errors as HTTP statuses and OpenAI error bodies."""
 
+import json
 import math
 from typing import Any
 
@@ -10,6 +11,9 @@ from starlette.exceptions import HTTPException
 
 from services.core import errors
 from services.core.errors import ServingError
+from services.gateway import http_request_ids as request_ids
+from services.gateway.strict_json import path_text
+from services.runtime.interceptors import to_serving
 
 # Error: status, type, code.
 HTTP: dict[type[ServingError], tuple[int, str, str | None]] = {
@@ -59,31 +63,62 @@ def error_response(error: ServingError) -> JSONResponse:
 
 async def on_serving_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServingError)
-    return error_response(error)
+    return _in_its_form(request, error_response(error))
 
 
 async def on_bad_body(request: Request, error: Exception) -> JSONResponse:
-    """A body that is no JSON, or that has fields of the wrong type."""
+    """A body that has fields of the wrong type, or none of those that it needs."""
     assert isinstance(error, RequestValidationError)
+    said: dict[str, list[str]] = {}
+    for problem in error.errors():
+        said.setdefault(_path(problem, error.body), []).append(problem["msg"])
     violations = [
-        errors.FieldViolation(_path(problem["loc"]), problem["msg"]) for problem in error.errors()
+        errors.FieldViolation(path, "; or: ".join(dict.fromkeys(texts)))
+        for path, texts in said.items()
     ]
-    return error_response(errors.InvalidRequest(violations))
+    return _in_its_form(request, error_response(errors.InvalidRequest(violations)))
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Unknown paths, wrong methods, bodies that cannot be read."""
     assert isinstance(error, HTTPException)
     body = {"message": str(error.detail), "type": "invalid_request_error"}
-    return JSONResponse(
+    response = JSONResponse(
         {"error": body | {"param": None, "code": None}}, error.status_code, error.headers
     )
+    return _in_its_form(request, response)
 
 
 async def on_crash(request: Request, error: Exception) -> JSONResponse:
-    return error_response(ServingError("something broke on our side"))
+    """Outside of all middleware, so that nobody else names the request."""
+    response = error_response(to_serving(error, path=request.url.path))
+    response.headers[request_ids.NAME] = request_ids.request_id_of(request)
+    return _in_its_form(request, response)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    parts = [part for part in location if part != "body"]
-    return ".".join(str(part) for part in parts) or "body"
+def _in_its_form(request: Request, response: JSONResponse) -> JSONResponse:
+    """The Open Inference Protocol's errors are one text."""
+    if not request.url.path.startswith("/v2"):
+        return response
+    text = json.loads(bytes(response.body))["error"]["message"]
+    headers = {
+        name: value
+        for name, value in response.headers.items()
+        if name not in ("content-length", "content-type")
+    }
+    return JSONResponse({"error": text}, response.status_code, headers)
+
+
+def _path(problem: dict[str, Any], body: Any) -> str:
+    """As it is in the body: pydantic also names the alternatives that it tried."""
+    parts = [part for part in problem["loc"] if part != "body"]
+    path: list[str | int] = []
+    for part in parts:
+        try:
+            body = body[part]
+        except (IndexError, KeyError, TypeError):
+            continue
+        path.append(part)
+    if problem["type"] == "missing":
+        path += parts[-1:]
+    return path_text(path) or "body"

@@ -3,19 +3,20 @@
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from services.core.errors import InvalidRequest
 from services.core.types import Constraint, ConstraintKind
+from services.gateway.openai_fields import Fields, Flag
 
 
-class JsonSchemaFormat(BaseModel):
+class JsonSchemaFormat(Fields):
     name: str = ""
-    schema_: dict[str, Any] | bool = Field(True, alias="schema")
-    strict: bool | None = None
+    schema_: dict[str, Any] | Flag = Field(True, alias="schema")
+    strict: Flag | None = None
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Fields):
     """OpenAI's."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -31,14 +32,14 @@ class ResponseFormat(BaseModel):
         return _schema(self.json_schema.schema_)
 
 
-class StructuredOutputs(BaseModel):
+class StructuredOutputs(Fields):
     """vLLM's; exactly one is needed."""
 
-    json_: dict[str, Any] | bool | str | None = Field(None, alias="json")
+    json_: dict[str, Any] | Flag | str | None = Field(None, alias="json")
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
-    json_object: bool | None = None
+    json_object: Flag | None = None
 
     def constraint(self) -> Constraint:
         found = []

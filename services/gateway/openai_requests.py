@@ -2,67 +2,77 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from services.core.errors import FieldViolation, InvalidRequest
-from services.core.types import Constraint
-from services.gateway.chat import ChatMessage
+from services.core.types import MOST_TOP_LOGPROBS, Constraint
+from services.gateway.conversation import Conversation
 from services.gateway.openai_constraints import ResponseFormat, StructuredOutputs
+from services.gateway.openai_fields import Fields, Flag, Number, Whole, between
+from services.gateway.openai_messages import Message
+from services.gateway.openai_tools import Tool, ToolChoice, tools_of
+from services.gateway.prompts import Prompt
 from services.gateway.sampling import Asked
+from services.gateway.tools import Tools
 
 MOST_CHOICES = 16
+MOST_COMPLETIONS = 128
 
 
-class StreamOptions(BaseModel):
-    include_usage: bool = False
+class StreamOptions(Fields):
+    include_usage: Flag = Field(False, description="A last chunk that has the usage of all.")
 
 
-class _Body(BaseModel):
-    """Fields of both endpoints. Unknown fields are ignored, as OpenAI's clients expect; null asks
-    for the default.
-    """
+class _Body(Fields):
+    """Fields of both endpoints."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(description="A base model, an adapter, or adapter@version.")
-    max_tokens: int | None = None
-    temperature: float = Field(1.0, description="0 to 2; 0 is greedy.")
-    top_p: float = Field(1.0, description="More than 0, at most 1.")
-    top_k: int = Field(0, description="An extension: only the k most likely tokens; 0: any.")
-    n: int = Field(1, description=f"Choices to make, 1 to {MOST_CHOICES}.")
-    stop: str | list[str] = []
-    seed: int | None = None
-    stream: bool = False
+    max_tokens: Whole | None = Field(None, json_schema_extra=between(1))
+    temperature: Number = Field(1.0, description="0 is greedy.", json_schema_extra=between(0, 2))
+    top_p: Number = Field(
+        1.0, description="More than 0, at most 1.", json_schema_extra=between(0, 1)
+    )
+    top_k: Whole = Field(
+        0,
+        description="An extension: only the k most likely tokens; 0: any.",
+        json_schema_extra=between(0),
+    )
+    n: Whole = Field(
+        1, description="Choices to make of each prompt.", json_schema_extra=between(1, MOST_CHOICES)
+    )
+    stop: str | list[str] = Field([], description="Texts that end the answer.")
+    seed: Whole | None = None
+    stream: Flag = Field(False, description="Answer with server-sent events.")
     stream_options: StreamOptions | None = None
-    presence_penalty: float = Field(0.0, description="-2 to 2.")
-    frequency_penalty: float = Field(0.0, description="-2 to 2.")
-    logit_bias: dict[int, float] = Field({}, description="By token id, -100 to 100.")
+    presence_penalty: Number = Field(0.0, json_schema_extra=between(-2, 2))
+    frequency_penalty: Number = Field(0.0, json_schema_extra=between(-2, 2))
+    logit_bias: dict[int, Number] = Field({}, description="By token id, -100 to 100.")
     response_format: ResponseFormat | None = Field(
         None, description="text, json_object, or json_schema with a schema that the answer matches."
     )
-    min_p: float = Field(
+    min_p: Number = Field(
         0.0,
         description="An extension: only tokens at least this share as likely as the likeliest.",
+        json_schema_extra=between(0, 1),
     )
-    repetition_penalty: float = Field(1.0, description="An extension: more than 0, at most 10.")
-    stop_token_ids: list[int] = Field([], description="An extension: tokens that end the answer.")
+    repetition_penalty: Number = Field(
+        1.0, description="An extension: more than 0.", json_schema_extra=between(0, 10)
+    )
+    stop_token_ids: list[Whole] = Field([], description="An extension: tokens that end the answer.")
     structured_outputs: StructuredOutputs | None = Field(
         None, description="An extension: a JSON schema, regex, choice or Lark grammar to match."
     )
-    ignore_eos: bool = Field(False, description="An extension: go on past end-of-text tokens.")
-    first_token_within_ms: int | None = Field(
-        None, description="An extension: refuse at once (503, too_late) what would take longer."
+    ignore_eos: Flag = Field(False, description="An extension: go on past end-of-text tokens.")
+    first_token_within_ms: Whole | None = Field(
+        None,
+        description="An extension: refuse at once (503, too_late) what would take longer.",
+        json_schema_extra=between(1),
     )
-    share_prefix: bool = Field(
+    share_prefix: Flag = Field(
         False, description="An extension: share cached base-model prefixes with other tenants."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, body: Any) -> Any:
-        if not isinstance(body, dict):
-            return body
-        return {name: value for name, value in body.items() if value is not None}
 
     def refuse_unsupported(self) -> None:
         """Raises InvalidRequest for fields that would change the answer and are not honoured."""
@@ -117,36 +127,27 @@ class _Body(BaseModel):
         )
 
 
-class TextPart(BaseModel):
-    type: str
-    text: str = ""
-
-
-class Message(BaseModel):
-    role: str
-    content: str | list[TextPart] | None = None
-
-    def to_chat(self, index: int) -> ChatMessage:
-        if self.content is None:
-            raise InvalidRequest.of(f"messages[{index}].content", "is missing")
-        if isinstance(self.content, str):
-            return ChatMessage(_ROLE_NAMES.get(self.role, self.role), self.content)
-        if any(part.type != "text" for part in self.content):
-            raise InvalidRequest.of(f"messages[{index}].content", "only text parts are supported")
-        text = "".join(part.text for part in self.content)
-        return ChatMessage(_ROLE_NAMES.get(self.role, self.role), text)
-
-
 class ChatCompletionRequest(_Body):
-    messages: list[Message]
-    max_completion_tokens: int | None = Field(None, description="The newer name of max_tokens.")
-    logprobs: bool = False
-    top_logprobs: int = 0
+    messages: list[Message] = Field(json_schema_extra={"minItems": 1})
+    max_completion_tokens: Whole | None = Field(
+        None, description="The newer name of max_tokens.", json_schema_extra=between(1)
+    )
+    logprobs: Flag = False
+    top_logprobs: Whole = Field(0, json_schema_extra=between(0, MOST_TOP_LOGPROBS))
+    tools: list[Tool] = Field([], description="Functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None,
+        description="auto (the default); none; required; or a function that must be called. With "
+        "the last two the answer is calls, whose arguments follow their schemas.",
+    )
+    parallel_tool_calls: Flag = Field(True, description="Whether there may be several calls.")
 
-    def prompt(self) -> tuple[ChatMessage, ...]:
-        if not self.messages:
-            raise InvalidRequest.of("messages", "must not be empty")
-        return tuple(message.to_chat(index) for index, message in enumerate(self.messages))
+    def prompts(self, tools: Tools | None) -> tuple[Prompt, ...]:
+        messages = tuple(message.to_chat(index) for index, message in enumerate(self.messages))
+        return (Conversation(messages, () if tools is None else tools.functions),)
+
+    def offered_tools(self) -> Tools | None:
+        return tools_of(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
     def asked(self) -> Asked:
         newer = self.max_completion_tokens
@@ -160,18 +161,41 @@ class ChatCompletionRequest(_Body):
 
 
 class CompletionRequest(_Body):
-    prompt: str | list[int] | list[str]
-    max_tokens: int | None = 16
-    logprobs: int | None = Field(None, description="How many of the most likely tokens to show.")
+    prompt: str | list[str] | list[Whole] | list[list[Whole]] = Field(
+        description="A text, token ids, or several of one kind: each is a prompt of its own."
+    )
+    max_tokens: Whole | None = Field(16, json_schema_extra=between(1))
+    logprobs: Whole | None = Field(
+        None,
+        description="How many of the most likely tokens to show.",
+        json_schema_extra=between(0, MOST_TOP_LOGPROBS),
+    )
 
-    def one_prompt(self) -> str | tuple[int, ...]:
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Raises InvalidRequest for none, and for more than one request may ask for."""
+        several: tuple[Prompt, ...]
         if isinstance(self.prompt, str):
-            return self.prompt
-        if len(self.prompt) == 1 and isinstance(self.prompt[0], str):
-            return self.prompt[0]
-        if any(isinstance(part, str) for part in self.prompt):
-            raise InvalidRequest.of("prompt", "one prompt a request is supported")
-        return tuple(part for part in self.prompt if isinstance(part, int))
+            several = (self.prompt,)
+        elif self.prompt and isinstance(self.prompt[0], int):
+            several = (tuple(token for token in self.prompt if isinstance(token, int)),)
+        else:
+            several = tuple(
+                each if isinstance(each, str) else tuple(each)
+                for each in self.prompt
+                if not isinstance(each, int)
+            )
+        if not several:
+            raise InvalidRequest.of("prompt", "must not be empty")
+        if len(several) * self.n > MOST_COMPLETIONS:
+            said = f"times n: at most {MOST_COMPLETIONS} completions a request"
+            raise InvalidRequest.of("prompt", said)
+        return several
+
+    def refuse_unsupported(self) -> None:
+        super().refuse_unsupported()
+        extra = self.model_extra or {}
+        if extra.get("tools"):
+            raise InvalidRequest.of("tools", "only go with chat completions")
 
     def asked(self) -> Asked:
         return self._asked(
@@ -181,20 +205,25 @@ class CompletionRequest(_Body):
         )
 
 
-_ROLE_NAMES = {"developer": "system"}
-
 # Field: the values that ask for nothing.
 _CHANGES_THE_ANSWER: dict[str, tuple[Any, ...]] = {
     "audio": (),
+    "add_generation_prompt": (True,),
     "best_of": (1,),
+    "chat_template": (),
+    "continue_final_message": (False,),
     "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
+    "guided_choice": (),
+    "guided_grammar": (),
     "guided_json": (),
+    "guided_regex": (),
     "min_tokens": (0,),
     "modalities": (["text"],),
     "prediction": (),
+    "prompt_logprobs": (),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
+    "use_beam_search": (False,),
+    "web_search_options": (),
 }

@@ -1,41 +1,27 @@
 """OpenAI's response bodies, whole and in chunks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
 from services.core.types import PositionLogprobs, TokenLogprob
-from services.gateway.course import Completion, TextPiece
+from services.gateway.choices import Choice
+from services.gateway.course import CallPiece, Completion, TextPiece
 from services.gateway.text import token_text
 
 Kind = Literal["chat", "text"]
 
 
-@dataclass(slots=True)
-class Choice:
-    """One completion as it grows."""
-
-    text: str = ""
-    logprobs: list[PositionLogprobs] = field(default_factory=list)
-    finish_reason: str | None = None
-    completion_tokens: int = 0
-
-    def add(self, piece: TextPiece) -> None:
-        self.text += piece.text
-        self.logprobs += piece.logprobs
-        self.completion_tokens = piece.completion_tokens
-        if piece.finish_reason is not None:
-            self.finish_reason = piece.finish_reason.value
-
-
 class Form:
     """Writes the answers to one request."""
 
-    def __init__(self, kind: Kind, completion: Completion, created_seconds: int) -> None:
+    def __init__(self, kind: Kind, prompts: Sequence[Completion], created_seconds: int) -> None:
+        """`prompts`: the first completion of each."""
         self._kind = kind
-        self._completion = completion
+        self._prompts = prompts
+        completion = prompts[0]
         prefix = "chatcmpl" if kind == "chat" else "cmpl"
         fingerprint = completion.job.base_fingerprint[:12]
         if completion.job.adapter is not None:
@@ -63,27 +49,32 @@ class Form:
 
     def piece(self, index: int, piece: TextPiece, *, with_usage: bool) -> dict[str, Any] | None:
         """A chunk, unless there is nothing to say yet."""
-        if not (piece.text or piece.finish_reason or piece.logprobs):
+        if not (piece.text or piece.finish_reason or piece.logprobs or piece.calls):
             return None
         choice = Choice()
-        choice.add(piece)
+        choice.add(replace(piece, calls=()))  # they are in the delta
         body = self._choice(index, choice)
         if self._kind == "chat":
             del body["message"]
-            body["delta"] = {"content": piece.text} if piece.text else {}
+            body["delta"] = _delta(piece)
         return self._chunk([body], with_usage)
 
     def closing(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The chunk with no choices and the usage of all."""
         return self._chunk([], with_usage=True) | {"usage": self.usage(choices)}
 
-    def usage(self, choices: Sequence[Choice]) -> dict[str, int]:
-        prompt = len(self._completion.job.prompt)
+    def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        """A prompt counts once, however many choices it has."""
+        prompt = sum(len(completion.job.prompt) for completion in self._prompts)
         made = sum(choice.completion_tokens for choice in choices)
+        firsts = choices[:: len(choices) // len(self._prompts)]
         return {
             "prompt_tokens": prompt,
             "completion_tokens": made,
             "total_tokens": prompt + made,
+            "prompt_tokens_details": {
+                "cached_tokens": sum(choice.cached_tokens for choice in firsts)
+            },
         }
 
     def _chunk(self, choices: list[dict[str, Any]], with_usage: bool) -> dict[str, Any]:
@@ -92,15 +83,42 @@ class Form:
         return chunk | {"usage": None} if with_usage else chunk
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        tokenizer = self._completion.base.tokenizer
+        tokenizer = self._prompts[0].base.tokenizer
         body: dict[str, Any] = {"index": index, "finish_reason": choice.finish_reason}
         if self._kind == "chat":
-            body["message"] = {"role": "assistant", "content": choice.text}
+            body["message"] = _message(choice)
             body["logprobs"] = _chat_logprobs(tokenizer, choice.logprobs)
         else:
             body["text"] = choice.text
             body["logprobs"] = _text_logprobs(tokenizer, choice.logprobs)
         return body
+
+
+def _message(choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.calls:
+        message["content"] = choice.text or None
+        message["tool_calls"] = [_call(call) for call in choice.calls]
+    return message
+
+
+def _delta(piece: TextPiece) -> dict[str, Any]:
+    delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
+    if piece.calls:
+        delta["tool_calls"] = [
+            {"index": call.index} | (_call(call) if call.id else _more_arguments(call))
+            for call in piece.calls
+        ]
+    return delta
+
+
+def _call(call: CallPiece) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _more_arguments(call: CallPiece) -> dict[str, Any]:
+    return {"function": {"arguments": call.arguments}}
 
 
 def _chat_logprobs(

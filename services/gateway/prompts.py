@@ -2,41 +2,33 @@
 
 import asyncio
 
-from services.core.errors import FieldViolation, InvalidRequest
+from services.core.errors import InvalidRequest
 from services.gateway.base_models import ServedModel
-from services.gateway.chat import ROLES, ChatMessage, ChatTemplates
+from services.gateway.chat import ChatTemplates
+from services.gateway.conversation import Conversation
+
+Prompt = str | tuple[int, ...] | Conversation
 
 
 class Prompts:
     def __init__(self, templates: ChatTemplates) -> None:
         self._templates = templates
 
-    async def tokens(
-        self, base: ServedModel, prompt: str | tuple[int, ...] | tuple[ChatMessage, ...]
-    ) -> tuple[int, ...]:
+    async def tokens(self, base: ServedModel, prompt: Prompt) -> tuple[int, ...]:
         """At least one token. Raises InvalidRequest for an empty or impossible prompt."""
         if isinstance(prompt, str):
             return await _encode(base, prompt, "prompt", special=True)
+        if isinstance(prompt, Conversation):
+            return await self._chat(base, prompt.checked())
         if not prompt:
             raise InvalidRequest.of("prompt", "must not be empty")
-        if isinstance(prompt[0], ChatMessage):
-            return await self._chat(base, prompt)
         return _in_vocabulary(base, prompt)
 
-    async def _chat(self, base: ServedModel, messages: tuple[ChatMessage, ...]) -> tuple[int, ...]:
-        wrong = [
-            FieldViolation(f"messages[{index}].role", f"must be one of {', '.join(ROLES)}")
-            for index, message in enumerate(messages)
-            if message.role not in ROLES
-        ]
-        if wrong:
-            raise InvalidRequest(wrong)
+    async def _chat(self, base: ServedModel, conversation: Conversation) -> tuple[int, ...]:
         if not base.card.chat_template:
             raise InvalidRequest.of("messages", f"{base.card.name} has no chat template")
-        for message in messages:
-            _refuse_surrogates(message.content, "messages")
         text = await self._templates.render(
-            base.card.chat_template, messages, base.card.special_tokens
+            base.card.chat_template, conversation, base.card.special_tokens
         )
         return await _encode(base, text, "messages", special=False)
 

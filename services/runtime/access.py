@@ -11,9 +11,15 @@ ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
 ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
 GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
+INFERENCE = "inference.GRPCInferenceService"
 
 _METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
     GATEWAY: {Scope.GENERATE: ("Generate",), Scope.TENANT: ("ListModels",)},
+    INFERENCE: {
+        Scope.PUBLIC: ("ServerLive", "ServerReady"),
+        Scope.TENANT: ("ServerMetadata", "ModelReady", "ModelMetadata"),
+        Scope.GENERATE: ("ModelInfer",),
+    },
     TENANTS: {
         Scope.OPERATOR: (
             "CreateTenant",

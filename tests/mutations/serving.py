@@ -188,4 +188,67 @@ SERVING = {
         "if False:\n            raise",
         "tests/contract/test_tenants.py::test_a_key_speaks_for_its_tenant_until_it_is_revoked",
     ),
+    "a demanded call is not enforced": Mutation(
+        "gateway/tools.py",
+        "if not self.must and asked.constraint is None:",
+        "if asked.constraint is None:",
+        "tests/unit/gateway/test_tools.py::test_a_required_call_is_one_and_its_arguments_are_valid",
+    ),
+    "a named function is one of many": Mutation(
+        "gateway/tools.py",
+        "return Tools(tuple(functions), named, must=True, parallel=False)",
+        "return Tools(tuple(functions), tuple(functions), must=True, parallel=False)",
+        "tests/unit/gateway/test_tools.py::test_a_named_function_is_called_once",
+    ),
+    "a brace in a string ends a call": Mutation(
+        "gateway/tool_objects.py",
+        "        elif character == '\"':\n            self._in_string = True\n",
+        "",
+        "tests/property/test_tool_calls.py::test_calls_come_back_as_they_were_written",
+    ),
+    "a call of what was not offered is a call": Mutation(
+        "gateway/tool_objects.py",
+        "if name is None or name not in self._names:",
+        "if name is None:",
+        "tests/unit/gateway/test_tool_calls.py::"
+        "test_whatever_is_no_call_of_an_offered_function_is_text",
+    ),
+    "text that was no call is lost": Mutation(
+        "gateway/tool_calls.py",
+        "        self._left.extendleft(reversed(held))\n",
+        "",
+        "tests/property/test_tool_calls.py::test_what_holds_no_call_is_unchanged",
+    ),
+    "a tag across two pieces is missed": Mutation(
+        "gateway/tool_calls.py",
+        'said, calls = "", list[CallPiece]()',
+        'said, calls, self._held = self._held, list[CallPiece](), ""',
+        "tests/property/test_tool_calls.py::test_any_split_gives_the_same",
+    ),
+    "a client names its request": Mutation(
+        "gateway/http_request_ids.py",
+        "drawn = RequestId(uuid.uuid4().hex)",
+        "drawn = RequestId(_hint(Headers(scope=scope)) or uuid.uuid4().hex)",
+        "tests/unit/gateway/test_http.py::"
+        "test_every_answer_names_its_request_and_no_client_chooses_the_name",
+    ),
+    "a failure in the middle of a stream is a quiet end": Mutation(
+        "gateway/http_completions.py",
+        "            yield _event(error_body(error))\n            return\n",
+        "            pass\n",
+        "tests/unit/gateway/test_http.py::"
+        "test_a_failure_in_the_middle_of_a_stream_is_an_error_of_the_client",
+    ),
+    "of a key that is there twice the last counts": Mutation(
+        "gateway/strict_json.py",
+        "if len(found) < len(pairs):",
+        "if False:",
+        "tests/unit/gateway/test_strict_json.py::test_the_rest_is_refused",
+    ),
+    "anybody may infer": Mutation(
+        "runtime/access.py",
+        "_named(service, _TENANT_METHODS, Scope.TENANT)\n",
+        "_named(service, _TENANT_METHODS, Scope.PUBLIC)\n",
+        "tests/unit/runtime/test_access.py::test_what_needs_no_key_is_how_servers_are",
+    ),
 }

@@ -3,9 +3,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.core.errors import InvalidRequest
-from services.gateway.chat import ChatMessage, ChatTemplates
+from services.gateway.chat import ChatTemplates
+from services.gateway.conversation import ChatMessage, Conversation
 
-HELLO = (ChatMessage("user", "hello"),)
+HELLO = Conversation((ChatMessage("user", "hello"),))
 
 
 @pytest.fixture
