@@ -37,6 +37,7 @@ UNSUPPORTED = {
     r"must be a number of at most a million": "no text, truth or infinity for a number",
     r"must be a whole number of at least 1": "no text or truth for a number",
     r"must be a text or a list of texts": "peft takes any container",
+    r"must be a layer or a list of layers": "no fraction, text or nothing for a layer",
     r"(NaN|Infinity) is not a number": "JSON has neither",
     r"^target_modules: must name at least one module": "peft guesses them by architecture",
     r"takes too long to match": "a tenant's patterns may explode",
