@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 from services.core.types import Digest, Fingerprint, RequestId, TokenPiece, WorkerId
 from services.gateway.course import Job
-from services.gateway.fair_queue import FairQueue, Line
+from services.gateway.fair_queue import FairQueue
+from services.gateway.lane import Line
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.placement import WorkerView
 from tests.tiny_models import tiny_card

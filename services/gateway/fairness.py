@@ -9,7 +9,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from services.core.types import Fingerprint, TenantId
-from services.gateway.fair_queue import FairQueue, LaneView
+from services.gateway.fair_queue import FairQueue
+from services.gateway.lane import LaneView
 from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.bounds import Room
 from services.policies.fairness.cost import Cost

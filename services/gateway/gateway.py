@@ -30,7 +30,8 @@ from services.gateway.course import (
     Job,
     TextPiece,
 )
-from services.gateway.fair_queue import FairQueue, Line, Ticket
+from services.gateway.fair_queue import FairQueue
+from services.gateway.lane import Line, Ticket
 from services.gateway.prompts import Prompt, Prompts
 from services.gateway.sampling import Asked, checked
 from services.gateway.text import Detokenizer, StopText

@@ -13,8 +13,8 @@ from services.core.errors import Unavailable
 from services.core.types import Fingerprint, WorkerId
 from services.gateway import ledger as module
 from services.gateway.course import Completion, Course, TextPiece
-from services.gateway.fair_queue import Line
 from services.gateway.gateway import Gateway
+from services.gateway.lane import Line
 from services.gateway.ledger import Batch
 from services.runtime.db import Sessions
 from tests.books import (

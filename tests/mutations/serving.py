@@ -69,7 +69,7 @@ SERVING = {
     "who does not fit is overtaken": Mutation(
         "gateway/fair_queue.py",
         "for request in lane.policy.candidates(now, resident):",
-        "for request in [_request(ticket.completion) for ticket in lane.waiting.values()]:",
+        "for request in [one for queue in lane.policy._queues.values() for one in queue.values()]:",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_one_that_does_not_fit_is_not_overtaken_and_starts_as_soon_as_it_does",
     ),
@@ -86,7 +86,7 @@ SERVING = {
         "tests/unit/gateway/test_fair_queue.py::test_one_that_goes_away_leaves_nothing[granted]",
     ),
     "the one that came last has to go, whoever has most": Mutation(
-        "gateway/fair_queue.py",
+        "gateway/lane.py",
         "if ticket.completion.tenant == greediest",
         "if True",
         "tests/unit/gateway/test_fair_queue.py::"

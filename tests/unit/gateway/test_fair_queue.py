@@ -21,7 +21,8 @@ from services.core.types import (
 )
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Job
-from services.gateway.fair_queue import WORKERLESS_SECONDS, FairQueue, Ticket
+from services.gateway.fair_queue import WORKERLESS_SECONDS, FairQueue
+from services.gateway.lane import Ticket
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.vtc import VirtualTokenCounters
 from services.policies.placement import WorkerView
