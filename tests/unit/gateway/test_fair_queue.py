@@ -273,7 +273,7 @@ async def test_another_worker_takes_over_before_all_who_wait_and_nothing_is_char
 
 async def test_one_that_every_worker_has_failed_is_given_up() -> None:
     world = World()
-    async with standing(world, "fails") as ticket:
+    async with standing(world, "fails") as ticket, asyncio.timeout(10):
         with pytest.raises(Unavailable, match="every worker"):
             await world.queue.turn(ticket)
 
