@@ -104,7 +104,7 @@ class PeftConfig:
         for pattern in patterns or [r".*?\.[^.]*\.(?P<idx>\d+)\."]:
             found = self._matcher.start("layers_pattern", pattern, path)
             if found:
-                return int(found["idx"])
+                return None if found["idx"] is None else int(found["idx"])
         return None
 
     def _pattern(

@@ -89,10 +89,16 @@ def rows_at_once(columns: int, dtype: str) -> int:
     return max(1, PIECE_BYTES // max(1, columns * np.dtype(ELEMENTS[dtype]).itemsize))
 
 
-def is_finite(dtype: str, piece: Rows) -> bool:
-    if dtype == "BF16":  # its exponent is all ones for infinity and NaN
-        return not bool(((piece & 0x7F80) == 0x7F80).any())
-    return bool(np.isfinite(piece).all())
+def is_finite(dtype: str, piece: Rows, scaling: float = 1.0) -> bool:
+    """And stays so when it is multiplied by `scaling` in float32; float16 always does."""
+    if dtype == "F16":
+        return bool(np.isfinite(piece).all())
+    # Without their signs floats are ordered as their bits are; infinity and NaN come last.
+    largest = np.float32(np.finfo(np.float32).max / max(1.0, scaling))
+    limit = int(largest.view(np.uint32)) - (scaling > 1)
+    if dtype == "BF16":  # the upper half of a float32
+        return bool(((piece & 0x7FFF) <= limit >> 16).all())
+    return bool(((piece.view(np.uint32) & 0x7FFFFFFF) <= limit).all())
 
 
 def _fill(file: Any, view: memoryview) -> None:

@@ -28,6 +28,7 @@ class _Watched:
     """A tensor of which it is known, once it was read, whether all values are finite."""
 
     tensor: FileTensor
+    scaling: float = 1.0  # that values are to be multiplied by
     dtype: str = field(init=False)
     shape: tuple[int, ...] = field(init=False)
     finite: bool = True
@@ -37,7 +38,7 @@ class _Watched:
 
     def pieces(self) -> Iterator[Rows]:
         for piece in self.tensor.pieces():
-            self.finite = self.finite and is_finite(self.dtype, piece)
+            self.finite = self.finite and is_finite(self.dtype, piece, self.scaling)
             yield piece
 
 
@@ -117,7 +118,9 @@ def _problems(
                 f"lora_{side} has shape {list(tensor.shape)}, should have {list(shape)}"
             )
         else:
-            found.fitting[side] = _Watched(tensor)
+            found.fitting[side] = _Watched(
+                tensor, config.scaling(module.path) if side == "B" else 1.0
+            )
     return [FieldViolation(module.path, problem) for problem in problems]
 
 
@@ -129,5 +132,7 @@ def _not_finite(found: Mapping[str, _Found], *, read: bool) -> list[FieldViolati
             if read:
                 all(tensor.finite for _ in tensor.pieces())
             if not tensor.finite:
-                problems.append(FieldViolation(path, f"lora_{side} has values that are not finite"))
+                scaled = f" once scaled by {tensor.scaling:g}" if tensor.scaling > 1 else ""
+                problem = f"lora_{side} has values that are not finite{scaled}"
+                problems.append(FieldViolation(path, problem))
     return problems

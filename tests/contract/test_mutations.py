@@ -1,11 +1,14 @@
 """Every invariant's test can fail: break the line that keeps it, and the test must notice."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,38 @@ ROOT = Path(__file__).parent.parent.parent
 MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS
 AT_ONCE = 2
 
-Outcomes = dict[str, Future["subprocess.CompletedProcess[str]"]]
+Outcomes = dict[str, Future["Outcome"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    returncode: int
+    output: str
+
+
+class Servers:
+    """Each of the threads that run mutations asks one of its own."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._all: list[subprocess.Popen[str]] = []
+
+    def ask(self, folder: Path, test: str) -> Outcome:
+        if not hasattr(self._own, "server"):
+            self._own.server = subprocess.Popen(
+                [sys.executable, "-m", "tests.mutations.fork_server"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            )  # fmt: skip
+            self._all.append(self._own.server)
+        server = self._own.server
+        server.stdin.write(json.dumps({"folder": str(folder), "test": test}) + "\n")
+        server.stdin.flush()
+        return Outcome(**json.loads(server.stdout.readline()))
+
+    def stop(self) -> None:
+        for server in self._all:
+            server.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +69,28 @@ def outcomes(
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.originalname == "test_the_test_notices"
     ]
+    servers = Servers()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
-            name: pool.submit(_tested, MUTATIONS[name], tmp_path_factory.mktemp("mutated"))
+            name: pool.submit(_tested, MUTATIONS[name], tmp_path_factory.mktemp("mutated"), servers)
             for name in asked
         }
         pool.shutdown(cancel_futures=True)
+    servers.stop()
 
 
 @pytest.mark.parametrize("name", list(MUTATIONS))
 def test_the_test_notices(name: str, outcomes: Outcomes) -> None:
     done = outcomes[name].result()
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAILED" in done.stdout
+    assert done.returncode == 1, done.output
+    assert "FAILED" in done.output
 
 
-def _tested(mutation: Mutation, folder: Path) -> "subprocess.CompletedProcess[str]":
+def _tested(mutation: Mutation, folder: Path, servers: Servers) -> Outcome:
     shutil.copytree(ROOT / "services", folder / "services")
     shutil.copytree(ROOT / "migrations", folder / "migrations")
     file = folder / "services" / mutation.file
     source = file.read_text()
     assert source.count(mutation.before) == 1, "the mutation no longer fits the code"
     file.write_text(source.replace(mutation.before, mutation.after))
-    return subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-            "-o", f"pythonpath={folder} .", mutation.test,
-        ],
-        cwd=ROOT, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
+    return servers.ask(folder, mutation.test)

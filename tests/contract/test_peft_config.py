@@ -57,6 +57,11 @@ CASES: dict[str, dict[str, Any]] = {
         "layers_to_transform": [1],
         "layers_pattern": "(blocks|layers)",
     },
+    "layers under a pattern that matches without a layer": {
+        "target_modules": ["q_proj", "model.layers.1.self_attn.v_proj"],
+        "layers_to_transform": [1],
+        "layers_pattern": "model|layers",
+    },
     "regex with flags": {"target_modules": r"(?i).*\.(?-i:q)_PROJ"},
     "all-linear in capitals": {"target_modules": "All-Linear"},
     "counted repeats": {"target_modules": r".*\.layers\.[0-9]{1,2}\..*\.q_pro{1}j"},

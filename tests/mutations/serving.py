@@ -146,8 +146,8 @@ SERVING = {
     ),
     "what was promoted is not fetched": Mutation(
         "gpu_worker/prefetch.py",
-        "(change.digest, change.canary_digest) if digest]",
-        "(change.canary_digest,) if digest]",
+        "in (change.digest, change.canary_digest) if digest",
+        "in (change.canary_digest,) if digest",
         "tests/integration/test_prefetch.py::"
         "test_what_is_promoted_is_in_host_memory_before_any_request_asks_for_it",
     ),
@@ -247,8 +247,8 @@ SERVING = {
     ),
     "anybody may infer": Mutation(
         "runtime/access.py",
-        "_named(service, _TENANT_METHODS, Scope.TENANT)\n",
-        "_named(service, _TENANT_METHODS, Scope.PUBLIC)\n",
+        'Scope.GENERATE: ("ModelInfer",)',
+        'Scope.PUBLIC: ("ModelInfer",)',
         "tests/unit/runtime/test_access.py::test_what_needs_no_key_is_how_servers_are",
     ),
 }

@@ -18,7 +18,7 @@ STORE = {
     ),
     "a NaN is let in": Mutation(
         "adapter_store/validation.py",
-        "self.finite = self.finite and is_finite(self.dtype, piece)",
+        "self.finite = self.finite and is_finite(self.dtype, piece, self.scaling)",
         "pass",
         "tests/unit/adapter_store/test_validation.py::test_a_weight_that_is_not_finite_is_refused",
     ),

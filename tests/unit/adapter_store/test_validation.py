@@ -116,6 +116,20 @@ def test_a_weight_that_is_not_finite_is_refused(kind: torch.dtype, value: float)
     assert "0.self_attn.q_proj: lora_B has values that are not finite" in refusal(tensors)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_weight_that_its_scaling_makes_infinite_is_refused(kind: torch.dtype, sign: int) -> None:
+    rank = good()[f"{Q0}.lora_A.weight"].shape[0]
+    tensors = {name: tensor.to(kind) for name, tensor in good().items()}
+    for value, is_refused in ((1.0e38, False), (1.8e38, True)):  # float32 ends at 3.4e38
+        tensors[f"{Q0}.lora_B.weight"][3, 1] = sign * value
+        check(tensors, lora_alpha=rank)
+        if is_refused:
+            assert "not finite once scaled by 2" in refusal(tensors, lora_alpha=2 * rank)
+        else:
+            check(tensors, lora_alpha=2 * rank)
+
+
 def test_everything_wrong_is_said_at_once() -> None:
     tensors = good()
     tensors[f"{Q0}.lora_A.weight"] = torch.zeros(5, 48)

@@ -303,10 +303,12 @@ async def test_where_too_many_wait_the_newest_of_the_greediest_has_to_go() -> No
     await world.ask("light0", "light")
     await world.ask("light1", "light")
     with pytest.raises(Unavailable, match="too many of your requests") as refused:
-        await world.tasks["greedy2"]
+        async with asyncio.timeout(10):
+            await world.tasks["greedy2"]
     assert refused.value.retry_seconds > 0
     with pytest.raises(Unavailable):
-        await (await world.ask("greedy3", "greedy"))
+        async with asyncio.timeout(10):
+            await (await world.ask("greedy3", "greedy"))
     assert not world.tasks["light1"].done()
     assert not world.tasks["greedy1"].done()
 

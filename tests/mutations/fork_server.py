@@ -1,0 +1,68 @@
+"""Runs one test after the other, each in a fork of a process that has imported what they all need,
+and nothing of ours: python -m tests.mutations.fork_server
+
+A line of JSON asks: {"folder": ..., "test": ...}; services/ of that folder stands in for ours.
+Another line answers.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import pytest
+
+MOST_SECONDS = 150
+HEAVY = (
+    "tests.conftest", "aiosqlite", "fastapi", "grpc", "grpc.aio", "grpc_status.rpc_status",
+    "hypothesis", "jinja2",
+    "llguidance", "numpy", "obstore", "peft", "prometheus_client", "pydantic_settings",
+    "regex", "rich.console", "safetensors.torch", "sqlalchemy.ext.asyncio",
+    "structlog", "tokenizers", "torch", "transformers", "typer", "uvicorn",
+)  # fmt: skip
+
+
+def main() -> None:
+    for name in HEAVY:
+        importlib.import_module(name)
+    ours = [name for name in sys.modules if name.split(".")[0] in ("services", "migrations")]
+    assert not ours, f"imported before it could be broken: {ours}"
+    for line in sys.stdin:
+        print(json.dumps(_forked(**json.loads(line))), flush=True)
+
+
+def _forked(folder: str, test: str) -> dict[str, object]:
+    with tempfile.NamedTemporaryFile() as output:
+        child = os.fork()
+        if not child:
+            _run(Path(output.name), folder, test)
+        _, status = os.waitpid(child, 0)
+        return {"returncode": os.waitstatus_to_exitcode(status), "output": output.read().decode()}
+
+
+def _run(output: Path, folder: str, test: str) -> None:
+    """Never returns."""
+    code = 3
+    try:
+        signal.alarm(MOST_SECONDS)
+        file = os.open(output, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        options = ["-q", "-x", "-p", "no:cacheprovider", "-o", f"pythonpath={folder} ."]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is here already
+        code = pytest.main([*options, test])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
