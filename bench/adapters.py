@@ -22,8 +22,8 @@ from bench.workload import OUTPUT_TOKENS, Arrival, Folder, drawn, prompt
 from services.cli.suite import embedded_model
 from services.core.errors import ServingError
 from services.core.types import Digest
-from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.fetching import Fetcher

@@ -8,8 +8,8 @@ from bench.streams import Run, Timings
 from bench.workload import Arrival
 from services.adapter_store.canonical import CanonicalAdapter
 from services.core.types import Digest, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.engine import Engine
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine

@@ -11,8 +11,9 @@ from bench.gpu_model import PAGE, RANKS, Row, Size, made_model, random_packing
 from bench.streams import Timings
 from bench.workload import prompt
 from services.core.types import Digest, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Batcher, Limits
+from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.engine import Engine
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.kernels.cuda.device import CudaDevice

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from services.core.types import Digest, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Batcher, Limits, StepPlan
+from services.gpu_worker.engine.batcher import Batcher, StepPlan
 from services.gpu_worker.engine.engine import Engine, Sampled
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights

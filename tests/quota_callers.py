@@ -1,7 +1,8 @@
 """A gateway's worth of callers in a process of its own: python -m tests.quota_callers URL TENANT
 
-64 of them ask for budget until there is none, and use part of what they get. Says "running" when
-the first is let in, and at the end how many tokens were used and how many ran at once at most.
+64 of them ask for budget until there is none, and use part of what they get. Says "ready" and
+waits for a line; then "running" when the first is let in, and at the end how many tokens were used
+and how many ran at once at most.
 """
 
 import asyncio
@@ -67,6 +68,8 @@ async def main(url: str, tenant: str) -> None:
     reservations = Reservations(repository, uuid4().hex, heartbeat_seconds=LEASE_SECONDS / 10)
     async with reservations.kept():
         callers = Callers(Quotas(reservations), TenantId(tenant))
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
         await asyncio.gather(*(callers.call(random.Random(seed)) for seed in range(CALLERS)))
     await close_sessions(sessions)
     print(json.dumps({"used": callers.used, "most_running": callers.most_running}))

@@ -16,7 +16,7 @@ from services.core.types import Digest, Fingerprint, RequestId, Room, TokenPiece
 from services.gateway.course import Job
 from services.policies.placement import WorkerView
 from services.runtime import wire
-from services.runtime.client import bearer
+from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status
 
 MOST_PREFETCHED = 64  # that it is remembered of
@@ -42,7 +42,6 @@ class WorkerLine:
     def __init__(
         self,
         identity: WorkerIdentity,
-        channel: grpc.aio.Channel,
         token: str,
         changed: Callable[[], None],
     ) -> None:
@@ -59,7 +58,9 @@ class WorkerLine:
         self._prefetched: deque[Digest] = deque(maxlen=MOST_PREFETCHED)
         self._commands: asyncio.Queue[pb.RunRequest] = asyncio.Queue()
         self._streams: dict[RequestId, asyncio.Queue[TokenPiece | ServingError]] = {}
-        self._call = rpc.GpuWorkerServiceStub(channel).Run(self._outgoing(), metadata=bearer(token))
+        self._channel = open_channel(identity.address)
+        stub = rpc.GpuWorkerServiceStub(self._channel)
+        self._call = stub.Run(self._outgoing(), metadata=bearer(token))
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -178,6 +179,7 @@ class WorkerLine:
             for stream in self._streams.values():
                 stream.put_nowait(Unavailable(why))
             self._changed()
+            await self._channel.close()
 
     def _measured(self, room: pb.Room) -> None:
         for _ in range(min(room.started - self._dealt, len(self._sent))):

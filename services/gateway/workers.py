@@ -11,7 +11,7 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.types import Fingerprint, WorkerId
 from services.gateway.worker_line import WorkerIdentity, WorkerLine
-from services.runtime.client import bearer, open_channel
+from services.runtime.client import bearer
 
 log = structlog.get_logger()
 
@@ -29,7 +29,6 @@ class Workers:
         self._token = token
         self._named: dict[WorkerId, WorkerIdentity] = {}
         self._lines: dict[WorkerId, WorkerLine] = {}
-        self._channels: dict[str, grpc.aio.Channel] = {}
         self._believed_until = 0.0  # those that were named by the scheduler before it went away
         self._remembered: dict[WorkerId, WorkerIdentity] = {}
 
@@ -81,23 +80,15 @@ class Workers:
     async def close(self) -> None:
         for line in self._lines.values():
             await line.close()
-        for channel in self._channels.values():
-            await channel.close()
 
     def _dial(self) -> None:
         for worker, identity in self._named.items():
             line = self._lines.get(worker)
             if line is None or line.has_ended or line.identity != identity:
-                self._lines[worker] = self._line(identity)
+                self._lines[worker] = WorkerLine(identity, self._token, self._tell)
         for worker in [w for w, line in self._lines.items() if line.has_ended]:
             if worker not in self._named:
                 del self._lines[worker]
-
-    def _line(self, identity: WorkerIdentity) -> WorkerLine:
-        channel = self._channels.get(identity.address)
-        if channel is None:
-            channel = self._channels[identity.address] = open_channel(identity.address)
-        return WorkerLine(identity, channel, self._token, self._tell)
 
     def _tell(self) -> None:
         self.changed()

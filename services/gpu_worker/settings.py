@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from services.gpu_worker.engine.batcher import Limits
+from services.gpu_worker.engine.limits import Limits
 from services.runtime.settings import ServiceSettings
 
 

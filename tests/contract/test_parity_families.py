@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from services.core.errors import FailedPrecondition
-from services.gpu_worker.engine.batcher import Limits
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.model.loading import load_model
 from tests.engines import TestBench, greedy
 from tests.parity import assert_a_mixed_batch_agrees

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from services.core.types import Digest, RequestId
-from services.gpu_worker.engine.batcher import Limits
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from tests.engines import TestBench, greedy
 from tests.parity import with_adapters

@@ -36,8 +36,8 @@ from services.gateway.course import Completion, Job
 from services.gateway.fair_queue import FairQueue
 from services.gateway.worker_line import WorkerIdentity, WorkerLine
 from services.gateway.workers import Workers
-from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.servicer import GpuWorkerServicer

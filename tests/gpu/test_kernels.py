@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from services.gpu_worker.engine.batcher import Limits
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.kernels import reference
 from services.gpu_worker.kernels.cuda import attention, lora
 from services.gpu_worker.kernels.cuda.device import CudaDevice

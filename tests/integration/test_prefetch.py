@@ -13,8 +13,8 @@ from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as rpc
 from services.cli.suite import embedded_model
 from services.core.types import Digest
 from services.gpu_worker.clients import StoreDownloads
-from services.gpu_worker.engine.batcher import Limits
 from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.fetching import Fetcher
 from services.gpu_worker.model.loading import load_model

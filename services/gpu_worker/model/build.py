@@ -1,8 +1,9 @@
 """A loaded model and a memory budget, made into an engine."""
 
 from services.core.errors import FailedPrecondition
-from services.gpu_worker.engine.batcher import Batcher, Limits
+from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.engine import Engine
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.model.arena import page_elements
 from services.gpu_worker.model.loading import LoadedModel

@@ -7,7 +7,7 @@ import pytest
 
 from services.core.errors import InvalidRequest, ResourceExhausted, Unavailable
 from services.core.types import Digest, FinishReason, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Limits
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from tests.engines import TestBench, digest_of, greedy

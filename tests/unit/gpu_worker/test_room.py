@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from services.core.types import Digest, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Batcher, Limits
+from services.gpu_worker.engine.batcher import Batcher
+from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 
