@@ -5,6 +5,7 @@ A line of JSON asks: {"folder": ..., "test": ...}; services/ of that folder stan
 Another line answers.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -19,11 +20,13 @@ from hypothesis import Phase, settings
 
 MOST_SECONDS = 150
 HEAVY = (
-    "tests.conftest", "aiosqlite", "fastapi", "grpc", "grpc.aio", "grpc_status.rpc_status",
-    "jinja2",
-    "llguidance", "numpy", "obstore", "peft", "prometheus_client", "pydantic_settings",
-    "regex", "rich.console", "safetensors.torch", "sqlalchemy.ext.asyncio",
-    "structlog", "tokenizers", "torch", "transformers", "typer", "uvicorn",
+    "tests.conftest",
+    "_hypothesis_pytestplugin", "anyio.pytest_plugin", "pytest_asyncio.plugin", "pytest_timeout",
+    "schemathesis.pytest.plugin",
+    "aiosqlite", "fastapi", "grpc", "grpc.aio", "grpc_status.rpc_status", "jinja2", "llguidance",
+    "numpy", "obstore", "peft", "prometheus_client", "pydantic_settings", "regex", "rich.console",
+    "safetensors.torch", "sqlalchemy.ext.asyncio", "structlog", "tokenizers", "torch",
+    "transformers", "typer", "uvicorn",
 )  # fmt: skip
 
 
@@ -36,6 +39,8 @@ def main() -> None:
     settings.load_profile("mutated")
     ours = [name for name in sys.modules if name.split(".")[0] in ("services", "migrations")]
     assert not ours, f"imported before it could be broken: {ours}"
+    gc.collect()
+    gc.freeze()  # else a collection in a fork copies every page that is shared
     for line in sys.stdin:
         print(json.dumps(_forked(**json.loads(line))), flush=True)
 
