@@ -1,10 +1,12 @@
 """One real suite for all integration tests: processes, SQLite, blobs, SmolLM2, two tenants."""
 
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -25,6 +27,8 @@ from tests.peft_folders import peft_config, peft_tensors, write_peft
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "adapters"
 BASE = "smollm2-135m-instruct"
+
+T = TypeVar("T")
 
 SMOLLM = ModelConfig(
     architecture="LlamaForCausalLM",
@@ -104,6 +108,11 @@ class Running:
             assert time.monotonic() < deadline, "it never began"
             time.sleep(0.05)
 
+    def kill(self, name: str) -> None:
+        process = self.suite.processes[name]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
     def workers(self) -> list[scheduler_pb.Worker]:
         stub = scheduler_rpc.SchedulerServiceStub(self.channel)
         request = scheduler_pb.ListWorkersRequest()
@@ -112,6 +121,19 @@ class Running:
 
 def smollm_modules() -> tuple[Module, ...]:
     return SMOLLM.modules()
+
+
+def soon(ask: Callable[[], T], *, seconds: float = 30.0) -> T:
+    """What it gives once nobody is away any more."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            if code is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def start(home: Path) -> Running:
@@ -139,3 +161,22 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     finally:
         running.channel.close()
         running.suite.stop()
+
+
+@pytest.fixture(scope="session")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Another, whose parts die; each test leaves it whole. A gateway that died is found out within
+    two seconds. Of acme's "style" 1 talks like a pirate, and 2 says JSON."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATEWAY_LEASE_SECONDS", "2")
+        running = start(tmp_path_factory.mktemp("breakable") / "home")
+        try:
+            for tenant in ("acme", "friend", "stranger"):
+                running.add_tenant(tenant)
+            running.upload("acme", "pirate", EXAMPLES / "pirate")
+            for example in ("pirate", "json"):
+                running.upload("acme", "style", EXAMPLES / example)
+            yield running
+        finally:
+            running.channel.close()
+            running.suite.stop()

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -191,8 +190,7 @@ def test_every_command_explains_itself(run: Run) -> None:
     assert "--install-completion" in run("--help").output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_runs_until_it_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+def test_up_runs_until_it_is_stopped(tmp_path: Path) -> None:
     environment = os.environ | {"LORIKEET_HOME": str(tmp_path)}
     process = subprocess.Popen(
         [LORIKEET, "up", "--port", "0", "--memory", "1024"],
@@ -215,7 +213,7 @@ def test_up_runs_until_it_is_stopped(number: signal.Signals, tmp_path: Path) -> 
         assert second.returncode == 1
         assert "already" in second.stderr
     finally:
-        process.send_signal(number)
+        process.terminate()
         try:
             said, _ = process.communicate(timeout=30)
         finally:

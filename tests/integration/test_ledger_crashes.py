@@ -2,10 +2,8 @@
 
 import os
 import secrets
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,9 +12,10 @@ import pytest
 
 from lorikeet.gateway.v1 import usage_service_pb2 as pb
 from lorikeet.gateway.v1 import usage_service_pb2_grpc as rpc
-from tests.integration.conftest import BASE, Running, bearer, start
+from tests.integration.conftest import BASE, Running, bearer
 
 KILLS = int(os.environ.get("LORIKEET_KILLS", "2"))
+TENANT = "bookish"
 LONG = 400  # tokens: none of these ends before the kill
 
 
@@ -30,24 +29,11 @@ class Told:
     finished: bool = False
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GATEWAY_LEASE_SECONDS", "2")
-        running = start(tmp_path_factory.mktemp("books") / "home")
-        try:
-            running.add_tenant("acme")
-            yield running
-        finally:
-            running.channel.close()
-            running.suite.stop()
-
-
-def stream(own: Running, told: Told, begun: threading.Event) -> Told:
-    metadata = (*bearer(own.keys["acme"]), ("x-request-id", told.asked_id))
-    request = own.ask(BASE, "Count.", max_tokens=told.most, ignore_eos=True)
+def stream(breakable: Running, told: Told, begun: threading.Event) -> Told:
+    metadata = (*bearer(breakable.keys[TENANT]), ("x-request-id", told.asked_id))
+    request = breakable.ask(BASE, "Count.", max_tokens=told.most, ignore_eos=True)
     try:
-        for piece in own.gateway.Generate(request, metadata=metadata):
+        for piece in breakable.gateway.Generate(request, metadata=metadata):
             told.tokens += len(piece.tokens)
             begun.set()
             if piece.HasField("usage"):
@@ -60,57 +46,54 @@ def stream(own: Running, told: Told, begun: threading.Event) -> Told:
     return told
 
 
-def books(own: Running) -> list[pb.RequestRecord]:
+def books(breakable: Running) -> list[pb.RequestRecord]:
     found: list[pb.RequestRecord] = []
     request = pb.ListRequestsRequest(page_size=1000)
-    stub = rpc.UsageServiceStub(own.channel)
+    stub = rpc.UsageServiceStub(breakable.channel)
     while True:
-        page = stub.ListRequests(request, metadata=bearer(own.keys["acme"]), wait_for_ready=True)
+        page = stub.ListRequests(
+            request, metadata=bearer(breakable.keys[TENANT]), wait_for_ready=True
+        )
         found += page.requests
         request.page_token = page.next_page_token
         if not request.page_token:
             return found
 
 
-def closed_books(own: Running) -> list[pb.RequestRecord]:
+def closed_books(breakable: Running) -> list[pb.RequestRecord]:
     """Once the dead gateway's lease has run out."""
     deadline = time.monotonic() + 60
-    while not all(row.outcome for row in books(own)):
+    while not all(row.outcome for row in books(breakable)):
         assert time.monotonic() < deadline, "rows are left open"
         time.sleep(0.2)
-    return books(own)
+    return books(breakable)
 
 
-def kill(own: Running) -> None:
-    process = own.suite.processes["gateway"]
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def a_round_that_is_killed(own: Running) -> list[Told]:
+def a_round_that_is_killed(breakable: Running) -> list[Told]:
     """Streams that end before the kill, some that may, and some that do not."""
     lengths = [3, 5, 8, 40, 41, 42, LONG, LONG + 1]
     told = [Told(secrets.token_hex(8), most) for most in lengths]
     with ThreadPoolExecutor(len(told)) as pool:
         begun = [threading.Event() for _ in told]
-        streams = [pool.submit(stream, own, *each) for each in zip(told, begun, strict=True)]
+        streams = [pool.submit(stream, breakable, *each) for each in zip(told, begun, strict=True)]
         assert all(each.wait(60) for each in begun)
         for each in streams[:3]:
             each.result(60)
         marked = {one.asked_id for one in told[-2:]}
-        while not marked <= {row.asked_id for row in books(own) if row.completion_tokens}:
+        while not marked <= {row.asked_id for row in books(breakable) if row.completion_tokens}:
             time.sleep(0.1)
-        kill(own)
+        breakable.kill("gateway")
         return [each.result(60) for each in streams]
 
 
 @pytest.mark.timeout(120 + 60 * KILLS)
-def test_what_was_finished_is_on_the_books_once_with_its_tokens(own: Running) -> None:
+def test_what_was_finished_is_on_the_books_once_with_its_tokens(breakable: Running) -> None:
+    breakable.add_tenant(TENANT)
     told: dict[str, Told] = {}
     for _ in range(KILLS):
-        told |= {each.asked_id: each for each in a_round_that_is_killed(own)}
-        own.suite.launch("gateway")
-        rows = closed_books(own)
+        told |= {each.asked_id: each for each in a_round_that_is_killed(breakable)}
+        breakable.suite.launch("gateway")
+        rows = closed_books(breakable)
         assert len({row.asked_id for row in rows}) == len(rows)
         by_id = {row.asked_id: row for row in rows}
         assert set(by_id) == set(told)  # each of them delivered something

@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import pytest
@@ -17,25 +16,9 @@ from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as rpc
 from services.cli.connection import CHANNEL_OPTIONS, Metadata
 from services.runtime.client import bearer as as_service
-from tests.integration.conftest import BASE, EXAMPLES, Running, bearer, start
+from tests.integration.conftest import BASE, EXAMPLES, Running, bearer, soon
 
-T = TypeVar("T")
 LORIKEET = str(Path(sys.executable).parent / "lorikeet")
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A suite that these tests may break: "style" talks like a pirate as 1, says JSON as 2."""
-    running = start(tmp_path_factory.mktemp("own") / "home")
-    try:
-        for tenant in ("acme", "friend", "stranger"):
-            running.add_tenant(tenant)
-        for example in ("pirate", "json"):
-            running.upload("acme", "style", EXAMPLES / example)
-        yield running
-    finally:
-        running.channel.close()
-        running.suite.stop()
 
 
 def lifecycle(running: Running) -> Any:
@@ -61,19 +44,6 @@ def promote(running: Running, version: str) -> int:
     return int(lifecycle(running).Promote(request, metadata=who).alias.generation)
 
 
-def soon(ask: Callable[[], T]) -> T:
-    """What it gives once nobody is away any more."""
-    deadline = time.monotonic() + 15
-    while True:
-        try:
-            return ask()
-        except grpc.RpcError as error:
-            code: grpc.StatusCode = error.code()
-            if code is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
 def changes(call: Any, count: int) -> list[pb.WatchResponse]:
     found: list[pb.WatchResponse] = []
     while len(found) < count:
@@ -83,17 +53,17 @@ def changes(call: Any, count: int) -> list[pb.WatchResponse]:
     return found
 
 
-def test_a_tenant_follows_its_own_and_nobody_elses(own: Running) -> None:
-    stub = lifecycle(own)
-    calls = {tenant: followed(own, tenant)[0] for tenant in ("acme", "friend", "stranger")}
-    who = bearer(own.keys["acme"])
-    promote(own, "1")
+def test_a_tenant_follows_its_own_and_nobody_elses(breakable: Running) -> None:
+    stub = lifecycle(breakable)
+    calls = {tenant: followed(breakable, tenant)[0] for tenant in ("acme", "friend", "stranger")}
+    who = bearer(breakable.keys["acme"])
+    promote(breakable, "1")
     stub.ShareAdapter(pb.ShareAdapterRequest(adapter="style", shared_with="friend"), metadata=who)
-    promote(own, "2")
+    promote(breakable, "2")
     stub.UnshareAdapter(
         pb.UnshareAdapterRequest(adapter="style", shared_with="friend"), metadata=who
     )
-    promote(own, "1")
+    promote(breakable, "1")
     stub.ShareAdapter(pb.ShareAdapterRequest(adapter="style", shared_with="*"), metadata=who)
     stub.UnshareAdapter(pb.UnshareAdapterRequest(adapter="style", shared_with="*"), metadata=who)
     mine = changes(calls["acme"], 7)
@@ -113,32 +83,30 @@ def test_a_tenant_follows_its_own_and_nobody_elses(own: Running) -> None:
         call.cancel()
 
 
-def test_the_operator_follows_everything_or_a_tenant(own: Running) -> None:
-    stub, who = lifecycle(own), bearer(own.operator)
+def test_the_operator_follows_everything_or_a_tenant(breakable: Running) -> None:
+    stub, who = lifecycle(breakable), bearer(breakable.operator)
     everything = stub.Watch(pb.WatchRequest(), metadata=who, timeout=60)
     a_tenants = stub.Watch(pb.WatchRequest(tenant="friend"), metadata=who, timeout=60)
     for call in (everything, a_tenants):
         assert not next(call).HasField("change")
-    own.upload("friend", "theirs", EXAMPLES / "pirate")
-    promote(own, "2")
+    breakable.upload("friend", "theirs", EXAMPLES / "pirate")
+    promote(breakable, "2")
     assert [told.change.tenant for told in changes(everything, 2)] == ["friend", "acme"]
     assert changes(a_tenants, 1)[0].change.digest
     everything.cancel()
     a_tenants.cancel()
 
 
-def test_a_cursor_survives_the_stores_death_and_a_wrong_one_is_refused(own: Running) -> None:
-    stub, who = lifecycle(own), bearer(own.keys["acme"])
-    call, cursor = followed(own)
-    first = promote(own, "1")
-    store = own.suite.processes["adapter_store"]
-    os.kill(store.pid, signal.SIGKILL)
-    store.wait()
+def test_a_cursor_survives_the_stores_death_and_a_wrong_one_is_refused(breakable: Running) -> None:
+    stub, who = lifecycle(breakable), bearer(breakable.keys["acme"])
+    call, cursor = followed(breakable)
+    first = promote(breakable, "1")
+    breakable.kill("adapter_store")
     with pytest.raises(grpc.RpcError) as lost:
         changes(call, 2)
     assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
-    own.suite.launch("adapter_store")
-    second = soon(lambda: promote(own, "2"))
+    breakable.suite.launch("adapter_store")
+    second = soon(lambda: promote(breakable, "2"))
     again = stub.Watch(pb.WatchRequest(after=cursor), metadata=who, timeout=60)
     assert [told.change.generation for told in changes(again, 2)] == [first, second]
     again.cancel()
@@ -147,12 +115,12 @@ def test_a_cursor_survives_the_stores_death_and_a_wrong_one_is_refused(own: Runn
     assert refused.value.code() is grpc.StatusCode.OUT_OF_RANGE
 
 
-def test_inference_goes_on_while_the_store_is_away(own: Running) -> None:
+def test_inference_goes_on_while_the_store_is_away(breakable: Running) -> None:
     """By aliases too, for whoever asked before; and nothing is guessed."""
 
     def answer(model: str, tenant: str = "acme") -> str:
-        ask = own.ask(model, "How do I boil an egg?")
-        return "".join(piece.text for piece in own.generate(ask, tenant))
+        ask = breakable.ask(model, "How do I boil an egg?")
+        return "".join(piece.text for piece in breakable.generate(ask, tenant))
 
     def refusal(model: str, tenant: str = "acme") -> grpc.StatusCode:
         with pytest.raises(grpc.RpcError) as refused:
@@ -162,63 +130,65 @@ def test_inference_goes_on_while_the_store_is_away(own: Running) -> None:
 
     pirate, styled = answer("style@1"), answer("style@2")
     assert pirate != styled
-    promote(own, "1")
+    promote(breakable, "1")
     assert answer("style") == pirate
     time.sleep(1)  # else the gateway may not have been told yet, and would then know nothing
     assert answer("style@production") == answer("style") == answer("style@1") == pirate
-    store = own.suite.processes["adapter_store"]
-    os.kill(store.pid, signal.SIGKILL)
-    store.wait()
+    breakable.kill("adapter_store")
     for _ in range(3):
         assert answer("style@production") == answer("style") == pirate
         assert answer(BASE)
     for model, tenant in (("style@2", "acme"), ("nothing", "acme"), ("acme/style", "friend")):
         assert refusal(model, tenant) is grpc.StatusCode.UNAVAILABLE
-    own.suite.launch("adapter_store")
-    call, _ = followed(own)
+    breakable.suite.launch("adapter_store")
+    call, _ = followed(breakable)
     call.cancel()
     assert refusal("nothing") is grpc.StatusCode.NOT_FOUND
     assert refusal("acme/style", "friend") is grpc.StatusCode.NOT_FOUND
     for version, expected in (("2", styled), ("1", pirate)):
-        promote(own, version)
+        promote(breakable, version)
         assert answer("style") == expected
 
 
 @pytest.mark.parametrize("name", ["adapter_store", "gateway"])
 def test_a_service_that_stops_ends_the_streams_and_does_not_wait_for_them(
-    own: Running, name: str
+    breakable: Running, name: str
 ) -> None:
-    address = own.suite.addresses.store if name == "adapter_store" else own.suite.addresses.gateway
-    token = json.loads((own.suite.home / "secrets.json").read_text())
+    address = (
+        breakable.suite.addresses.store
+        if name == "adapter_store"
+        else breakable.suite.addresses.gateway
+    )
+    token = json.loads((breakable.suite.home / "secrets.json").read_text())
     who = as_service(token["service_token"] if name == "adapter_store" else token["operator_token"])
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
         stub: Any = rpc.AdapterLifecycleServiceStub(channel)
         call, _ = soon(lambda: begun(stub, who))
-        process = own.suite.processes[name]
+        process = breakable.suite.processes[name]
         process.terminate()
         list(call)  # it ends well
         assert call.code() is grpc.StatusCode.OK
         assert process.wait(timeout=15) == 0
-    own.suite.launch(name)
+    breakable.suite.launch(name)
 
 
 @pytest.mark.parametrize("output", ["json", "table"])
 def test_the_command_prints_a_line_a_change_until_it_is_interrupted(
-    own: Running, output: str, tmp_path: Path
+    breakable: Running, output: str, tmp_path: Path
 ) -> None:
     environment = os.environ | {
         "LORIKEET_HOME": str(tmp_path),
-        "LORIKEET_SERVER": own.suite.addresses.gateway,
-        "LORIKEET_KEY": own.keys["acme"],
+        "LORIKEET_SERVER": breakable.suite.addresses.gateway,
+        "LORIKEET_KEY": breakable.keys["acme"],
     }
-    call, since = followed(own)
+    call, since = followed(breakable)
     call.cancel()
     command = [LORIKEET, "adapters", "watch", "-o", output, "--after", str(since)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             for version in ("1", "2"):
                 request = pb.SetAliasRequest(adapter="style", alias=output, version=version)
-                lifecycle(own).SetAlias(request, metadata=bearer(own.keys["acme"]))
+                lifecycle(breakable).SetAlias(request, metadata=bearer(breakable.keys["acme"]))
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(2)]
             process.send_signal(signal.SIGINT)
