@@ -1,0 +1,102 @@
+"""A worker that costs next to nothing, so that what is in front of it can be measured: a process
+that joins a suite as a GPU worker does and gives every sequence a token a step.
+
+python -m bench.stub_worker, with a worker's settings; LORIKEET_STUB_STEP_SECONDS between steps.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
+from lorikeet.types.v1 import generation_pb2
+from services.core.types import WorkerId, WorkerReport
+from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
+from services.gpu_worker.model.loading import load_model
+from services.gpu_worker.settings import GpuWorkerSettings
+from services.runtime import telemetry
+from services.runtime.access import GPU_WORKER, scopes_of
+from services.runtime.auth import Gate, ServiceToken
+from services.runtime.beside import beside
+from services.runtime.client import open_channel
+from services.runtime.interceptors import Context
+from services.runtime.server import Server, run, stop_signal
+from services.runtime.settings import load
+
+SEQUENCES = 4096
+TOKENS = 1 << 30
+TOKEN = 260  # a word of SmolLM2's
+
+
+class StubServicer(rpc.GpuWorkerServiceServicer):
+    def __init__(self, step_seconds: float) -> None:
+        self._step_seconds = step_seconds
+
+    async def Run(
+        self, requests: AsyncIterator[pb.RunRequest], context: Context
+    ) -> AsyncIterator[pb.RunResponse]:
+        left: dict[str, int] = {}
+        started, told = 0, -1
+        wanted = asyncio.Event()
+
+        async def obey() -> None:
+            nonlocal started
+            async for request in requests:
+                if request.HasField("start"):
+                    left[request.start.request_id] = request.start.sampling.max_tokens
+                    started += 1
+                else:
+                    left.pop(request.cancel, None)
+                wanted.set()
+
+        async with beside(obey()):
+            while True:
+                if not left and told == started:
+                    wanted.clear()
+                    await wanted.wait()
+                response = pb.RunResponse(pieces=[_next(name, left) for name in list(left)])
+                response.room.sequences = SEQUENCES - len(left)
+                response.room.tokens = response.room.pool_tokens = TOKENS
+                response.room.output_share = 1.0
+                response.room.running = len(left)
+                response.room.started = told = started
+                yield response
+                await asyncio.sleep(self._step_seconds)
+
+
+def _next(name: str, left: dict[str, int]) -> pb.Piece:
+    piece = pb.Piece(request_id=name, tokens=[TOKEN])
+    left[name] -= 1
+    if not left[name]:
+        del left[name]
+        piece.finish_reason = generation_pb2.FINISH_REASON_LENGTH
+    return piece
+
+
+async def main() -> None:
+    settings = load(GpuWorkerSettings)
+    telemetry.setup("stub_worker", log_format=settings.log_format, level=settings.log_level)
+    card = load_model(settings.model_path).card
+    token = settings.service_token.get_secret_value()
+    channels = [open_channel(settings.store_address), open_channel(settings.scheduler_address)]
+    identity = identity_of(
+        card, worker_id=WorkerId("stub"), address=settings.address, device="none"
+    )
+    server = Server(
+        address=settings.address,
+        gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
+        services=[GPU_WORKER],
+    )
+    servicer = StubServicer(float(os.environ["LORIKEET_STUB_STEP_SECONDS"]))
+    rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
+    await StoreClient(channels[0], token, card).register()
+    await server.start()
+    async with beside(SchedulerClient(channels[1], token, identity, WorkerReport).stay_attached()):
+        await stop_signal().wait()
+        await server.drain(1.0)
+    await asyncio.gather(*(channel.close() for channel in channels))
+
+
+if __name__ == "__main__":
+    run(main)
