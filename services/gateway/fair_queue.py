@@ -204,9 +204,9 @@ class FairQueue:
 def _choose(ticket: Ticket, lines: Sequence[Line]) -> Line | None:
     job = ticket.job
     wish = Wish(job.base_model, job.base_fingerprint, job.adapter, ticket.failed)
-    by_id = {line.view.id: line for line in lines}
-    chosen = place(wish, [line.view for line in lines])
-    return None if chosen is None else by_id[chosen]
+    views = [line.view for line in lines]
+    chosen = place(wish, views)
+    return next((line for line, view in zip(lines, views, strict=True) if view.id == chosen), None)
 
 
 def _grant(ticket: Ticket, line: Line) -> None:

@@ -17,6 +17,8 @@ from services.gateway.kserve import (
     VERSION,
     Inference,
     Inferences,
+    Inferred,
+    ModelFacts,
     check_input,
     inference,
     reference,
@@ -51,35 +53,18 @@ def kserve_router(
 ) -> APIRouter:
     """`speaker` and `tenant` are dependencies: who asks, by a key for completions or by any."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=StrictRoute)
-    Speaker = Annotated[Caller, Depends(speaker)]
-    Tenant = Annotated[TenantId, Depends(tenant)]
+    _add_server(router, inferences, tenant)
+    # Versions come first in each: a model's name may hold slashes. For the same reason the bare
+    # name of a model comes last.
+    _add_readiness(router, inferences, tenant)
+    _add_inference(router, inferences, speaker)
+    _add_metadata(router, inferences, tenant)
+    return router
 
-    async def described(tenant: TenantId, model: str, request: Request) -> dict[str, Any]:
-        facts = await inferences.facts(tenant, model, request_id_of(request))
-        outputs = [_tensor_facts(name, datatype) for name, datatype in OUTPUTS.items()]
-        return {
-            "name": facts.name,
-            "versions": facts.versions,
-            "platform": facts.platform,
-            "inputs": [_tensor_facts(INPUT, "BYTES")],
-            "outputs": outputs,
-        }
 
-    async def inferred(
-        caller: Caller, model: str, version: str, body: InferRequest, request: Request
-    ) -> Response:
-        asked = _asked(reference(model, version), body)
-        work = inferences.infer(caller, asked, request_id_of(request))
-        done = await unless_disconnected(request, work)
-        outputs = [
-            {"name": t.name, "datatype": t.datatype, "shape": [len(t.data)], "data": t.data}
-            for t in done.outputs
-        ]
-        known = {"model_version": done.version} if done.version else {}
-        return JSONResponse({"model_name": model, **known, "id": body.id, "outputs": outputs})
-
+def _add_server(router: APIRouter, inferences: Inferences, tenant: Callable[..., TenantId]) -> None:
     @router.get("", response_model=ServerMetadata, responses=_FACTS)
-    async def server(tenant: Tenant) -> dict[str, Any]:
+    async def server(tenant: Annotated[TenantId, Depends(tenant)]) -> dict[str, Any]:
         """The server."""
         return {"name": "lorikeet", "version": VERSION, "extensions": []}
 
@@ -93,7 +78,12 @@ def kserve_router(
         """Whether there is a base model to ask."""
         return JSONResponse({"ready": inferences.ready}, 200 if inferences.ready else 503)
 
-    # Versions come first: a model's name may hold slashes.
+
+def _add_readiness(
+    router: APIRouter, inferences: Inferences, tenant: Callable[..., TenantId]
+) -> None:
+    Tenant = Annotated[TenantId, Depends(tenant)]
+
     @router.get(
         "/models/{model:path}/versions/{version}/ready", response_model=ModelReady, responses=_FACTS
     )
@@ -109,6 +99,19 @@ def kserve_router(
         """Whether this model can be asked."""
         await inferences.facts(tenant, model, request_id_of(request))
         return {"name": model, "ready": True}
+
+
+def _add_inference(
+    router: APIRouter, inferences: Inferences, speaker: Callable[..., Caller]
+) -> None:
+    Speaker = Annotated[Caller, Depends(speaker)]
+
+    async def inferred(
+        caller: Caller, model: str, version: str, body: InferRequest, request: Request
+    ) -> Response:
+        asked = _asked(reference(model, version), body)
+        work = inferences.infer(caller, asked, request_id_of(request))
+        return _answer(model, body.id, await unless_disconnected(request, work))
 
     @router.post(
         "/models/{model:path}/versions/{version}/infer",
@@ -128,6 +131,12 @@ def kserve_router(
         """Continue texts."""
         return await inferred(caller, model, "", body, request)
 
+
+def _add_metadata(
+    router: APIRouter, inferences: Inferences, tenant: Callable[..., TenantId]
+) -> None:
+    Tenant = Annotated[TenantId, Depends(tenant)]
+
     @router.get(
         "/models/{model:path}/versions/{version}", response_model=ModelMetadata, responses=_FACTS
     )
@@ -135,14 +144,32 @@ def kserve_router(
         model: Model, version: Version, tenant: Tenant, request: Request
     ) -> dict[str, Any]:
         """One version of a model."""
-        return await described(tenant, reference(model, version), request)
+        named = reference(model, version)
+        return _metadata(await inferences.facts(tenant, named, request_id_of(request)))
 
     @router.get("/models/{model:path}", response_model=ModelMetadata, responses=_FACTS)
     async def model_metadata(model: Model, tenant: Tenant, request: Request) -> dict[str, Any]:
         """A model: its tensors, and the version that its name means now."""
-        return await described(tenant, model, request)
+        return _metadata(await inferences.facts(tenant, model, request_id_of(request)))
 
-    return router
+
+def _answer(model: str, asked_id: str, done: Inferred) -> Response:
+    outputs = [
+        {"name": t.name, "datatype": t.datatype, "shape": [len(t.data)], "data": t.data}
+        for t in done.outputs
+    ]
+    known = {"model_version": done.version} if done.version else {}
+    return JSONResponse({"model_name": model, **known, "id": asked_id, "outputs": outputs})
+
+
+def _metadata(facts: ModelFacts) -> dict[str, Any]:
+    return {
+        "name": facts.name,
+        "versions": facts.versions,
+        "platform": facts.platform,
+        "inputs": [_tensor_facts(INPUT, "BYTES")],
+        "outputs": [_tensor_facts(name, datatype) for name, datatype in OUTPUTS.items()],
+    }
 
 
 def _asked(model: str, body: InferRequest) -> Inference:
