@@ -8,18 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from tokenizers import Tokenizer, models
-
 from services.core.types import (
-    Digest,
     FinishReason,
-    KeyId,
     RequestId,
-    SamplingParams,
-    TenantId,
     TokenPiece,
 )
-from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Course, Job
 from services.gateway.gateway import Gateway
 from services.gateway.ledger import Batch, Ledger, Pace
@@ -29,33 +22,24 @@ from services.gateway.repositories.usage import SqlUsage
 from services.gateway.usage import Filter
 from services.policies.fairness.cost import WeightedTokens
 from services.runtime.db import Sessions
+from tests.completions import completion
 from tests.paper_worker import PaperWorker
-from tests.tiny_models import tiny_card
 
 COST = WeightedTokens()
 _NAMED = ("asked_id", "key", "model", "adapter")
-SERVED = ServedModel(tiny_card(), Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
 
 
-def completion(
+def accepted(
     tenant: str, *, asked_id: str = "", key: str = "k", model: str = "tiny", adapter: str = ""
 ) -> Completion:
-    job = Job(
-        request_id=RequestId(f"{asked_id or secrets.token_hex(8)}.{secrets.token_hex(8)}"),
-        base_model="tiny",
-        base_fingerprint=SERVED.card.fingerprint,
-        adapter=Digest(adapter) if adapter else None,
-        prompt=(0, 1, 0),
-        sampling=SamplingParams(max_tokens=8),
-        cache_salt=tenant,
-    )
-    return Completion(TenantId(tenant), KeyId(key), model, SERVED, job)
+    request = f"{asked_id or secrets.token_hex(8)}.{secrets.token_hex(8)}"
+    return completion(tenant, request=request, key=key, model=model, adapter=adapter)
 
 
 def record(tenant: str, *, accepted_us: int = 0, tokens: int = 0, **changes: Any) -> Record:
     """As it is once `tokens` were delivered; open unless it has an outcome."""
     named = {name: changes.pop(name) for name in _NAMED if name in changes}
-    course = Course(completion(tenant, **named))
+    course = Course(accepted(tenant, **named))
     if tokens:
         course.produced(tokens)
     made = record_of(course, accepted_us, COST, outcome=changes.pop("outcome", None))
@@ -122,6 +106,7 @@ class Worker(PaperWorker):
     """It gives these tokens, then waits for `go_on`, then gives the last."""
 
     def __init__(self, tokens: Sequence[int] = (0, 1)) -> None:
+        super().__init__()
         self.tokens = tokens
         self.begun = 0
         self.go_on = asyncio.Event()

@@ -5,33 +5,46 @@ from uuid import uuid4
 
 from tokenizers import Tokenizer, models
 
-from services.core.types import KeyId, RequestId, SamplingParams, TenantId
+from services.core.types import Digest, Fingerprint, KeyId, RequestId, SamplingParams, TenantId
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Course, Job
 from tests.tiny_models import tiny_card
 
-SERVED = ServedModel(tiny_card(), Tokenizer(models.WordLevel({})))
+SERVED = ServedModel(tiny_card(), Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
 
 
 def completion(
-    tenant: TenantId, *, prompt: int, most: int, key: KeyId | None = None, choices: int = 1
-) -> list[Completion]:
-    """Its choices; tokens of the prompt, and `most` of the completion."""
+    tenant: str,
+    *,
+    request: str = "",
+    prompt: int = 3,
+    most: int = 8,
+    key: str | None = None,
+    model: str = SERVED.card.name,
+    base: Fingerprint = SERVED.card.fingerprint,
+    adapter: str | None = None,
+    within_ms: int | None = None,
+) -> Completion:
+    """`prompt` and `most`: tokens of the prompt, and of the completion."""
     job = Job(
-        request_id=RequestId(uuid4().hex),
+        request_id=RequestId(request or uuid4().hex),
         base_model=SERVED.card.name,
-        base_fingerprint=SERVED.card.fingerprint,
-        adapter=None,
+        base_fingerprint=base,
+        adapter=Digest(adapter) if adapter else None,
         prompt=(1,) * prompt,
         sampling=SamplingParams(max_tokens=most),
         cache_salt=tenant,
+        first_token_within_ms=within_ms,
     )
-    one = Completion(tenant, key, SERVED.card.name, SERVED, job)
-    if choices == 1:
-        return [one]
-    named = [replace(job, request_id=RequestId(f"{job.request_id}-{i}")) for i in range(choices)]
-    return [replace(one, job=each, choices=choices, party=job.request_id) for each in named]
+    return Completion(TenantId(tenant), KeyId(key) if key else None, model, SERVED, job)
 
 
-def course(tenant: TenantId, *, prompt: int, most: int, key: KeyId | None = None) -> Course:
-    return Course(completion(tenant, prompt=prompt, most=most, key=key)[0])
+def choices(one: Completion, count: int) -> list[Completion]:
+    """So many of a request."""
+    whole = one.job.request_id
+    jobs = [replace(one.job, request_id=RequestId(f"{whole}-{i}")) for i in range(count)]
+    return [replace(one, job=job, choices=count, party=whole) for job in jobs]
+
+
+def course(tenant: str, *, prompt: int, most: int, key: str | None = None) -> Course:
+    return Course(completion(tenant, prompt=prompt, most=most, key=key))

@@ -1,12 +1,18 @@
-"""Before anything imports Triton: without a GPU kernels, its own among them, are interpreted."""
+"""What holds for every test, before anything else is imported."""
 
 import os
 import signal
 
+import structlog
 import torch
 
+# Without a GPU kernels, Triton's own among them, are interpreted; Triton asks when it is imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 # A shell starts what it puts into the background with Ctrl-C ignored, and so would be its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Traces are plain in logs: with everybody's locals, as is the default, each takes seconds.
+_plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _plain])

@@ -1,6 +1,7 @@
-"""A worker on paper, and a fleet of it alone: takes whatever comes."""
+"""A worker on paper, of so many slots and tokens, and a fleet of it alone."""
 
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 
 from services.core.types import Digest, Fingerprint, RequestId, TokenPiece, WorkerId
 from services.gateway.course import Job
@@ -13,37 +14,51 @@ from tests.tiny_models import tiny_card
 CARD = tiny_card()
 
 
+@dataclass(eq=False)
 class PaperWorker:
-    """`follow` is left to say."""
+    """As it is, it takes all that tests have. `follow` is left to say."""
 
-    has_room = True
-    pool_tokens = 1000
+    name: str = "w1"
+    slots: int = 1000
+    pool_tokens: int = 1_000_000
     adapters: frozenset[Digest] = frozenset()
-    view = WorkerView(
-        id=WorkerId("w"),
-        base_model=CARD.name,
-        base_fingerprint=CARD.fingerprint,
-        running=0,
-        waiting=0,
-        free_pages=0,
-        resident=frozenset(),
-        draining=False,
-    )
+    base: Fingerprint = CARD.fingerprint
+    held: dict[RequestId, Job] = field(default_factory=dict)
+    fetched: list[Digest] = field(default_factory=list)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.held) < self.slots
+
+    @property
+    def view(self) -> WorkerView:
+        return WorkerView(
+            id=WorkerId(self.name),
+            base_model=CARD.name,
+            base_fingerprint=self.base,
+            running=len(self.held),
+            waiting=0,
+            free_pages=0,
+            resident=self.adapters,
+            draining=False,
+        )
 
     def lines(self, base: Fingerprint) -> Sequence[Line]:
         return [self]
 
     def fits(self, job: Job) -> bool:
-        return True
+        used = sum(map(_size, self.held.values()))
+        return self.has_room and used + _size(job) <= self.pool_tokens
 
     def promise(self, job: Job) -> None:
-        pass
+        assert self.fits(job)
+        self.held[job.request_id] = job
 
     def withdraw(self, request: RequestId) -> None:
-        pass
+        self.held.pop(request, None)
 
     def prefetch(self, adapter: Digest) -> None:
-        pass
+        self.fetched.append(adapter)
 
     def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]:
         raise NotImplementedError
@@ -51,3 +66,7 @@ class PaperWorker:
     def queue(self) -> FairQueue:
         """First come, first served."""
         return FairQueue(self, lambda _: POLICIES["fcfs"](Knobs()))
+
+
+def _size(job: Job) -> int:
+    return len(job.prompt) + job.sampling.max_tokens

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save
 
 from services.core.types import Fingerprint
+from services.gpu_worker.model.loading import LoadedModel, load_model
 
 EVERY_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SHORT = dict(zip(EVERY_LINEAR, ("q", "k", "v", "o", "gate", "up", "down"), strict=True))
@@ -21,6 +23,12 @@ def smollm_folder() -> Path:
     assert spec is not None
     assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0])
+
+
+@cache
+def smollm() -> LoadedModel:
+    """Once for all tests of a process: it takes seconds."""
+    return load_model(smollm_folder())
 
 
 def adapter_configs() -> dict[str, LoraConfig]:

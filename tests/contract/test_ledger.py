@@ -21,7 +21,7 @@ from tests.books import (
     Books,
     Unreliable,
     Worker,
-    completion,
+    accepted,
     dead,
     keeping,
     ledger_of,
@@ -45,7 +45,7 @@ async def told(gateway: Gateway, of: Completion) -> int:
 async def test_a_row_says_all_there_is_to_say(
     books: Books, sessions: Sessions, tenant: str
 ) -> None:
-    asked = completion(tenant, asked_id="mine", key="k1", model="pirate", adapter="a" * 64)
+    asked = accepted(tenant, asked_id="mine", key="k1", model="pirate", adapter="a" * 64)
     course = Course(asked)
     ledger = ledger_of(books)
     async with ledger.running():
@@ -67,7 +67,7 @@ async def test_a_row_says_all_there_is_to_say(
 async def test_the_client_is_told_nothing_that_is_not_on_the_books(
     books: Books, tenant: str
 ) -> None:
-    asked = completion(tenant)
+    asked = accepted(tenant)
     async with keeping(books, Worker()) as gateway:
         pieces = gateway.stream(asked, seconds=60)
         await anext(pieces)
@@ -84,7 +84,7 @@ async def test_a_stream_that_is_closed_is_closed_on_the_books(
     worker = Worker()
     worker.go_on.clear()
     async with keeping(books, worker) as gateway:
-        pieces = gateway.stream(completion(tenant), seconds=60)
+        pieces = gateway.stream(accepted(tenant), seconds=60)
         await anext(pieces)
         await anext(pieces)
         await pieces.aclose()
@@ -99,7 +99,7 @@ async def test_a_caller_that_is_cancelled_leaves_no_row_open(
     worker = Worker()
     worker.go_on.clear()
     async with keeping(books, worker) as gateway:
-        callers = [asyncio.create_task(told(gateway, completion(tenant))) for _ in range(20)]
+        callers = [asyncio.create_task(told(gateway, accepted(tenant))) for _ in range(20)]
         await books.until(lambda: len(books.opened()) == 20)
         for caller in callers:
             caller.cancel()
@@ -117,7 +117,7 @@ async def test_what_gave_nothing_costs_nothing(
 
     async with keeping(books, Away()) as gateway:
         with pytest.raises(Unavailable, match="no worker"):
-            await told(gateway, completion(tenant))
+            await told(gateway, accepted(tenant))
     (row,) = await rows(sessions, tenant)
     assert (row.outcome, row.charge) == ("UNAVAILABLE", 0.0)
 
@@ -126,7 +126,7 @@ async def test_requests_that_come_together_share_transactions(
     books: Books, sessions: Sessions, tenant: str
 ) -> None:
     async with keeping(books, Worker()) as gateway:
-        counts = await asyncio.gather(*(told(gateway, completion(tenant)) for _ in range(300)))
+        counts = await asyncio.gather(*(told(gateway, accepted(tenant)) for _ in range(300)))
     found = await rows(sessions, tenant)
     assert [row.completion_tokens for row in found] == counts == [3] * 300
     assert {row.outcome for row in found} == {"LENGTH"}
@@ -138,7 +138,7 @@ async def test_an_answer_that_is_lost_changes_nothing(
 ) -> None:
     books.answers_lost = 3
     async with keeping(books, Worker(), **QUICK) as gateway:
-        counts = await asyncio.gather(*(told(gateway, completion(tenant)) for _ in range(10)))
+        counts = await asyncio.gather(*(told(gateway, accepted(tenant)) for _ in range(10)))
     found = await rows(sessions, tenant)
     assert books.answers_lost == 0
     assert [row.completion_tokens for row in found] == counts == [3] * 10
@@ -151,7 +151,7 @@ async def test_a_database_that_comes_back_gets_every_closing(
     worker = Worker()
     worker.go_on.clear()
     async with keeping(books, worker) as gateway:
-        streams = [gateway.stream(completion(tenant), seconds=60) for _ in range(5)]
+        streams = [gateway.stream(accepted(tenant), seconds=60) for _ in range(5)]
         for stream in streams:
             await anext(stream)
         books.away = True
@@ -171,10 +171,10 @@ async def test_what_cannot_come_on_the_books_is_refused(
     books.away = True
     async with keeping(books, worker, open=0.1) as gateway:
         with pytest.raises(Unavailable, match="cannot be recorded"):
-            await told(gateway, completion(tenant))
+            await told(gateway, accepted(tenant))
         begun = worker.begun
         with pytest.raises(Unavailable, match="cannot be recorded"):
-            await told(gateway, completion(tenant))
+            await told(gateway, accepted(tenant))
         assert worker.begun == begun  # it is known to be away: nothing is begun
         books.away = False
         assert await _patiently(gateway, tenant) == 3
@@ -190,8 +190,8 @@ async def test_who_gives_up_while_the_database_is_away_leaves_nothing(
     books.away = True
     async with keeping(books, Worker(), open=0.1) as gateway:
         with pytest.raises(Unavailable):
-            await told(gateway, completion(f"{tenant}-other"))
-        callers = [asyncio.create_task(told(gateway, completion(tenant))) for _ in range(20)]
+            await told(gateway, accepted(f"{tenant}-other"))
+        callers = [asyncio.create_task(told(gateway, accepted(tenant))) for _ in range(20)]
         await asyncio.sleep(0)  # they have begun to wait
         for caller in callers:
             caller.cancel()
@@ -208,9 +208,9 @@ async def test_no_more_wait_than_there_is_memory_for(
     monkeypatch.setattr(module, "MOST_WAITING", 3)
     ledger = ledger_of(books)  # nobody writes
     for _ in range(3):
-        await ledger.keep(Course(completion(tenant))).__aenter__()
+        await ledger.keep(Course(accepted(tenant))).__aenter__()
     with pytest.raises(Unavailable):
-        await ledger.keep(Course(completion(tenant))).__aenter__()
+        await ledger.keep(Course(accepted(tenant))).__aenter__()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -223,7 +223,7 @@ async def test_the_books_agree_with_what_was_delivered_whatever_fails(
     delivered: dict[str, int] = {}
 
     async def ask(gateway: Gateway) -> None:
-        asked, patience = completion(tenant), draw.choice([1, 2, 9, 9])
+        asked, patience = accepted(tenant), draw.choice([1, 2, 9, 9])
         await asyncio.sleep(draw.random())  # so that there are many transactions
         stream = gateway.stream(asked, seconds=60)
         with suppress(Unavailable):
@@ -247,7 +247,7 @@ async def test_what_was_delivered_is_marked(books: Books, sessions: Sessions, te
     worker = Worker()
     worker.go_on.clear()
     async with keeping(books, worker, **QUICK) as gateway:
-        pieces = gateway.stream(completion(tenant), seconds=60)
+        pieces = gateway.stream(accepted(tenant), seconds=60)
         await anext(pieces)
         await anext(pieces)
         await books.until(lambda: any(each.completion_tokens == 2 for each in books.marked()))
@@ -280,6 +280,6 @@ async def _last(stream: AsyncIterator[TextPiece]) -> int:
 async def _patiently(gateway: Gateway, tenant: str) -> int:
     while True:
         try:
-            return await told(gateway, completion(tenant))
+            return await told(gateway, accepted(tenant))
         except Unavailable:
             await asyncio.sleep(0.05)

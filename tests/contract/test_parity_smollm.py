@@ -9,10 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.limits import Limits
-from services.gpu_worker.model.loading import LoadedModel, load_model
 from tests.engines import TestBench, greedy
 from tests.parity import with_adapters
-from tests.references import adapter_configs, canonical_of, logits_of, smollm_folder
+from tests.references import adapter_configs, canonical_of, logits_of, smollm, smollm_folder
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENS = 64
@@ -37,11 +36,6 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def model() -> LoadedModel:
-    return load_model(smollm_folder())
-
-
-@pytest.fixture(scope="module")
 def reference() -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(
         str(smollm_folder()), gguf_file=GGUF, dtype=torch.float32
@@ -50,8 +44,9 @@ def reference() -> torch.nn.Module:
 
 @pytest.mark.timeout(600)
 def test_a_mixed_batch_gives_every_request_its_own_models_answer(
-    model: LoadedModel, reference: torch.nn.Module
+    reference: torch.nn.Module,
 ) -> None:
+    model = smollm()
     tokenizer = Tokenizer.from_str(model.card.tokenizer_json.decode())
     prompts = [tokenizer.encode(p, add_special_tokens=False).ids for p in PROMPTS]
     bench = TestBench(model, Limits(max_sequences=128))

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -15,76 +15,21 @@ from services.core.errors import (
     ServingError,
     Unavailable,
 )
-from services.core.types import KeyId, TenantId
+from services.core.types import TenantId
 from services.gateway.course import Course
 from services.gateway.quotas import Quotas
-from services.gateway.repositories.quotas import LEASE_SECONDS, SqlQuotaRepository
-from services.gateway.repository import SqlTenantRepository
-from services.gateway.reservations import Reservation, Reservations, Settlement
-from services.gateway.tenants import Tenants
-from services.policies.quotas import Amount, Limits, Use
-from services.runtime.db import Sessions, close_sessions, open_sessions
-from tests.completions import completion, course
+from services.gateway.reservations import Reservations
+from services.policies.quotas import Amount, Limits
+from tests.completions import choices, completion
+from tests.quota_world import World, opened, served
 
 CALLERS = 64
 
 
-class Clock:
-    """Moves when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_790_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class World:
-    """A tenant, and gateways that share its database."""
-
-    def __init__(self, sessions: Sessions, clock: Clock, tenant: TenantId) -> None:
-        self.clock = clock
-        self.tenant = tenant
-        self.repository = SqlQuotaRepository(sessions, clock)
-        self._running = AsyncExitStack()
-
-    async def gateway(self) -> Quotas:
-        reservations = Reservations(self.repository, uuid4().hex)
-        await self._running.enter_async_context(reservations.kept())
-        return Quotas(reservations)
-
-    async def limit(self, key: str = "", **limits: int | None) -> None:
-        await self.repository.set_limits(self.tenant, key, limits)
-
-    async def use(self, key: str = "") -> Use:
-        return (await self.repository.quota(self.tenant, key)).use
-
-    def course(self, prompt: int = 3, most: int = 7, key: str | None = None) -> Course:
-        return course(self.tenant, prompt=prompt, most=most, key=KeyId(key) if key else None)
-
-    async def close(self) -> None:
-        await self._running.aclose()
-
-
 @pytest.fixture
 async def world(url: str) -> AsyncIterator[World]:
-    sessions = open_sessions(url)
-    tenants = Tenants(SqlTenantRepository(sessions), pepper="pepper", operator_token="operator")
-    tenant = await tenants.create(f"t{uuid4().hex[:8]}")
-    world = World(sessions, Clock(), tenant.name)
-    yield world
-    await world.close()
-    await close_sessions(sessions)
-
-
-async def served(quotas: Quotas, course: Course, tokens: int) -> bool:
-    """Whether it was let in."""
-    try:
-        async with quotas.keep(course):
-            course.produced(tokens)
-    except RateLimited:
-        return False
-    return True
+    async with opened(url) as world:
+        yield world
 
 
 class Crowd:
@@ -218,7 +163,7 @@ async def test_choices_are_let_in_together_or_not_at_all(world: World) -> None:
     quotas = await world.gateway()
 
     async def answered(count: int, tokens: int) -> list[bool]:
-        asked = completion(world.tenant, prompt=3, most=7, choices=count)
+        asked = choices(completion(world.tenant, prompt=3, most=7), count)
         return list(await asyncio.gather(*(served(quotas, Course(a), tokens) for a in asked)))
 
     assert await answered(4, 1) == [False] * 4
@@ -285,73 +230,6 @@ async def test_a_key_has_limits_of_its_own(world: World) -> None:
     assert refused.value.subject == f"tenant:{world.tenant}"
 
 
-async def test_what_a_killed_gateway_held_comes_back_once(world: World) -> None:
-    await world.limit(concurrent_requests=2, tokens_in_total=100)
-    held = Reservation(uuid4().hex, world.tenant, None, Amount(1, 10))
-    other = Reservation(uuid4().hex, world.tenant, None, Amount(1, 10))
-    await world.repository.write("killed", [held], [])
-    world.clock.now += LEASE_SECONDS - 1
-    await world.repository.write("alive", [other], [])
-    await world.repository.reclaim()
-    assert (await world.use()).running == Amount(2, 20)
-    world.clock.now += 2
-    await asyncio.gather(*(world.repository.reclaim() for _ in range(4)))
-    use = await world.use()
-    assert use.running == Amount(1, 10)
-    assert use.total_tokens == 10  # what it had delivered is not known: all of it counts
-    await world.repository.write("killed", [], [Settlement(held, Amount(1, 4))])  # was only slow
-    await world.repository.write("alive", [], [Settlement(other, Amount(1, 4))] * 2)
-    await world.repository.write("alive", [], [Settlement(other, Amount(1, 4))])
-    use = await world.use()
-    assert use.running == Amount()
-    assert use.total_tokens == 14
-
-
-async def test_a_heartbeat_keeps_what_is_held(world: World) -> None:
-    await world.limit(concurrent_requests=2)
-    held = Reservation(uuid4().hex, world.tenant, None, Amount(1, 10))
-    await world.repository.write("slow", [held], [])
-    world.clock.now += LEASE_SECONDS - 1
-    await world.repository.renew("slow")
-    world.clock.now += LEASE_SECONDS - 1
-    await world.repository.reclaim()
-    assert (await world.use()).running == Amount(1, 10)
-
-
-class Broken(SqlQuotaRepository):
-    """Whose commits go through, and whose answers sometimes get lost."""
-
-    losing = False
-
-    async def write(self, holder, reservations, settlements):  # type: ignore[no-untyped-def]
-        decisions = await super().write(holder, reservations, settlements)
-        if self.losing:
-            self.losing = False
-            raise OSError("the connection was lost")
-        return decisions
-
-
-async def test_what_may_have_been_committed_is_given_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.gateway.reservations.RETRY_SECONDS", 0.0)
-    await world.limit(concurrent_requests=2, tokens_in_total=100)
-    world.repository.__class__ = Broken
-    quotas = await world.gateway()
-    world.repository.losing = True  # type: ignore[attr-defined]
-    with pytest.raises(Unavailable):
-        await served(quotas, world.course(), 7)
-    settled = world.course()
-    async with quotas.keep(settled):
-        settled.produced(2)
-        world.repository.losing = True  # type: ignore[attr-defined]
-    assert await served(quotas, world.course(), 7)
-    await world.close()
-    use = await world.use()
-    assert use.running == Amount()
-    assert use.total_tokens == 5 + 10
-
-
 async def test_limits_of_nobody_are_not_set(world: World) -> None:
     with pytest.raises(NotFound):
         await world.repository.set_limits(TenantId("nobody"), "", {"requests_per_minute": 1})
@@ -359,17 +237,3 @@ async def test_limits_of_nobody_are_not_set(world: World) -> None:
     await world.limit(requests_per_minute=None)
     account = await world.repository.quota(world.tenant, "")
     assert account.limits == Limits(tokens_per_minute=6)
-
-
-async def test_the_database_has_a_clock_of_its_own(world: World, url: str) -> None:
-    sessions = open_sessions(url)
-    repository = SqlQuotaRepository(sessions)
-    await world.limit(requests_per_minute=1)
-    asked = [Reservation(uuid4().hex, world.tenant, None, Amount(1, 1)) for _ in range(2)]
-    first, second = await repository.write("holder", asked, [])
-    assert first is not None
-    assert first.refusal is None
-    assert second is not None
-    assert second.refusal is not None
-    assert second.refusal.seconds in (60, 61)
-    await close_sessions(sessions)

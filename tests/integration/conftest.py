@@ -1,15 +1,19 @@
 """One real suite for all integration tests: processes, SQLite, blobs, SmolLM2, two tenants."""
 
+import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import openai
 import pytest
+from typer.testing import Result
 
 from lorikeet.gateway.v1 import gateway_service_pb2 as pb
 from lorikeet.gateway.v1 import gateway_service_pb2_grpc, tenant_service_pb2_grpc
@@ -136,7 +140,15 @@ def soon(ask: Callable[[], T], *, seconds: float = 30.0) -> T:
             time.sleep(0.1)
 
 
-def start(home: Path) -> Running:
+def parsed(result: Result) -> Any:
+    """What a command that went well printed as JSON."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@contextmanager
+def started(home: Path) -> Iterator[Running]:
+    """Without tenants; it ends with the block."""
     (home / "logs").mkdir(parents=True)
     suite = Suite(home, free_addresses(), embedded_model(), memory_mebibytes=2048)
     try:
@@ -145,22 +157,28 @@ def start(home: Path) -> Running:
         suite.stop()
         raise
     channel = grpc.insecure_channel(profile.server, options=CHANNEL_OPTIONS)
-    return Running(suite, profile.operator_token, channel)
+    try:
+        yield Running(suite, profile.operator_token, channel)
+    finally:
+        channel.close()
+        suite.stop()
 
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = start(tmp_path_factory.mktemp("suite") / "home")
-    try:
+    with started(tmp_path_factory.mktemp("suite") / "home") as running:
         running.add_tenant("acme")
         running.add_tenant("umbrella")
         running.upload("acme", "pirate", EXAMPLES / "pirate")
         running.upload("acme", "json", EXAMPLES / "json")
         running.upload("umbrella", "secret", EXAMPLES / "json")
         yield running
-    finally:
-        running.channel.close()
-        running.suite.stop()
+
+
+@pytest.fixture(scope="session")
+def client(running: Running) -> openai.OpenAI:
+    """Of the tenant acme."""
+    return openai.OpenAI(base_url=running.http, api_key=running.keys["acme"], max_retries=0)
 
 
 @pytest.fixture(scope="session")
@@ -169,14 +187,10 @@ def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     two seconds. Of acme's "style" 1 talks like a pirate, and 2 says JSON."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GATEWAY_LEASE_SECONDS", "2")
-        running = start(tmp_path_factory.mktemp("breakable") / "home")
-        try:
+        with started(tmp_path_factory.mktemp("breakable") / "home") as running:
             for tenant in ("acme", "friend", "stranger"):
                 running.add_tenant(tenant)
             running.upload("acme", "pirate", EXAMPLES / "pirate")
             for example in ("pirate", "json"):
                 running.upload("acme", "style", EXAMPLES / example)
             yield running
-        finally:
-            running.channel.close()
-            running.suite.stop()

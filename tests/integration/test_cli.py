@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from services.cli.app import app
-from tests.integration.conftest import BASE, EXAMPLES, Running, smollm_modules
+from tests.integration.conftest import BASE, EXAMPLES, Running, parsed, smollm_modules
 from tests.peft_folders import peft_config, peft_tensors, write_peft
 
 LORIKEET = str(Path(sys.executable).parent / "lorikeet")
@@ -33,11 +32,6 @@ def run(running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ru
         return CliRunner().invoke(app, arguments, env=environment)
 
     return run
-
-
-def parsed(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def test_a_tenant_from_its_creation_to_its_first_answer(run: Run) -> None:

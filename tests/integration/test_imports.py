@@ -24,7 +24,7 @@ from services.cli.download import download_version
 from tests.buckets import bucket
 from tests.contract.test_gguf import NAMES
 from tests.contract.test_gguf_adapters import write
-from tests.integration.conftest import BASE, SMOLLM, Running, bearer, smollm_modules
+from tests.integration.conftest import BASE, SMOLLM, Running, bearer, parsed, smollm_modules
 from tests.peft_folders import Tensors, peft_config, peft_tensors, write_peft
 
 KEEPER = "keeper"
@@ -52,8 +52,7 @@ def run(running: Running, keeper: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def version(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)[0]
+    return parsed(result)[0]
 
 
 @pytest.fixture

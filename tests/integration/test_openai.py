@@ -13,11 +13,6 @@ from tests.integration.conftest import BASE, Running
 ASK: Any = [{"role": "user", "content": "How do I boil an egg?"}]
 
 
-@pytest.fixture(scope="module")
-def client(running: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=running.http, api_key=running.keys["acme"], max_retries=0)
-
-
 def chat(client: openai.OpenAI, **changes: Any) -> Any:
     arguments = {"model": "pirate", "messages": ASK, "max_tokens": 24, "temperature": 0}
     return client.chat.completions.create(**(arguments | changes))

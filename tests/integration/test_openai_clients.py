@@ -11,11 +11,6 @@ from tests.integration.conftest import BASE, Running
 ASK: Any = [{"role": "user", "content": "How do I boil an egg?"}]
 
 
-@pytest.fixture(scope="module")
-def client(running: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=running.http, api_key=running.keys["acme"], max_retries=0)
-
-
 def test_errors_are_those_of_the_client(running: Running, client: openai.OpenAI) -> None:
     stranger = client.with_options(api_key="lk_aaaaaaaa_" + "x" * 43)
     calls: list[tuple[type[openai.APIStatusError], Any]] = [

@@ -34,11 +34,6 @@ WEATHER: Any = {
 NOW: Any = {"type": "function", "function": {"name": "now"}}
 
 
-@pytest.fixture(scope="module")
-def client(running: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=running.http, api_key=running.keys["acme"], max_retries=0)
-
-
 def chat(client: openai.OpenAI, **changes: Any) -> Any:
     arguments = {
         "model": BASE,

@@ -1,7 +1,6 @@
 """What was used, over gRPC and on the command line, of a running suite."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,12 @@ import grpc
 import openai
 import pytest
 from pyarrow import parquet
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from lorikeet.gateway.v1 import usage_service_pb2 as pb
 from lorikeet.gateway.v1 import usage_service_pb2_grpc as rpc
 from services.cli.app import app
-from tests.integration.conftest import BASE, EXAMPLES, Running, bearer
+from tests.integration.conftest import BASE, EXAMPLES, Running, bearer, parsed
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +137,6 @@ def run(
     monkeypatch.setenv("LORIKEET_OPERATOR_TOKEN", running.operator)
     monkeypatch.setenv("COLUMNS", "250")
     return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
-
-
-def parsed(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def test_lorikeet_usage_shows_sums(run: Any) -> None:

@@ -3,6 +3,7 @@
 from tests.mutations.mutation import Mutation
 
 _QUOTAS = "tests/contract/test_quotas.py::"
+_RESERVATIONS = "tests/contract/test_reservations.py::"
 _TENANTS = "tests/contract/test_tenants.py::"
 
 QUOTAS = {
@@ -23,13 +24,13 @@ QUOTAS = {
         "gateway/repositories/quotas.py",
         "deleted = delete(_RESERVATIONS).where(which).returning(*_RESERVATIONS.c)",
         "deleted = select(*_RESERVATIONS.c).where(which)",
-        f"{_QUOTAS}test_what_a_killed_gateway_held_comes_back_once[sqlite]",
+        f"{_RESERVATIONS}test_what_a_killed_gateway_held_comes_back_once[sqlite]",
     ),
     "a heartbeat is not heard": Mutation(
         "gateway/repositories/quotas.py",
         "            await session.execute(_lives(holder, lease_us))\n",
         "",
-        f"{_QUOTAS}test_a_heartbeat_keeps_what_is_held[sqlite]",
+        f"{_RESERVATIONS}test_a_heartbeat_keeps_what_is_held[sqlite]",
     ),
     "what was not used is not given back": Mutation(
         "gateway/quotas.py",
@@ -59,7 +60,7 @@ QUOTAS = {
         "gateway/reservations.py",
         "            self.settle(Settlement(reservation, Amount()))\n",
         "            pass\n",
-        f"{_QUOTAS}test_what_may_have_been_committed_is_given_back[sqlite]",
+        f"{_RESERVATIONS}test_what_may_have_been_committed_is_given_back[sqlite]",
     ),
     "limits that were set here are not believed": Mutation(
         "gateway/reservations.py",

@@ -52,21 +52,21 @@ SERVING = {
         "gateway/worker_line.py",
         "ahead = [*self._promised.values(), *self._sent]",
         "ahead = []",
-        "tests/contract/test_worker_calls.py::"
+        "tests/contract/test_worker_room.py::"
         "test_what_was_promised_counts_until_the_worker_counts_it",
     ),
     "a start that failed keeps its room": Mutation(
         "gpu_worker/session.py",
         "self._failed += 1",
         "self._failed += 0",
-        "tests/contract/test_worker_calls.py::"
+        "tests/contract/test_worker_room.py::"
         "test_a_start_that_fails_or_is_withdrawn_gives_its_room_back",
     ),
     "a worker takes all that comes": Mutation(
         "gpu_worker/engine/batcher.py",
         "max(0, self._limits.max_sequences + soon - running - waiting)",
         "max(0, self._limits.max_sequences + 20 - running)",
-        "tests/contract/test_worker_calls.py::test_no_more_waits_in_a_worker_than_follows_at_once",
+        "tests/contract/test_worker_room.py::test_no_more_waits_in_a_worker_than_follows_at_once",
     ),
     "who does not fit is overtaken": Mutation(
         "gateway/fair_queue.py",

@@ -42,32 +42,32 @@ def build_llama(
     rope_divisors: Tensor | None = None,
 ) -> Llama:
     """From tensors under their Hugging Face names. Raises FailedPrecondition for missing ones."""
+    tensors = _Tensors(config, weights, device)
+    embedding = tensors.take("model.embed_tokens.weight", config.vocabulary, config.hidden)
+    tied = config.tied_embeddings or "lm_head.weight" not in weights
+    return Llama(
+        config=config,
+        device=device,
+        embedding=embedding,
+        layers=device.layers([tensors.layer(i) for i in range(config.layers)], config.norm_eps),
+        norm=tensors.take("model.norm.weight", config.hidden),
+        head=device.linear(
+            embedding if tied else tensors.take("lm_head.weight", config.vocabulary, config.hidden)
+        ),
+        rope=build_rope(config, device, rope_divisors),
+    )
 
-    def take(name: str, *shape: int) -> Tensor:
-        if name not in weights:
-            raise FailedPrecondition(f"the weights have no {name}")
-        if weights[name].shape != shape:
-            found = list(weights[name].shape)
-            raise FailedPrecondition(f"{name} has shape {found}, the config says {list(shape)}")
-        return weights[name].to(device.place, device.dtype)
 
-    def joined(
-        index: int, fused: str, outputs: Mapping[str, int], width: int, *, bias: bool
-    ) -> Linear:
-        at = f"model.layers.{index}"
-        weight = torch.cat([take(f"{at}.{n}.weight", out, width) for n, out in outputs.items()])
-        biases = [take(f"{at}.{n}.bias", out) for n, out in outputs.items()] if bias else []
-        site = index * len(FUSED) + SITES[fused]
-        return device.linear(weight, torch.cat(biases) if biases else None, site=site)
+@dataclass(frozen=True, slots=True)
+class _Tensors:
+    """Those of a model by their Hugging Face names, put together as the device wants them."""
 
-    def head_norms(at: str) -> HeadNorms | None:
-        if not config.qk_norm:
-            return None
-        q, k = (take(f"{at}.self_attn.{n}_norm.weight", config.head_dim) for n in ("q", "k"))
-        return HeadNorms(q, k, config.norm_eps)
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    device: Device
 
-    def layer(index: int) -> Layer:
-        at = f"model.layers.{index}"
+    def layer(self, index: int) -> Layer:
+        config, at = self.config, f"model.layers.{index}"
         qkv = {
             "self_attn.q_proj": config.q_width,
             "self_attn.k_proj": config.kv_width,
@@ -75,26 +75,35 @@ def build_llama(
         }
         gate_up = {"mlp.gate_proj": config.intermediate, "mlp.up_proj": config.intermediate}
         o, down = {"self_attn.o_proj": config.hidden}, {"mlp.down_proj": config.hidden}
+        mlp_bias = config.mlp_bias
         return Layer(
-            qkv=joined(index, "qkv", qkv, config.hidden, bias=config.qkv_bias),
-            o=joined(index, "o", o, config.q_width, bias=config.output_bias),
-            gate_up=joined(index, "gate_up", gate_up, config.hidden, bias=config.mlp_bias),
-            down=joined(index, "down", down, config.intermediate, bias=config.mlp_bias),
-            attention_norm=take(f"{at}.input_layernorm.weight", config.hidden),
-            mlp_norm=take(f"{at}.post_attention_layernorm.weight", config.hidden),
-            head_norms=head_norms(at),
+            qkv=self._joined(index, "qkv", qkv, config.hidden, bias=config.qkv_bias),
+            o=self._joined(index, "o", o, config.q_width, bias=config.output_bias),
+            gate_up=self._joined(index, "gate_up", gate_up, config.hidden, bias=mlp_bias),
+            down=self._joined(index, "down", down, config.intermediate, bias=mlp_bias),
+            attention_norm=self.take(f"{at}.input_layernorm.weight", config.hidden),
+            mlp_norm=self.take(f"{at}.post_attention_layernorm.weight", config.hidden),
+            head_norms=self._head_norms(at) if config.qk_norm else None,
         )
 
-    embedding = take("model.embed_tokens.weight", config.vocabulary, config.hidden)
-    tied = config.tied_embeddings or "lm_head.weight" not in weights
-    return Llama(
-        config=config,
-        device=device,
-        embedding=embedding,
-        layers=device.layers([layer(i) for i in range(config.layers)], config.norm_eps),
-        norm=take("model.norm.weight", config.hidden),
-        head=device.linear(
-            embedding if tied else take("lm_head.weight", config.vocabulary, config.hidden)
-        ),
-        rope=build_rope(config, device, rope_divisors),
-    )
+    def take(self, name: str, *shape: int) -> Tensor:
+        if name not in self.weights:
+            raise FailedPrecondition(f"the weights have no {name}")
+        if self.weights[name].shape != shape:
+            found = list(self.weights[name].shape)
+            raise FailedPrecondition(f"{name} has shape {found}, the config says {list(shape)}")
+        return self.weights[name].to(self.device.place, self.device.dtype)
+
+    def _joined(
+        self, index: int, fused: str, outputs: Mapping[str, int], width: int, *, bias: bool
+    ) -> Linear:
+        names = {f"model.layers.{index}.{name}": out for name, out in outputs.items()}
+        weight = torch.cat([self.take(f"{name}.weight", out, width) for name, out in names.items()])
+        biases = [self.take(f"{name}.bias", out) for name, out in names.items()] if bias else []
+        site = index * len(FUSED) + SITES[fused]
+        return self.device.linear(weight, torch.cat(biases) if biases else None, site=site)
+
+    def _head_norms(self, at: str) -> HeadNorms:
+        width = self.config.head_dim
+        q, k = (self.take(f"{at}.self_attn.{n}_norm.weight", width) for n in ("q", "k"))
+        return HeadNorms(q, k, self.config.norm_eps)

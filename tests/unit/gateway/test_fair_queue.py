@@ -1,171 +1,25 @@
 """Who waits in the gateway, and who is given a worker when one has room."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models
 
 from services.core.errors import TooLate, Unavailable
-from services.core.types import (
-    Digest,
-    Fingerprint,
-    RequestId,
-    SamplingParams,
-    TenantId,
-    TokenPiece,
-    WorkerId,
-)
-from services.gateway.base_models import ServedModel
-from services.gateway.course import Completion, Job
-from services.gateway.fair_queue import WORKERLESS_SECONDS, FairQueue
+from services.core.types import Digest, Fingerprint, RequestId
+from services.gateway.fair_queue import WORKERLESS_SECONDS
 from services.gateway.lane import Ticket
-from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.vtc import VirtualTokenCounters
-from services.policies.placement import WorkerView
-from tests.tiny_models import tiny_card
+from tests.paper_worker import PaperWorker
+from tests.queue_world import World, settle, waiting
 
-BASE = ServedModel(tiny_card(), Tokenizer(models.WordLevel({})))
 ADAPTER, OTHER = Digest("a" * 64), Digest("b" * 64)
-
-
-@dataclass(eq=False)
-class Slots:
-    """A worker of so many slots and tokens, on nothing but paper."""
-
-    name: str = "w1"
-    slots: int = 1
-    tokens: int = 1_000_000
-    resident: frozenset[Digest] = frozenset()
-    base: Fingerprint = BASE.card.fingerprint
-    held: dict[RequestId, Job] = field(default_factory=dict)
-    fetched: list[Digest] = field(default_factory=list)
-
-    @property
-    def has_room(self) -> bool:
-        return len(self.held) < self.slots
-
-    @property
-    def pool_tokens(self) -> int:
-        return self.tokens
-
-    @property
-    def adapters(self) -> frozenset[Digest]:
-        return self.resident
-
-    @property
-    def view(self) -> WorkerView:
-        return WorkerView(
-            id=WorkerId(self.name),
-            base_model=BASE.card.name,
-            base_fingerprint=self.base,
-            running=len(self.held),
-            waiting=0,
-            free_pages=0,
-            resident=self.resident,
-            draining=False,
-        )
-
-    def fits(self, job: Job) -> bool:
-        used = sum(map(size, self.held.values()))
-        return self.has_room and used + size(job) <= self.tokens
-
-    def promise(self, job: Job) -> None:
-        assert self.fits(job)
-        self.held[job.request_id] = job
-
-    def withdraw(self, request: RequestId) -> None:
-        self.held.pop(request, None)
-
-    def prefetch(self, adapter: Digest) -> None:
-        self.fetched.append(adapter)
-
-    def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]:
-        raise NotImplementedError
-
-
-def size(job: Job) -> int:
-    return len(job.prompt) + job.sampling.max_tokens
-
-
-@dataclass(eq=False)
-class World:
-    """A queue before workers on paper, and a clock that is set."""
-
-    workers: list[Slots] = field(default_factory=lambda: [Slots()])
-    policy: str = "vtc"
-    most_waiting: int = 100
-    now: float = 1000.0
-
-    def __post_init__(self) -> None:
-        self.queue = FairQueue(
-            self,
-            lambda _: POLICIES[self.policy](Knobs()),
-            most_waiting=self.most_waiting,
-            now=lambda: self.now,
-        )
-        self.order: list[str] = []
-        self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.ends: dict[str, asyncio.Event] = {}
-
-    def lines(self, base: Fingerprint) -> list[Slots]:
-        return [worker for worker in self.workers if worker.base == base]
-
-    async def ask(self, name: str, tenant: str = "t", **job: Any) -> asyncio.Task[None]:
-        """Returns once it waits or runs; `end` ends it."""
-        self.ends[name] = asyncio.Event()
-        task = asyncio.create_task(self._course(name, completion(name, tenant, **job)))
-        self.tasks[name] = task
-        await settle()
-        return task
-
-    async def end(self, name: str) -> None:
-        self.ends[name].set()
-        await self.tasks[name]
-        await settle()
-
-    async def _course(self, name: str, asked: Completion) -> None:
-        async with self.queue.entered(asked) as ticket:
-            await self.queue.turn(ticket)
-            self.order.append(name)
-            ticket.produced(1)
-            await self.ends[name].wait()
-
-
-def completion(
-    name: str,
-    tenant: str,
-    *,
-    prompt: int = 10,
-    most: int = 10,
-    adapter: Digest | None = None,
-    within_ms: int | None = None,
-    base: Fingerprint = BASE.card.fingerprint,
-) -> Completion:
-    job = Job(
-        request_id=RequestId(name),
-        base_model=BASE.card.name,
-        base_fingerprint=base,
-        adapter=adapter,
-        prompt=tuple(range(prompt)),
-        sampling=SamplingParams(max_tokens=most),
-        cache_salt=tenant,
-        first_token_within_ms=within_ms,
-    )
-    return Completion(TenantId(tenant), None, BASE.card.name, BASE, job)
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def standing(world: World, name: str, tenant: str = "t") -> AsyncIterator[Ticket]:
-    async with world.queue.entered(completion(name, tenant)) as ticket:
+    async with world.queue.entered(waiting(name, tenant)) as ticket:
         await world.queue.turn(ticket)
         yield ticket
 
@@ -187,7 +41,7 @@ async def test_whoever_had_least_is_next_and_not_who_came_first() -> None:
 
 
 async def test_one_that_does_not_fit_is_not_overtaken_and_starts_as_soon_as_it_does() -> None:
-    world = World([Slots(slots=4, tokens=100)])
+    world = World([PaperWorker(slots=4, pool_tokens=100)])
     await world.ask("small", "a", prompt=30, most=10)
     await world.ask("large", "b", prompt=60, most=20)
     await world.ask("tiny", "a", prompt=1, most=1)
@@ -197,7 +51,7 @@ async def test_one_that_does_not_fit_is_not_overtaken_and_starts_as_soon_as_it_d
 
 
 async def test_all_the_room_there_is_is_used() -> None:
-    world = World([Slots("w1", slots=2), Slots("w2", slots=3)])
+    world = World([PaperWorker("w1", slots=2), PaperWorker("w2", slots=3)])
     for n in range(9):
         await world.ask(str(n), f"t{n % 3}")
     assert [len(worker.held) for worker in world.workers] == [2, 3]
@@ -207,13 +61,14 @@ async def test_all_the_room_there_is_is_used() -> None:
 
 
 async def test_a_request_goes_where_its_adapter_is() -> None:
-    world = World([Slots("w1", slots=2), Slots("w2", slots=2, resident=frozenset({ADAPTER}))])
+    knows = PaperWorker("w2", slots=2, adapters=frozenset({ADAPTER}))
+    world = World([PaperWorker("w1", slots=2), knows])
     await world.ask("r", adapter=ADAPTER)
-    assert list(world.workers[1].held) == ["r"]
+    assert list(knows.held) == ["r"]
 
 
 async def test_the_adapter_of_who_is_next_is_fetched_while_it_waits() -> None:
-    world = World([Slots(resident=frozenset({OTHER}))])
+    world = World([PaperWorker(slots=1, adapters=frozenset({OTHER}))])
     await world.ask("runs")
     await world.ask("known", adapter=OTHER)
     assert world.workers[0].fetched == []
@@ -224,7 +79,7 @@ async def test_the_adapter_of_who_is_next_is_fetched_while_it_waits() -> None:
 
 async def test_bases_do_not_wait_for_each_other() -> None:
     second = Fingerprint("5" * 64)
-    world = World([Slots("w1"), Slots("w2", base=second)])
+    world = World([PaperWorker("w1", slots=1), PaperWorker("w2", slots=1, base=second)])
     await world.ask("a")
     await world.ask("b")
     await world.ask("c", base=second)
@@ -235,7 +90,7 @@ async def test_bases_do_not_wait_for_each_other() -> None:
 async def test_one_that_goes_away_leaves_nothing(moment: str) -> None:
     world = World()
     await world.ask("first", "a")
-    task = asyncio.create_task(world._course("gone", completion("gone", "b")))
+    task = asyncio.create_task(world._course("gone", waiting("gone", "b")))
     await settle()
     if moment == "granted":  # its turn has come, but it has not heard of it yet
         world.ends["first"].set()
@@ -255,7 +110,7 @@ async def test_one_that_goes_away_leaves_nothing(moment: str) -> None:
 
 
 async def test_another_worker_takes_over_before_all_who_wait_and_nothing_is_charged_twice() -> None:
-    world = World([Slots("w1"), Slots("w2", slots=0)])
+    world = World([PaperWorker("w1", slots=1), PaperWorker("w2", slots=0)])
     async with AsyncExitStack() as stack:
         ticket = await stack.enter_async_context(standing(world, "fails", "a"))
         await world.ask("waits", "b")
@@ -283,7 +138,7 @@ async def test_without_a_worker_nobody_waits_for_long(monkeypatch: pytest.Monkey
     world = World([])
     with pytest.raises(Unavailable, match="no worker"):
         await (await world.ask("none"))
-    world.workers = [Slots(slots=0)]
+    world.workers = [PaperWorker(slots=0)]
     waiting = await world.ask("waits")
     ticking = asyncio.create_task(world.queue.run())
     world.workers = []
@@ -297,7 +152,7 @@ async def test_without_a_worker_nobody_waits_for_long(monkeypatch: pytest.Monkey
 
 
 async def test_where_too_many_wait_the_newest_of_the_greediest_has_to_go() -> None:
-    world = World([Slots(slots=0)], most_waiting=4)
+    world = World([PaperWorker(slots=0)], most_waiting=4)
     for n in range(3):
         await world.ask(f"greedy{n}", "greedy")
     await world.ask("light0", "light")
@@ -333,7 +188,7 @@ async def test_what_comes_too_late_is_refused_when_that_is_known() -> None:
 
 async def test_a_policy_may_let_time_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.gateway.fair_queue.TICK_SECONDS", 0.001)
-    world = World([Slots(slots=500)], policy="rpm-delay")
+    world = World([PaperWorker(slots=500)], policy="rpm-delay")
     ticking = asyncio.create_task(world.queue.run())
     for n in range(61):
         await world.ask(str(n))
@@ -345,7 +200,7 @@ async def test_a_policy_may_let_time_decide(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_the_queue_can_be_looked_at() -> None:
-    world = World([Slots(slots=2, tokens=1000)])
+    world = World([PaperWorker(slots=2, pool_tokens=1000)])
     for name, tenant in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")):
         await world.ask(name, tenant)
     world.now += 5

@@ -8,7 +8,8 @@ from services.gateway.fair_queue import FairQueue
 from services.gateway.fairness import LaneReport, QueueMetrics, QueueReports
 from services.policies.fairness.cost import WeightedTokens
 from services.policies.fairness.policies import POLICIES, Knobs
-from tests.unit.gateway.test_fair_queue import Slots, World
+from tests.paper_worker import PaperWorker
+from tests.queue_world import World
 
 
 class ReportedWorld(World):
@@ -31,7 +32,7 @@ class ReportedWorld(World):
 
 
 async def test_service_is_what_was_produced_and_the_bound_is_what_the_policy_promises() -> None:
-    world = ReportedWorld([Slots(slots=2, tokens=1000)])
+    world = ReportedWorld([PaperWorker(slots=2, pool_tokens=1000)])
     for name, tenant in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("b2", "b")):
         await world.ask(name, tenant, prompt=30)
     report = await world.report()
@@ -50,7 +51,7 @@ async def test_a_policy_that_promises_nothing_has_no_bound(policy: str) -> None:
 
 
 async def test_metrics_name_the_most_served_and_no_more() -> None:
-    world = ReportedWorld([Slots(slots=50)])
+    world = ReportedWorld([PaperWorker(slots=50)])
     for n in range(40):
         await world.ask(str(n), f"t{n}", prompt=10 + n)
     registry = CollectorRegistry()

@@ -27,6 +27,7 @@ class World(PaperWorker):
     """One base model on one worker, which says what it is told to, and then may fail."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.pieces: list[TokenPiece] = []
         self.failure: Exception | None = None
         self.cached: list[Any] = []

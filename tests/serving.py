@@ -1,0 +1,94 @@
+"""A worker that serves the real model over real gRPC, and a gateway's line to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
+from services.cli.suite import free_addresses
+from services.core.errors import Unavailable
+from services.core.types import Digest, RequestId, SamplingParams, WorkerId
+from services.gateway.course import Job
+from services.gateway.worker_line import WorkerIdentity, WorkerLine
+from services.gateway.workers import Workers
+from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.model.loading import LoadedModel
+from services.gpu_worker.servicer import GpuWorkerServicer
+from services.gpu_worker.worker import Worker
+from services.runtime.access import GPU_WORKER, scopes_of
+from services.runtime.auth import Gate, ServiceToken
+from services.runtime.server import Server
+from tests.engines import TestBench
+from tests.references import smollm
+
+TOKEN = "t" * 40
+PROMPT = tuple(range(2, 12))
+MOST_SEQUENCES = 6
+PAGES = 200
+
+
+class EmptyStore:
+    async def fetch(self, digest: Digest) -> Any:
+        raise Unavailable("the store is away")
+
+
+@dataclass(slots=True)
+class Serving:
+    """A worker that serves, and a gateway's client of it."""
+
+    model: LoadedModel
+    worker: Worker
+    server: Server
+    workers: Workers
+    address: str
+
+    def job(self, name: str, tokens: int = 5, **more: Any) -> Job:
+        card = self.model.card
+        rules = {"temperature": 0.0, "ignore_eos": True} | more.pop("rules", {})
+        sampling = SamplingParams(max_tokens=tokens, **rules)
+        facts: dict[str, Any] = {
+            "base_fingerprint": card.fingerprint, "adapter": None, "cache_salt": name
+        }  # fmt: skip
+        return Job(RequestId(name), card.name, prompt=PROMPT, sampling=sampling, **facts | more)
+
+    def pieces(self, job: Job, seconds: float = 60) -> Any:
+        return self.line.follow(job, seconds)
+
+    @property
+    def line(self) -> WorkerLine:
+        (line,) = self.workers.lines(self.model.card.fingerprint)
+        return line
+
+    async def tokens(self, job: Job, seconds: float = 60) -> list[int]:
+        return [token async for piece in self.pieces(job, seconds) for token in piece.tokens]
+
+    async def runs(self, sequences: int) -> None:
+        """Returns once so many do, and none waits."""
+        async with asyncio.timeout(10):
+            while (self.worker.state.running, self.worker.state.waiting) != (sequences, 0):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def a_worker() -> AsyncIterator[Serving]:
+    model, limits = smollm(), Limits(max_sequences=MOST_SEQUENCES)
+    worker = Worker(TestBench(model, limits, pages=PAGES).engine, EmptyStore(), HostCache(1 << 20))
+    address = free_addresses().worker
+    gate = Gate(ServiceToken(TOKEN), scopes_of(GPU_WORKER))
+    server = Server(address=address, gate=gate, services=[GPU_WORKER])
+    rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
+    turning = asyncio.create_task(worker.run())
+    await server.start()
+    workers = Workers(TOKEN)
+    card = model.card
+    workers.name([WorkerIdentity(WorkerId("w"), address, card.name, card.fingerprint)])
+    redialing = asyncio.create_task(workers.redial())
+    yield Serving(model, worker, server, workers, address)
+    redialing.cancel()
+    await workers.close()
+    await server.drain(0)
+    turning.cancel()
+    await asyncio.gather(turning, return_exceptions=True)
