@@ -15,6 +15,7 @@ from services.gateway.worker_line import WorkerIdentity, WorkerLine
 from services.gateway.workers import Workers
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.worker import Worker
@@ -44,6 +45,7 @@ class Serving:
     server: Server
     workers: Workers
     address: str
+    pool: Pool
 
     def job(self, name: str, tokens: int = 5, **more: Any) -> Job:
         card = self.model.card
@@ -75,7 +77,8 @@ class Serving:
 @asynccontextmanager
 async def a_worker() -> AsyncIterator[Serving]:
     model, limits = smollm(), Limits(max_sequences=MOST_SEQUENCES)
-    worker = Worker(TestBench(model, limits, pages=PAGES).engine, EmptyStore(), HostCache(1 << 20))
+    bench = TestBench(model, limits, pages=PAGES)
+    worker = Worker(bench.engine, EmptyStore(), HostCache(1 << 20))
     address = free_addresses().worker
     gate = Gate(ServiceToken(TOKEN), scopes_of(GPU_WORKER))
     server = Server(address=address, gate=gate, services=[GPU_WORKER])
@@ -86,7 +89,7 @@ async def a_worker() -> AsyncIterator[Serving]:
     card = model.card
     workers.name([WorkerIdentity(WorkerId("w"), address, card.name, card.fingerprint)])
     redialing = asyncio.create_task(workers.redial())
-    yield Serving(model, worker, server, workers, address)
+    yield Serving(model, worker, server, workers, address, bench.pool)
     redialing.cancel()
     await workers.close()
     await server.drain(0)

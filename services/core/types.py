@@ -121,6 +121,17 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterWait:
+    """What a request waited for its adapter, a slot and the load together, from the moment it could
+    have run otherwise; 0 if it was there. `sequences`: that ran when it began. `slots`: adapters
+    that could be resident then, at least 1."""
+
+    seconds: float
+    sequences: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPiece:
     """Tokens that a sequence gained, and how it ended if it did."""
 
@@ -129,3 +140,4 @@ class TokenPiece:
     finish_reason: FinishReason | None = None
     batch: BatchFacts | None = None
     cached_tokens: int = 0  # of the prompt; in the last
+    adapter_wait: AdapterWait | None = None  # in the first, once the worker has had an adapter

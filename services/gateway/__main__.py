@@ -50,6 +50,7 @@ from services.gateway.usage import Usage
 from services.gateway.usage_servicer import UsageServicer
 from services.gateway.workers import Workers
 from services.policies.fairness.admission import AdmissionPolicy
+from services.policies.fairness.band import parsed
 from services.policies.fairness.heads import Path
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.vtc import Rules
@@ -183,7 +184,7 @@ def _policy(settings: GatewaySettings) -> AdmissionPolicy:
     knobs = Knobs(
         rules=Rules(weight=weight),
         requests_per_minute=settings.requests_per_minute,
-        band=settings.band,
+        band=parsed(settings.band),
     )
     return POLICIES[settings.policy](knobs)
 

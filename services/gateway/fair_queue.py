@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Protocol
 
 from services.core.errors import TooLate, Unavailable
-from services.core.types import Fingerprint
+from services.core.types import AdapterWait, Fingerprint
 from services.gateway.course import Completion, Job
 from services.gateway.lane import Lane, LaneView, Line, Ticket
 from services.policies.fairness.admission import AdmissionPolicy
@@ -89,6 +89,10 @@ class FairQueue:
         """Seconds that its first token may take from now."""
         within = ticket.job.first_token_within_ms
         return None if within is None else ticket.since + within / 1000 - self._now()
+
+    def awaited(self, ticket: Ticket, wait: AdapterWait) -> None:
+        """What it waited for its adapter on its worker."""
+        ticket.lane.policy.awaited(wait, self._now())
 
     def dispatch(self) -> None:
         """Whoever may start now is given a worker."""

@@ -202,6 +202,8 @@ class Gateway:
                     async with aclosing(stream) as pieces:
                         async for piece in pieces:
                             begun = True
+                            if piece.adapter_wait is not None:
+                                self._queue.awaited(ticket, piece.adapter_wait)
                             ticket.produced(len(piece.tokens))
                             yield piece
                     return

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
 
+from services.policies.fairness.band import AUTO, parsed
 from services.policies.fairness.policies import POLICIES
 from services.runtime.settings import ServiceSettings
 
@@ -28,9 +29,10 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """Of tenants, as JSON; who is not named has 1. A tenant of weight 2 gets twice the service."""
     requests_per_minute: PositiveInt = 60
     """Of each tenant, for the policies "rpm-reject" and "rpm-delay"."""
-    band: NonNegativeFloat = 2000.0
+    band: str = AUTO
     """For the policy "vtc-adapter": within how much service requests whose adapter is on the worker
-    come first, in what the counters count (a token of input 1, of output 2)."""
+    come first, in what the counters count (a token of input 1, of output 2). "auto": as much as
+    loads make worth it."""
     most_waiting: PositiveInt = 4096
     """Requests in the queue. Beyond that the newest of the tenant with the most is refused."""
     settle_seconds: PositiveFloat = 1.0
@@ -43,6 +45,12 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """A gateway that is silent for so long has died: the others close what it left on the books."""
     most_requests: PositiveInt = 4096
     """Requests for completions that are taken on at once; others are told to come back."""
+
+    @field_validator("band")
+    @classmethod
+    def _wide(cls, band: str) -> str:
+        parsed(band)
+        return band
 
     @field_validator("policy")
     @classmethod

@@ -12,7 +12,15 @@ from google.rpc import status_pb2
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.errors import DeadlineExceeded, ServingError, Unavailable
-from services.core.types import Digest, Fingerprint, RequestId, Room, TokenPiece, WorkerId
+from services.core.types import (
+    AdapterWait,
+    Digest,
+    Fingerprint,
+    RequestId,
+    Room,
+    TokenPiece,
+    WorkerId,
+)
 from services.gateway.course import Job
 from services.policies.placement import WorkerView
 from services.runtime import wire
@@ -210,6 +218,10 @@ def _start(job: Job) -> pb.Start:
     )
 
 
+def _wait(wait: pb.AdapterWait) -> AdapterWait:
+    return AdapterWait(wait.seconds, wait.sequences, max(1, wait.slots))
+
+
 def _outcome(piece: pb.Piece) -> TokenPiece | ServingError:
     if piece.error:
         return from_status(status_pb2.Status.FromString(piece.error))
@@ -219,4 +231,5 @@ def _outcome(piece: pb.Piece) -> TokenPiece | ServingError:
         finish_reason=wire.finish_from_wire(piece.finish_reason),
         batch=wire.batch_from_wire(piece.batch) if piece.HasField("batch") else None,
         cached_tokens=piece.cached_tokens,
+        adapter_wait=_wait(piece.adapter_wait) if piece.HasField("adapter_wait") else None,
     )

@@ -9,7 +9,7 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, InvalidRequest, ServingError
-from services.core.types import BatchFacts, Digest, RequestId
+from services.core.types import AdapterWait, BatchFacts, Digest, RequestId
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.grammar import Grammars
 from services.gpu_worker.session import News, Outcome, Session
@@ -127,6 +127,12 @@ def _to_wire(news: News, told: tuple[Digest, ...]) -> pb.RunResponse:
     return response
 
 
+def _wait(wait: AdapterWait | None) -> pb.AdapterWait | None:
+    if wait is None:
+        return None
+    return pb.AdapterWait(seconds=wait.seconds, sequences=wait.sequences, slots=wait.slots)
+
+
 def _piece(request: RequestId, outcome: Outcome) -> pb.Piece:
     if isinstance(outcome, ServingError):
         return pb.Piece(request_id=request, error=to_status(outcome).SerializeToString())
@@ -138,4 +144,5 @@ def _piece(request: RequestId, outcome: Outcome) -> pb.Piece:
         finish_reason=wire.finish_to_wire(outcome.finish_reason),
         batch=wire.batch_to_wire(outcome.batch or BatchFacts()) if ended else None,
         cached_tokens=outcome.cached_tokens,
+        adapter_wait=_wait(outcome.adapter_wait),
     )

@@ -8,12 +8,11 @@ from operator import attrgetter
 
 from services.core.clock import ManualClock
 from services.core.errors import ResourceExhausted
-from services.core.types import RequestId
+from services.core.types import AdapterWait, RequestId
 from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.policies.fairness.admission import AdmissionPolicy, Request
-from services.policies.fairness.band import AdaptiveBand
 from services.simulator.arrivals import Arrival
 from services.simulator.recording import Recorder, Recording
 from services.simulator.replica import engine_request, replica
@@ -35,7 +34,6 @@ def replay(
     watch: Callable[[float], None] | None = None,
     slots: int | None = None,
     load_seconds: float = 0.1,
-    band: AdaptiveBand | None = None,
 ) -> Recording:
     """Late binding: a request waits in the policy until there is room for it to start in the next
     step. Who comes first among those that fit is the policy's choice, before every step anew.
@@ -45,7 +43,7 @@ def replay(
     `slots`: how many adapters may be resident or loading at once; None: every request is the base
     model's. A request whose adapter has no slot must wait, even if there is room for its tokens;
     one whose adapter must be loaded is charged when that begins, and starts `load_seconds` later.
-    `band` is told of every admission what it waited for its adapter.
+    `policy` is told of every admission what it waits for its adapter.
     Requests that can never fit are rejected as those are that the policy refuses.
     Raises ValueError if two requests have one id, `slots` is below 1 or `load_seconds` below 0, and
     RuntimeError if the policy holds everybody back for an hour while nothing runs.
@@ -57,7 +55,7 @@ def replay(
     coming = sorted(arrivals, key=attrgetter("at"))
     if len({arrival.request.id for arrival in coming}) < len(coming):
         raise ValueError("two requests have one id")
-    show = _Replay(coming, policy, clock, engine, residence, band=band)
+    show = _Replay(coming, policy, clock, engine, residence)
     return show.run(until, watch or _look_away)
 
 
@@ -69,15 +67,12 @@ class _Replay:
         clock: ManualClock,
         engine: Engine,
         residence: Residence,
-        *,
-        band: AdaptiveBand | None,
     ) -> None:
         self._coming = deque(coming)
         self._policy = policy
         self._clock = clock
         self._engine = engine
         self._residence = residence
-        self._band = band
         self._recorder = Recorder()
         self._waiting: dict[RequestId, EngineRequest] = {}
         self._running: set[RequestId] = set()
@@ -135,7 +130,7 @@ class _Replay:
             self._recorder.admit(chosen.id, now)
             wanted = self._waiting.pop(chosen.id)
             self._running.add(chosen.id)
-            self._tell_band(wanted, now)
+            self._tell_wait(wanted, now)
             self._residence.submit(wanted, now)
 
     def _first_that_fits(self) -> Request | None:
@@ -156,12 +151,12 @@ class _Replay:
         self._wants_slot.setdefault(request.id, self._clock.now())
         return False
 
-    def _tell_band(self, request: EngineRequest, now: float) -> None:
+    def _tell_wait(self, request: EngineRequest, now: float) -> None:
         """Of one that is about to be submitted."""
         since = self._wants_slot.pop(request.id, now)
-        if self._band is not None and (slots := self._residence.slots) is not None:
-            waited = now - since + self._residence.seconds_to_load(request.adapter, now)
-            self._band.admitted(now, waited=waited, batch=len(self._running), slots=slots)
+        if (slots := self._residence.slots) is not None:
+            waits = now - since + self._residence.seconds_to_load(request.adapter, now)
+            self._policy.awaited(AdapterWait(waits, len(self._running), slots), now)
 
     def _step(self) -> bool:
         """False if nobody runs, but some may wait for their adapters."""

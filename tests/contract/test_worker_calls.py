@@ -18,7 +18,7 @@ from services.core.errors import (
     ServingError,
     Unavailable,
 )
-from services.core.types import Constraint, ConstraintKind, Digest, Fingerprint
+from services.core.types import AdapterWait, Constraint, ConstraintKind, Digest, Fingerprint
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.session import Session
 from services.runtime.client import bearer
@@ -36,6 +36,16 @@ async def test_many_requests_share_one_call_and_each_gets_its_own(serving: Servi
     answers = await asyncio.gather(*(serving.tokens(job) for job in adapterless))
     alone = await serving.tokens(serving.job("alone", 6))
     assert answers == [alone] * 5
+
+
+async def test_a_first_piece_says_what_was_waited_for_an_adapter(serving: Serving) -> None:
+    """Once the worker has had one."""
+    waits = [piece.adapter_wait async for piece in serving.pieces(serving.job("none", 3))]
+    assert waits == [None] * 3
+    serving.pool.reserve(Digest("1" * 64), 50, keep=0)
+    serving.pool.activate(Digest("1" * 64))
+    waits = [piece.adapter_wait async for piece in serving.pieces(serving.job("some", 3))]
+    assert waits == [AdapterWait(seconds=0.0, sequences=1, slots=3), None, None]
 
 
 async def test_a_failure_is_told_to_its_request_alone(serving: Serving) -> None:

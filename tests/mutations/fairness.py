@@ -5,6 +5,7 @@ from tests.mutations.mutation import Mutation
 _VTC = "tests/unit/policies/test_vtc.py::"
 _PROPERTY = "tests/property/test_fairness.py::"
 _MEASURES = "tests/unit/policies/test_measures.py::"
+_WAITS = "tests/unit/gpu_worker/test_adapter_waits.py::"
 _BASELINES = "tests/property/test_baselines.py::"
 
 FAIRNESS = {
@@ -124,6 +125,18 @@ FAIRNESS = {
         "wanted = worth",
         "tests/property/test_adapter_claims.py::"
         "test_a_band_that_adapts_is_none_where_loads_are_cheap[0.0]",
+    ),
+    "who had no room blames its adapter": Mutation(
+        "gpu_worker/engine/batcher.py",
+        "if has_room and sequence.stalled_at is None:",
+        "if sequence.stalled_at is None:",
+        _WAITS + "test_who_waits_for_memory_does_not_wait_for_its_adapter",
+    ),
+    "a band does not hear what workers say of loads": Mutation(
+        "gateway/gateway.py",
+        "self._queue.awaited(ticket, piece.adapter_wait)",
+        "pass",
+        "tests/unit/gateway/test_adaptive_band.py::test_a_band_hears_what_workers_say_of_loads",
     ),
     "a band is wider than it promised": Mutation(
         "policies/fairness/band.py",

@@ -50,7 +50,6 @@ def played(
         until=seconds,
         slots=slots,
         load_seconds=load_seconds,
-        band=wide if isinstance(wide, AdaptiveBand) else None,
         watch=lambda now: gaps.append(policy.gap),
     )
     return recording, max(gaps)

@@ -133,6 +133,10 @@ class Batcher:
         rejected, self._rejected = self._rejected, []
         return rejected
 
+    def adapter_slots(self) -> int:
+        """Adapters that could be resident beside those who run; 0 if that is not known."""
+        return self._pool.adapter_slots(self.promised())
+
     def promised(self) -> int:
         """Pages that running sequences are expected to need beyond theirs, and the watermark."""
         return self._promised_to(self._running.values())
@@ -176,10 +180,14 @@ class Batcher:
             need = self._need(sequence)
             if self._is_held_back(sequence, self._running.values()):
                 continue
-            if self._is_resident(sequence) and need + promised <= self._room_for(sequence):
+            has_room = need + promised <= self._room_for(sequence)
+            if has_room and self._is_resident(sequence):
                 self._start(sequence)
                 promised = self.promised()
-            elif self._step - sequence.arrived > self._limits.patience_steps:
+                continue
+            if has_room and sequence.stalled_at is None:
+                sequence.stalled_at = self._now
+            if self._step - sequence.arrived > self._limits.patience_steps:
                 return
 
     def _is_held_back(self, sequence: Sequence, ahead: Collection[Sequence]) -> bool:
@@ -222,6 +230,8 @@ class Batcher:
         self._pool.match(sequence)
         if not sequence.preempted:
             sequence.reused = sequence.cached
+            since = self._now if sequence.stalled_at is None else sequence.stalled_at
+            sequence.adapter_wait = self._now - since
 
     def _slices(self) -> Iterator[Slice]:
         """Decodes first: long prompts share what they leave of the step, oldest first."""

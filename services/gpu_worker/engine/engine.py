@@ -7,6 +7,7 @@ from typing import Protocol
 
 from services.core.errors import ResourceExhausted, ServingError
 from services.core.types import (
+    AdapterWait,
     BatchFacts,
     Digest,
     FinishReason,
@@ -152,7 +153,7 @@ class Engine:
             if result is None:
                 continue
             try:
-                pieces.append((sequence.request.id, self._settle(sequence, result)))
+                pieces.append((sequence.request.id, self._settle(sequence, result, facts)))
             except ServingError as error:
                 self._batcher.cancel(sequence.request.id)
                 refused.append((sequence.request.id, error))
@@ -173,7 +174,7 @@ class Engine:
         for adapter in self._pool.evicted():
             self._runner.unbind(adapter)
 
-    def _settle(self, sequence: running.Sequence, result: Sampled) -> TokenPiece:
+    def _settle(self, sequence: running.Sequence, result: Sampled, step: BatchFacts) -> TokenPiece:
         sequence.tokens.append(result.token)
         finish = self._finish_of(sequence, result.token)
         if finish is not None:
@@ -184,7 +185,14 @@ class Engine:
             finish_reason=finish,
             batch=None if finish is None else sequence.peak,
             cached_tokens=0 if finish is None else sequence.reused,
+            adapter_wait=self._adapter_wait(sequence, step),
         )
+
+    def _adapter_wait(self, sequence: running.Sequence, step: BatchFacts) -> AdapterWait | None:
+        """With its first token."""
+        if sequence.generated > 1 or not (slots := self._batcher.adapter_slots()):
+            return None
+        return AdapterWait(sequence.adapter_wait, step.peak_sequences, slots)
 
     def _finish_of(self, sequence: running.Sequence, token: int) -> FinishReason | None:
         request = sequence.request

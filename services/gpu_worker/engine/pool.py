@@ -80,6 +80,16 @@ class Pool:
         """What was reserved is filled: the adapter is resident."""
         self.residency.add(adapter, self._reserved.pop(adapter))
 
+    def adapter_slots(self, keep: int) -> int:
+        """Adapters that could be here at once, if the others were as large as those that are and
+        `keep` pages were promised to sequences; 0 if none is."""
+        count = len(self.residency.resident) + len(self._reserved)
+        if not count:
+            return 0
+        pages = self.residency.pages + sum(map(len, self._reserved.values()))
+        spare = self.available - self.residency.idle_pages - keep
+        return max(1, (pages + spare) * count // pages)
+
     def is_reserved(self, adapter: Digest) -> bool:
         return adapter in self._reserved
 

@@ -22,6 +22,7 @@ class Residency:
 
     def __init__(self) -> None:
         self._residents: dict[Digest, _Resident] = {}
+        self.pages = 0  # of all
         self.idle_pages = 0  # of adapters that nobody pins
         self.step = 0
 
@@ -65,6 +66,7 @@ class Residency:
     def add(self, adapter: Digest, pages: list[int]) -> None:
         """As if it were used now, so that what was just loaded is not what leaves next."""
         self._residents[adapter] = _Resident(pages, uses=1.0, used_at=self.step)
+        self.pages += len(pages)
         self.idle_pages += len(pages)
 
     def drop(self, adapter: Digest) -> list[int]:
@@ -72,6 +74,7 @@ class Residency:
         if self._residents[adapter].pins:
             raise ValueError("a pinned adapter was dropped")
         pages = self._residents.pop(adapter).pages
+        self.pages -= len(pages)
         self.idle_pages -= len(pages)
         return pages
 

@@ -44,6 +44,8 @@ class Sequence:
     cached: int = 0  # tokens whose keys and values are in the pages
     reused: int = 0  # of them, how many came from the prefix cache when it was first admitted
     preempted: int = 0  # how often it had to give its pages back
+    stalled_at: float | None = None  # since when it would have run if its adapter were there
+    adapter_wait: float = 0.0  # seconds, until it first ran
     peak: BatchFacts = field(default_factory=BatchFacts)
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.core.types import Digest, RequestId, TenantId
+from services.core.types import AdapterWait, Digest, RequestId, TenantId
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,10 @@ class AdmissionPolicy(Protocol):
 
     def admit(self, request: RequestId, now: float) -> None:
         """One of the candidates runs from now on."""
+        ...
+
+    def awaited(self, wait: AdapterWait, now: float) -> None:
+        """What one that was admitted waits, or waited, for its adapter."""
         ...
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:

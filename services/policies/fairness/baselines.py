@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterator
 
 from services.core.errors import ResourceExhausted
-from services.core.types import Digest, RequestId, TenantId
+from services.core.types import AdapterWait, Digest, RequestId, TenantId
 from services.policies.fairness.admission import Request
 from services.policies.fairness.cost import Cost, WeightedTokens
 
@@ -27,6 +27,9 @@ class FirstComeFirstServed:
 
     def admit(self, request: RequestId, now: float) -> None:
         del self._waiting[request]
+
+    def awaited(self, wait: AdapterWait, now: float) -> None:
+        """Changes nothing."""
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         """Costs nothing."""
@@ -136,6 +139,9 @@ class DeficitRoundRobin:
         self._active[admitted.tenant] = self._active.get(admitted.tenant, 0) + 1
         self._deficits[admitted.tenant] -= self._cost(admitted.prompt_tokens, 0)
         self._leave(request)
+
+    def awaited(self, wait: AdapterWait, now: float) -> None:
+        """Changes nothing."""
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         running, before = self._running[request]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator
 
-from services.core.types import Digest, RequestId, TenantId
+from services.core.types import AdapterWait, Digest, RequestId, TenantId
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.cost import Cost
 from services.policies.fairness.measures import Fairness, Measures
@@ -46,6 +46,9 @@ class Measured:
         self._leave(request)
         self._running[request] = (admitted, 0)
         self._measures.served(admitted.tenant, self._cost(admitted.prompt_tokens, 0), now)
+
+    def awaited(self, wait: AdapterWait, now: float) -> None:
+        self._policy.awaited(wait, now)
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         self._policy.produced(request, tokens)

@@ -19,7 +19,7 @@ from services.policies.fairness.vtc import Rules, VirtualTokenCounters, by_organ
 class Knobs:
     """Each policy takes what it has a use for. `quantum`: of deficit round robin; `band`: of VTC
     with adapters; both in what `rules.cost` counts. A band that adapts ("auto" by name) is for one
-    policy only, and is told of loads by whoever admits."""
+    policy only, which is told of loads by whoever admits."""
 
     rules: Rules = field(default_factory=Rules)
     requests_per_minute: int = 60

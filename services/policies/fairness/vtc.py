@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from services.core.types import Digest, RequestId
+from services.core.types import AdapterWait, Digest, RequestId
 from services.policies.fairness.admission import Request
 from services.policies.fairness.band import AdaptiveBand
 from services.policies.fairness.bounds import Bound, Room, promised
@@ -146,6 +146,11 @@ class VirtualTokenCounters:
             level.started(key)
         self._charge(running, max(running.predicted, 0))
         self._leave(request)
+
+    def awaited(self, wait: AdapterWait, now: float) -> None:
+        """Tells a band that adapts what loads cost."""
+        if isinstance(band := self._rules.band, AdaptiveBand):
+            band.admitted(now, waited=wait.seconds, batch=wait.sequences, slots=wait.slots)
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         running = self._running[request]

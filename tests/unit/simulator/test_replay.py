@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services.core.errors import ResourceExhausted
-from services.core.types import Digest, RequestId, TenantId
+from services.core.types import AdapterWait, Digest, RequestId, TenantId
 from services.policies.fairness.admission import Request
 from services.simulator import workloads
 from services.simulator.arrivals import Arrival, arrivals, merged, poisson
@@ -39,6 +39,9 @@ class Queue:
         self._tell(now)
         del self.waiting[request]
         self.running[request] = 0
+
+    def awaited(self, wait: AdapterWait, now: float) -> None:
+        self._tell(now)
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         self.running[request] += tokens

@@ -226,6 +226,38 @@ class ResidentAdapters(_message.Message):
 Global___ResidentAdapters: _TypeAlias = ResidentAdapters  # noqa: Y015
 
 @_typing.final
+class AdapterWait(_message.Message):
+    """What a sequence waited for its adapter, and where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    """For a slot and for the load together, from the moment it could have run otherwise; 0 if its
+    adapter was there, or it needs none.
+    """
+    sequences: _builtins.int
+    """Sequences in its first step, with this one."""
+    slots: _builtins.int
+    """Adapters that could be on the device then, if they were as large as those that are; at least 1."""
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+        sequences: _builtins.int = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds", "sequences", b"sequences", "slots", b"slots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterWait: _TypeAlias = AdapterWait  # noqa: Y015
+
+@_typing.final
 class Piece(_message.Message):
     """The next tokens of one sequence, or its end."""
 
@@ -238,6 +270,7 @@ class Piece(_message.Message):
     BATCH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    ADAPTER_WAIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As it was started."""
     finish_reason: _generation_pb2.FinishReason.ValueType
@@ -260,6 +293,10 @@ class Piece(_message.Message):
     def batch(self) -> _generation_pb2.BatchFacts:
         """The largest step that this sequence was part of; in the last piece."""
 
+    @_builtins.property
+    def adapter_wait(self) -> Global___AdapterWait:
+        """In the first piece; unset while the worker has had no adapter."""
+
     def __init__(
         self,
         *,
@@ -270,10 +307,11 @@ class Piece(_message.Message):
         batch: _generation_pb2.BatchFacts | None = ...,
         error: _builtins.bytes = ...,
         cached_tokens: _builtins.int = ...,
+        adapter_wait: Global___AdapterWait | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_wait", b"adapter_wait", "batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "cached_tokens", b"cached_tokens", "error", b"error", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_wait", b"adapter_wait", "batch", b"batch", "cached_tokens", b"cached_tokens", "error", b"error", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
