@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 FOLDER = Path(__file__).parent / "results"
+PLOTS = FOLDER.parent / "plots"  # of results, by python -m bench.plots
+NOT_SHOWN = ("series", "window")  # in tables
 
 
 def machine() -> dict[str, Any]:
@@ -90,28 +92,39 @@ def render() -> str:
         "",
         "Tables made by `python -m bench.results` from `bench/results/*.json`. Machines are shared",
         "and noisy: compare ratios within one run. `python -m bench.<name> --help` says what each",
-        "measures.",
+        "measures; `python -m bench.plots` draws those of `bench.fairness`.",
         *_WITHOUT_A_GPU,
     ]
     for path in sorted(FOLDER.glob("*.json")):
         found = json.loads(path.read_text())
-        rows = next(value for value in found.values() if isinstance(value, list))
-        machine_, names = found["machine"], list(rows[0])
+        machine_ = found["machine"]
         lines += [
             "",
             f"## {path.stem}",
             "",
             f"`{found['command']}` at {found['commit']}, {found['measured'][:10]}, "
             f"{machine_['cores']} cores of {machine_['processor']}, torch {machine_['torch']}",
-            "",
-            f"| {' | '.join(name.replace('_', ' ') for name in names)} |",
-            f"|{' --- |' * len(names)}",
-            *(f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows),
         ]
+        for name, rows in found.items():
+            if isinstance(rows, list) and name not in NOT_SHOWN:
+                lines += ["", *_table(rows)]
+        for plot in sorted(PLOTS.glob(f"{path.stem}_*.svg")):
+            lines += ["", f"![{plot.stem.replace('_', ' ')}]({PLOTS.name}/{plot.name})"]
     return "\n".join(lines) + "\n"
 
 
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    return [
+        f"| {' | '.join(name.replace('_', ' ') for name in names)} |",
+        f"|{' --- |' * len(names)}",
+        *(f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows),
+    ]
+
+
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
