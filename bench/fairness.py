@@ -24,7 +24,7 @@ from typing import Any
 from bench.results import save
 from bench.shares import CLAIMS, Outcome, measured
 from bench.tenants import Client, Tenant, World, adapter_folder
-from services.cli.suite import Suite, embedded_model, free_addresses, only_one
+from services.cli.suite import Suite, embedded_model, free_addresses, interruptible, only_one
 
 POLICIES = ("fcfs", "rpm-reject", "lcf", "vtc", "vtc-predict", "vtc-adapter")
 SEQUENCES = 8  # that the worker runs at once
@@ -92,8 +92,9 @@ def run(case: Case, seconds: float, adapter: Path) -> dict[str, Any]:
     capacity, outcomes, series = 0.0, dict[str, Outcome](), list[dict[str, str]]()
     for policy in case.policies:
         settings = weighing(case.tenants) | {"GATEWAY_POLICY": policy}
-        if capacity:  # of each of two, so that they can take it all
-            settings["GATEWAY_REQUESTS_PER_MINUTE"] = str(round(60 * capacity / 2))
+        if capacity:  # so that two can just fill the time, or a minute of it
+            most = max(1, round(capacity * min(seconds, 60) / 2))
+            settings["GATEWAY_REQUESTS_PER_MINUTE"] = str(most)
         with suite(case, settings, adapter) as world:
             if not capacity:
                 probe = world.joined(Tenant("probe", 1.0), capacity=1.0, seconds=0.0)
@@ -146,7 +147,7 @@ def main() -> None:
         "GPU_WORKER_PREFIX_CACHE": "false",  # the same prompts come again and again
         "GPU_WORKER_LIMITS__MAX_SEQUENCES": str(SEQUENCES),
     }
-    with adapter_folder() as adapter:
+    with interruptible(), adapter_folder() as adapter:
         for case in CASES:
             if case.name in asked.cases:
                 save(f"fairness_{case.name}", run(case, asked.seconds, adapter))
