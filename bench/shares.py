@@ -105,7 +105,7 @@ def weights(of: Outcomes) -> Iterator[Claim]:
 
 def late(of: Outcomes) -> Iterator[Claim]:
     """In its first time, as long as the other had been alone."""
-    yield Claim("share of who joins late, vtc", of["vtc"].shares[-1], at_most=0.55)
+    yield Claim("share of who joins late, vtc", of["vtc"].shares[-1], 0.35, 0.55)
     yield Claim("share of who joins late, lcf", of["lcf"].shares[-1], at_least=0.7)
     yield from _within_bounds(of)
 
