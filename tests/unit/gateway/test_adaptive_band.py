@@ -4,18 +4,9 @@ from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
-from tokenizers import Tokenizer, models
 
-from services.core.types import (
-    AdapterWait,
-    FinishReason,
-    RequestId,
-    SamplingParams,
-    TenantId,
-    TokenPiece,
-)
-from services.gateway.base_models import ServedModel
-from services.gateway.course import Completion, Job
+from services.core.types import AdapterWait, FinishReason, TokenPiece
+from services.gateway.course import Job
 from services.gateway.fair_queue import FairQueue
 from services.gateway.fairness import QueueReports
 from services.gateway.gateway import Gateway
@@ -23,7 +14,8 @@ from services.gateway.settings import GatewaySettings
 from services.policies.fairness.band import AUTO, AdaptiveBand
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.vtc import Rules
-from tests.paper_worker import CARD, PaperWorker
+from tests.completions import completion
+from tests.paper_worker import PaperWorker
 
 
 class Loading(PaperWorker):
@@ -44,8 +36,8 @@ async def test_a_band_hears_what_workers_say_of_loads() -> None:
     queue: Any = FairQueue(Loading(), reports.policy)
     gateway = Gateway(base_models=unused, store=unused, queue=queue, prompts=unused)
     assert band.width == 0
-    for name in ("one", "other"):
-        assert [piece.tokens async for piece in gateway.stream(_asked(name), seconds=10)]
+    for _ in range(2):
+        assert [piece async for piece in gateway.stream(completion("t", prompt=3), seconds=10)]
     assert band.lost == pytest.approx(2 / 20, rel=0.01)
     assert band.width == pytest.approx(6 / 2 * (3 + 2 * 2), rel=0.01)
 
@@ -74,17 +66,3 @@ def _settings(**changed: str) -> GatewaySettings:
         "key_pepper": "p" * 40,
     }
     return GatewaySettings(**needed | changed)
-
-
-def _asked(name: str) -> Completion:
-    job = Job(
-        request_id=RequestId(name),
-        base_model=CARD.name,
-        base_fingerprint=CARD.fingerprint,
-        adapter=None,
-        prompt=(1, 2, 3),
-        sampling=SamplingParams(max_tokens=2),
-        cache_salt="t",
-    )
-    base = ServedModel(CARD, Tokenizer(models.WordLevel({})))
-    return Completion(TenantId("t"), None, CARD.name, base, job)
