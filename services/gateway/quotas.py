@@ -21,7 +21,7 @@ class _Party:
     decided: "asyncio.Future[Decision | None]"
     inside: int = 0
     failed: bool = False
-    ended: list[Course] = field(default_factory=list)
+    let_in: list[Course] = field(default_factory=list)
 
     @property
     def held(self) -> bool:
@@ -32,7 +32,7 @@ class _Party:
 
     def spent(self) -> Amount:
         requests = tokens = 0
-        for course in self.ended:
+        for course in self.let_in:
             if course.completion_tokens or not self.failed:
                 requests += 1
                 tokens += len(course.completion.job.prompt) + course.completion_tokens
@@ -43,8 +43,9 @@ class Quotas:
     """A Bookkeeper. Each choice of a request reserves its prompt, max_tokens, and one request.
 
     Settled is what was read and delivered. A request that is refused counts for nothing; one that
-    the system failed before its first token (an error of ours, a deadline) neither; one that its
-    client gave up counts as a request with its prompt and what it got until then.
+    its client gave up before it was let in neither, and none that the system failed before its
+    first token (an error of ours, a deadline); one that its client gave up later counts as a
+    request with its prompt and what it got until then.
     """
 
     def __init__(self, reservations: Reservations) -> None:
@@ -65,6 +66,7 @@ class Quotas:
         party.inside += 1
         try:
             _admit(await asyncio.shield(party.decided), completion)
+            party.let_in.append(course)
             yield
         except (asyncio.CancelledError, GeneratorExit):
             raise
@@ -73,7 +75,6 @@ class Quotas:
             raise
         finally:
             party.inside -= 1
-            party.ended.append(course)
             if not party.inside:
                 del self._parties[name]
                 await self._end(party)

@@ -188,6 +188,20 @@ async def test_a_caller_that_leaves_before_it_is_let_in_holds_nothing(world: Wor
     assert (await world.use()).running == Amount()
 
 
+async def test_a_caller_that_leaves_before_it_is_let_in_has_used_nothing(world: World) -> None:
+    await world.limit(tokens_in_total=1000, requests_per_minute=100)
+    quotas = await world.gateway()
+    gone = asyncio.create_task(served(quotas, world.course(), 1))
+    await asyncio.sleep(0)  # it asks, and the database has yet to answer
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert await served(quotas, world.course(3, 7), 2)
+    await world.close()  # when all is written
+    use = await world.use()
+    assert use.total_tokens == 5
+    assert sum(second.requests for second in use.window) == 1
+
+
 async def test_limits_hold_from_the_next_request_on(world: World) -> None:
     quotas, other = await world.gateway(), await world.gateway()
     assert await served(quotas, world.course(), 7)  # now it is known that there are none

@@ -56,6 +56,12 @@ QUOTAS = {
         "            pass\n",
         f"{_QUOTAS}test_a_caller_that_leaves_before_it_is_let_in_holds_nothing[sqlite]",
     ),
+    "who leaves too early is charged": Mutation(
+        "gateway/quotas.py",
+        "        party.inside += 1\n",
+        "        party.inside += 1\n        party.let_in.append(course)\n",
+        f"{_QUOTAS}test_a_caller_that_leaves_before_it_is_let_in_has_used_nothing[sqlite]",
+    ),
     "a lost answer keeps what it reserved": Mutation(
         "gateway/reservations.py",
         "            self.settle(Settlement(reservation, Amount()))\n",

@@ -31,9 +31,9 @@ class QuotaServiceStub:
     whose metadata has the "limit", and a RetryInfo unless no wait makes room.
 
     A request reserves its prompt and max_tokens and is settled with what was read and delivered. It
-    counts for nothing if it is refused, or if the system fails it before its first token. One that
-    its client gives up counts with its prompt and what was delivered. Each of several choices
-    counts as a request.
+    counts for nothing if it is refused, if its client gives it up before it is let in, or if the
+    system fails it before its first token. One that its client gives up later counts with its prompt
+    and what was delivered. Each of several choices counts as a request.
     """
 
     def __init__(self, channel):
@@ -60,9 +60,9 @@ class QuotaServiceServicer:
     whose metadata has the "limit", and a RetryInfo unless no wait makes room.
 
     A request reserves its prompt and max_tokens and is settled with what was read and delivered. It
-    counts for nothing if it is refused, or if the system fails it before its first token. One that
-    its client gives up counts with its prompt and what was delivered. Each of several choices
-    counts as a request.
+    counts for nothing if it is refused, if its client gives it up before it is let in, or if the
+    system fails it before its first token. One that its client gives up later counts with its prompt
+    and what was delivered. Each of several choices counts as a request.
     """
 
     def SetLimits(self, request, context):
@@ -108,9 +108,9 @@ class QuotaService:
     whose metadata has the "limit", and a RetryInfo unless no wait makes room.
 
     A request reserves its prompt and max_tokens and is settled with what was read and delivered. It
-    counts for nothing if it is refused, or if the system fails it before its first token. One that
-    its client gives up counts with its prompt and what was delivered. Each of several choices
-    counts as a request.
+    counts for nothing if it is refused, if its client gives it up before it is let in, or if the
+    system fails it before its first token. One that its client gives up later counts with its prompt
+    and what was delivered. Each of several choices counts as a request.
     """
 
     @staticmethod

@@ -32,9 +32,9 @@ class QuotaServiceStub:
     whose metadata has the "limit", and a RetryInfo unless no wait makes room.
 
     A request reserves its prompt and max_tokens and is settled with what was read and delivered. It
-    counts for nothing if it is refused, or if the system fails it before its first token. One that
-    its client gives up counts with its prompt and what was delivered. Each of several choices
-    counts as a request.
+    counts for nothing if it is refused, if its client gives it up before it is let in, or if the
+    system fails it before its first token. One that its client gives up later counts with its prompt
+    and what was delivered. Each of several choices counts as a request.
     """
 
     @_typing.overload
@@ -56,9 +56,9 @@ class QuotaServiceAsyncStub(QuotaServiceStub):
     whose metadata has the "limit", and a RetryInfo unless no wait makes room.
 
     A request reserves its prompt and max_tokens and is settled with what was read and delivered. It
-    counts for nothing if it is refused, or if the system fails it before its first token. One that
-    its client gives up counts with its prompt and what was delivered. Each of several choices
-    counts as a request.
+    counts for nothing if it is refused, if its client gives it up before it is let in, or if the
+    system fails it before its first token. One that its client gives up later counts with its prompt
+    and what was delivered. Each of several choices counts as a request.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -76,9 +76,9 @@ class QuotaServiceServicer(metaclass=_abc_1.ABCMeta):
     whose metadata has the "limit", and a RetryInfo unless no wait makes room.
 
     A request reserves its prompt and max_tokens and is settled with what was read and delivered. It
-    counts for nothing if it is refused, or if the system fails it before its first token. One that
-    its client gives up counts with its prompt and what was delivered. Each of several choices
-    counts as a request.
+    counts for nothing if it is refused, if its client gives it up before it is let in, or if the
+    system fails it before its first token. One that its client gives up later counts with its prompt
+    and what was delivered. Each of several choices counts as a request.
     """
 
     @_abc_1.abstractmethod
