@@ -77,6 +77,7 @@ from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
 
+SPARE_SECONDS = 60.0  # to send a request and to take the end of its answer
 OWN = (GATEWAY, QUEUE, TENANTS, QUOTAS, USAGE, INFERENCE)
 
 
@@ -104,7 +105,8 @@ async def main() -> None:
     recovery = Recovery(ledger_rows, instance=instance, lease_seconds=settings.lease_seconds)
     pace = Pace(beat=settings.lease_seconds / 5)
     ledger = Ledger(ledger_rows, instance=instance, cost=Rules().cost, pace=pace)
-    intake = Intake(settings.most_requests)
+    longest = settings.longest_request_seconds + SPARE_SECONDS
+    intake = Intake(settings.most_requests, longest_seconds=longest)
     base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
         base_models=base_models,

@@ -16,9 +16,20 @@ from services.runtime.interceptors import CallInterceptor
 
 log = structlog.get_logger()
 
+MOST_PENDING = 10_000
+PENDING_SECONDS = 3600
+"""Calls that came and that the event loop has yet to take: gRPC cancels what is beyond a thousand,
+or waits for 30 s, without a word. What we have no room for we refuse ourselves."""
+
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.server.max_pending_requests", MOST_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MOST_PENDING),
+    ("grpc.server_max_unrequested_time_in_server", PENDING_SECONDS),
+    ("grpc.keepalive_time_ms", 60_000),  # clients that went without a word are found out
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
     ("grpc.so_reuseport", 0),
 )

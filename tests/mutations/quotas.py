@@ -4,6 +4,7 @@ from tests.mutations.mutation import Mutation
 
 _QUOTAS = "tests/contract/test_quotas.py::"
 _RESERVATIONS = "tests/contract/test_reservations.py::"
+_HALF_OPEN = "tests/unit/gateway/test_half_open.py::"
 _TENANTS = "tests/contract/test_tenants.py::"
 
 QUOTAS = {
@@ -103,6 +104,37 @@ QUOTAS = {
         "if self._taken >= self._most:",
         "if self._taken > self._most:",
         "tests/unit/gateway/test_intake.py::test_what_is_beyond_it_is_told_when_to_come_back",
+    ),
+    "who takes nothing keeps its place": Mutation(
+        "gateway/intake.py",
+        "        task.cancel()\n",
+        "",
+        f"{_HALF_OPEN}test_who_reads_nothing_over_grpc_is_given_up",
+    ),
+    "who reads nothing stays connected": Mutation(
+        "gateway/http_connections.py",
+        "round(deaf_seconds * 1000)",
+        "0",
+        f"{_HALF_OPEN}test_who_reads_nothing_over_http_is_cut_off",
+    ),
+    "half a body keeps its place": Mutation(
+        "gateway/http_server.py",
+        "asyncio.timeout(seconds)",
+        "asyncio.timeout(None)",
+        f"{_HALF_OPEN}test_a_body_that_stops_frees_its_place",
+    ),
+    "half a head keeps its connection": Mutation(
+        "gateway/http_connections.py",
+        "        elif not has_head and self._late is None:\n",
+        "        else:\n            self._late.cancel()\n        if False:\n",
+        f"{_HALF_OPEN}test_a_head_that_does_not_come_ends_the_connection[POST / HT]",
+    ),
+    "calls that the loop has yet to take are dropped": Mutation(
+        "runtime/server.py",
+        '    ("grpc.server.max_pending_requests", MOST_PENDING),\n',
+        "",
+        "tests/unit/runtime/test_server.py::"
+        "test_calls_that_come_while_the_loop_is_busy_are_all_answered",
     ),
     "an expired key works": Mutation(
         "gateway/keys.py",
