@@ -11,6 +11,7 @@ import grpc
 import pytest
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.core.errors import Unavailable
@@ -57,10 +58,12 @@ async def until_closed(client: socket.socket) -> bytes:
 
 
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    while True:
-        body = {"type": "http.response.body", "body": b"x" * 10_000, "more_body": True}
-        await send(body)
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 10_000
+            await asyncio.sleep(0)
+
+    await StreamingResponse(pieces())(scope, receive, send)
 
 
 def reading(body_seconds: float) -> FastAPI:
