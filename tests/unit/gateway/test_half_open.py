@@ -121,14 +121,15 @@ async def test_who_reads_nothing_over_grpc_is_given_up() -> None:
                 yield b"x" * 100_000
 
     server = grpc.aio.server()
-    handler = grpc.unary_stream_rpc_method_handler(behaviour)
+    handler: Any = grpc.unary_stream_rpc_method_handler(behaviour)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("test.Deaf", {"Ask": handler}),)
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_stream("/test.Deaf/Ask")(b"")
+        ask: Any = channel.unary_stream("/test.Deaf/Ask")
+        call = ask(b"")
         await taken.wait()
         await free(intake)
         call.cancel()
