@@ -9,15 +9,16 @@ from lorikeet.gateway.v1 import usage_service_pb2 as pb
 
 ENDED_WELL = ("STOP", "LENGTH")
 OF_CLIENTS = (*ENDED_WELL, "CANCELLED")
-EXPECTED = (
-    "UNAVAILABLE: the worker was lost",
-    "UNAVAILABLE: no worker for",
-    "UNAVAILABLE: the call to the worker broke",
-    "UNAVAILABLE: every worker has failed it",
-    "event: the worker was lost",
-    "503:",
+UNAVAILABLE = ("UNAVAILABLE:", "503:", "event:")
+LOST = (
+    "the worker was lost in the middle of the stream",
+    "no worker for ",
+    "the call to the worker broke",
+    "the worker ended the call",
+    "the worker is gone",
+    "every worker has failed it",
 )
-"""Ends that a worker which is killed explains."""
+"""What a worker that is killed explains."""
 REFUSED = ("RESOURCE_EXHAUSTED", "429:")  # for the metered tenant
 
 
@@ -40,8 +41,10 @@ def unexpected(told: Sequence[Told]) -> list[str]:
 
 
 def _is_explained(told: Told) -> bool:
-    if told.end in (WHOLE, LEFT, STUCK) or told.end.startswith(EXPECTED):
+    if told.end in (WHOLE, LEFT, STUCK):
         return True
+    if told.end.startswith(UNAVAILABLE):
+        return any(why in told.end for why in LOST)
     return told.tenant == METERED and told.end.startswith(REFUSED)
 
 
