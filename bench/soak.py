@@ -26,7 +26,7 @@ from bench.soak_load import Load, Watch, kill_in_turn
 from bench.soak_processes import Holding, holding, open_files
 from bench.soak_streams import Told
 from bench.soak_world import MODEL, World, saved_model
-from services.cli.suite import Suite, free_addresses, only_one
+from services.cli.suite import Suite, free_addresses, interruptible, only_one
 
 SEQUENCES = 256  # that the worker runs at once
 METERED_AT_ONCE = 16
@@ -190,6 +190,7 @@ def main() -> None:
     with ExitStack() as stack:
         home = asked.home or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(only_one(home))
+        stack.enter_context(interruptible())  # the suite is stopped all the same
         suite = Suite(home, free_addresses(), saved_model(home / "model"), memory_mebibytes=64)
         try:
             world = World.of(suite, suite.start(lambda step: print(step, flush=True)))
