@@ -12,10 +12,9 @@ Cases: `two` tenants ask for 2x and 1x; a `flood` of 3x beside 0.2x; `weights` 1
 
 import argparse
 import asyncio
-import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +68,6 @@ CASES = (
 )
 
 
-def weighing(tenants: Sequence[Tenant]) -> dict[str, str]:
-    """Settings that give tenants their weights."""
-    return {"GATEWAY_WEIGHTS": json.dumps({tenant.name: tenant.weight for tenant in tenants})}
-
-
 @contextmanager
 def suite(case: Case, settings: Mapping[str, str], adapter: Path) -> Iterator[World]:
     with tempfile.TemporaryDirectory() as home, only_one(Path(home)):
@@ -94,7 +88,7 @@ def run(case: Case, seconds: float, adapter: Path) -> dict[str, Any]:
     window = (case.window[0] * seconds, case.window[1] * seconds)
     capacity, outcomes, series = 0.0, dict[str, Outcome](), list[dict[str, str]]()
     for policy in case.policies:
-        settings = weighing(case.tenants) | {"GATEWAY_POLICY": policy}
+        settings = {"GATEWAY_POLICY": policy}
         if capacity:  # so that two can just fill the time, or a minute of it
             most = max(1, round(capacity * min(seconds, 60) / 2))
             settings["GATEWAY_REQUESTS_PER_MINUTE"] = str(most)

@@ -99,9 +99,8 @@ class World:
         """With other adapters than anybody else."""
         with grpc.insecure_channel(self._server) as channel:
             stub = tenants_rpc.TenantServiceStub(channel)
-            stub.CreateTenant(
-                tenants_pb.CreateTenantRequest(name=tenant.name), metadata=self._operator
-            )
+            asked = tenants_pb.CreateTenantRequest(name=tenant.name, weight=tenant.weight)
+            stub.CreateTenant(asked, metadata=self._operator)
             wanted = tenants_pb.CreateKeyRequest(tenant=tenant.name)
             key = stub.CreateKey(wanted, metadata=self._operator).secret
             names = [f"adapter-{number}" for number in range(tenant.adapters)]

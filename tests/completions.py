@@ -5,7 +5,16 @@ from uuid import uuid4
 
 from tokenizers import Tokenizer, models
 
-from services.core.types import Digest, Fingerprint, KeyId, RequestId, SamplingParams, TenantId
+from services.core.types import (
+    EQUAL,
+    Digest,
+    Fingerprint,
+    KeyId,
+    RequestId,
+    SamplingParams,
+    Share,
+    TenantId,
+)
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Course, Job
 from tests.tiny_models import tiny_card
@@ -24,6 +33,7 @@ def completion(
     base: Fingerprint = SERVED.card.fingerprint,
     adapter: str | None = None,
     within_ms: int | None = None,
+    share: Share = EQUAL,
 ) -> Completion:
     """`prompt` and `most`: tokens of the prompt, and of the completion."""
     job = Job(
@@ -36,7 +46,8 @@ def completion(
         cache_salt=tenant,
         first_token_within_ms=within_ms,
     )
-    return Completion(TenantId(tenant), KeyId(key) if key else None, model, SERVED, job)
+    speaker = KeyId(key) if key else None
+    return Completion(TenantId(tenant), speaker, model, SERVED, job, share=share)
 
 
 def choices(one: Completion, count: int) -> list[Completion]:

@@ -4,18 +4,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from services.core.types import Digest, RequestId, TenantId
+from services.core.types import EQUAL, Digest, RequestId, Share, TenantId
 from services.policies.fairness.admission import AdmissionPolicy, Request
 
 
-def request(name: str, tenant: str, *, prompt: int = 8, output: int = 8, **facts: str) -> Request:
-    adapter = Digest(facts["adapter"]) if "adapter" in facts else None
-    organisation = facts.get("organisation", "")
-    return Request(RequestId(name), TenantId(tenant), prompt, output, adapter, organisation)
+def request(
+    name: str,
+    tenant: str,
+    *,
+    prompt: int = 8,
+    output: int = 8,
+    adapter: str = "",
+    share: Share = EQUAL,
+) -> Request:
+    wanted = Digest(adapter) if adapter else None
+    return Request(RequestId(name), TenantId(tenant), prompt, output, wanted, share)
 
 
 def burst(
-    tenant: str, count: int, *, at: float = 0, **facts: int | str
+    tenant: str, count: int, *, at: float = 0, **facts: int | str | Share
 ) -> list[tuple[float, Request]]:
     """So many requests at one moment."""
     return [(at, request(f"{tenant}-{at}-{i}", tenant, **facts)) for i in range(count)]  # type: ignore[arg-type]

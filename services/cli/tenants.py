@@ -1,23 +1,55 @@
 """lorikeet tenants."""
 
+from typing import Annotated
+
 import typer
 
 from lorikeet.gateway.v1 import tenant_service_pb2 as pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as rpc
+from services.cli import organisations
 from services.cli.connection import as_operator, channel, every
 from services.cli.show import Output, OutputOption, one_sentence, show
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants, for the operator.")
+tenants.add_typer(organisations.app, name="organisations")
+
+COLUMNS = ("name", "organisation", "weight", "create_time")
+WEIGHT = "What it gets against others, 0.001 to 1000: with 2, twice as much as with 1."
+
+OrganisationOption = Annotated[
+    str | None, typer.Option(help='The organisation that it belongs to; "": none.')
+]
+WeightOption = Annotated[float | None, typer.Option(help=WEIGHT)]
 
 
 @tenants.command("create")
-def create_tenant(name: str, output: OutputOption = Output.TABLE) -> None:
-    """Create a tenant."""
+def create_tenant(
+    name: str,
+    organisation: OrganisationOption = None,
+    weight: WeightOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create a tenant, of weight 1 if nothing else is said."""
+    request = pb.CreateTenantRequest(name=name, organisation=organisation or "", weight=weight)
     with one_sentence(), channel() as connection:
-        response = rpc.TenantServiceStub(connection).CreateTenant(
-            pb.CreateTenantRequest(name=name), metadata=as_operator()
-        )
-    show([response.tenant], output, "name", "create_time")
+        response = rpc.TenantServiceStub(connection).CreateTenant(request, metadata=as_operator())
+    show([response.tenant], output, *COLUMNS)
+
+
+@tenants.command("set")
+def set_tenant(
+    name: str,
+    organisation: OrganisationOption = None,
+    weight: WeightOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Change a tenant's organisation or weight, from its next request on; the other stays."""
+    if organisation is None and weight is None:
+        raise typer.BadParameter("name what to change: --organisation or --weight")
+    request = pb.UpdateTenantRequest(name=name, organisation=organisation, weight=weight)
+    with one_sentence(), channel() as connection:
+        response = rpc.TenantServiceStub(connection).UpdateTenant(request, metadata=as_operator())
+    show([response.tenant], output, *COLUMNS)
 
 
 @tenants.command("list")
@@ -27,4 +59,4 @@ def list_tenants(output: OutputOption = Output.TABLE) -> None:
     with one_sentence(), channel() as connection:
         list_page = rpc.TenantServiceStub(connection).ListTenants
         found = every(list_page, request, as_operator(), "tenants")
-    show(found, output, "name", "create_time")
+    show(found, output, *COLUMNS)

@@ -20,6 +20,24 @@ MOST_BIASES = 1024
 LONGEST_CONSTRAINT = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of what there is, a tenant's part: by `weight` against others, and its organisation's by
+    `organisation_weight` against other organisations. Without one it is one of its own."""
+
+    organisation: str = ""
+    weight: float = 1.0
+    organisation_weight: float = 1.0
+
+    @property
+    def top_weight(self) -> float:
+        """Where organisations are compared."""
+        return self.organisation_weight if self.organisation else self.weight
+
+
+EQUAL = Share()
+
+
 class FinishReason(Enum):
     STOP = "stop"
     LENGTH = "length"

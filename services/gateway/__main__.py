@@ -51,7 +51,6 @@ from services.gateway.usage_servicer import UsageServicer
 from services.gateway.workers import Workers
 from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.band import parsed
-from services.policies.fairness.heads import Path
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.vtc import Rules
 from services.runtime import telemetry
@@ -171,7 +170,6 @@ def _queue(
         settings.policy,
         lambda base: settling.shared(base, _policy(settings)),
         cost=Rules().cost,
-        weights=settings.weights,
     )
     queue = FairQueue(workers, reports.policy, most_waiting=settings.most_waiting)
     reports.follow(queue)
@@ -180,14 +178,7 @@ def _queue(
 
 
 def _policy(settings: GatewaySettings) -> AdmissionPolicy:
-    def weight(path: Path) -> float:
-        return settings.weights.get(path[0], 1.0)
-
-    knobs = Knobs(
-        rules=Rules(weight=weight),
-        requests_per_minute=settings.requests_per_minute,
-        band=parsed(settings.band),
-    )
+    knobs = Knobs(requests_per_minute=settings.requests_per_minute, band=parsed(settings.band))
     return POLICIES[settings.policy](knobs)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.core.types import (
+    EQUAL,
     BatchFacts,
     Digest,
     Fingerprint,
@@ -15,6 +16,7 @@ from services.core.types import (
     PositionLogprobs,
     RequestId,
     SamplingParams,
+    Share,
     TenantId,
     WorkerId,
 )
@@ -61,6 +63,8 @@ class Completion:
     """Of the same request, side by side; this is one of them."""
     party: RequestId | None = None
     """That the choices have in common, if there are several."""
+    share: Share = EQUAL
+    """The tenant's, when it asked."""
     told: dict[str, str] = field(default_factory=dict)
     """What bookkeepers say beside the answer, by HTTP header."""
 

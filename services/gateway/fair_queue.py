@@ -187,8 +187,10 @@ class FairQueue:
         lane, job = ticket.lane, ticket.job
         if self._is_workerless(lane):
             raise _no_worker(job)
-        expected = lane.seconds_until(ticket.completion.tenant)
-        if job.first_token_within_ms is not None and expected > job.first_token_within_ms / 1000:
+        if job.first_token_within_ms is None:
+            return
+        expected = lane.seconds_until(ticket.completion.tenant, ticket.completion.share)
+        if expected > job.first_token_within_ms / 1000:
             raise TooLate("its first token would come later than it may", expected)
 
     def _is_workerless(self, lane: Lane) -> bool:

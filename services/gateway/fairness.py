@@ -1,8 +1,8 @@
 """How fair this gateway is: its policies, measured, beside what they promise."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
@@ -16,7 +16,7 @@ from services.policies.fairness.bounds import Room
 from services.policies.fairness.cost import Cost
 from services.policies.fairness.measured import Measured
 from services.policies.fairness.measures import Fairness, Measures
-from services.policies.fairness.vtc import VirtualTokenCounters
+from services.policies.fairness.vtc import VirtualTokenCounters, by_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +38,26 @@ class QueueReports:
         make: Callable[[Fingerprint], AdmissionPolicy],
         *,
         cost: Cost,
-        weights: Mapping[str, float],
         settle_seconds: float = 0.0,
     ) -> None:
         """`name`: the policies'. `settle_seconds`: as in clearing.Branch."""
         self._name = name
         self._make = make
         self._cost = cost
-        self._weights = weights
         self._settle_seconds = settle_seconds
         self._inner: dict[Fingerprint, AdmissionPolicy] = {}
-        self._measured: dict[Fingerprint, Measured] = {}
+        self._served: dict[Fingerprint, Measured] = {}  # tenants
+        self._compared: dict[Fingerprint, Measured] = {}  # whom the policy compares
         self._queue: FairQueue | None = None
 
     def policy(self, base: Fingerprint) -> AdmissionPolicy:
         """One for a base model, measured."""
-        measures = Measures(weight=lambda tenant: self._weights.get(tenant, 1.0))
-        self._inner[base] = self._make(base)
-        self._measured[base] = Measured(self._inner[base], measures, self._cost)
-        return self._measured[base]
+        inner = self._inner[base] = self._make(base)
+        served = compared = Measured(inner, Measures(), self._cost)
+        if isinstance(inner, VirtualTokenCounters) and inner.levels is not by_tenant:
+            compared = Measured(served, Measures(), self._cost, inner.levels)
+        self._served[base], self._compared[base] = served, compared
+        return compared
 
     def follow(self, queue: FairQueue) -> None:
         """The one that these policies were made for."""
@@ -67,22 +68,27 @@ class QueueReports:
             return []
         now = time.monotonic()
         return [
-            LaneReport(view, self._name, self._measured[view.base].report(now), self._bound(view))
+            LaneReport(view, self._name, self._fairness(view.base, now), self._bound(view))
             for view in self._queue.look()
         ]
+
+    def _fairness(self, base: Fingerprint, now: float) -> Fairness:
+        """Service by tenant; gaps and indices are of organisations, if those are compared."""
+        service = self._served[base].report(now).service
+        return replace(self._compared[base].report(now), service=service)
 
     def _bound(self, view: LaneView) -> float | None:
         policy = self._inner[view.base]
         if not isinstance(policy, VirtualTokenCounters):
             return None
+        shares = [standing.share for standing in view.standings]
+        is_flat = policy.levels is by_tenant
+        weights = [share.weight if is_flat else share.top_weight for share in shares]
         bound = policy.bound(
             Room(
                 longest_prompt=view.longest_prompt,
                 pool_tokens=view.pool_tokens,
-                least_weight=min(
-                    (self._weights.get(standing.tenant, 1.0) for standing in view.standings),
-                    default=1.0,
-                ),
+                least_weight=min(weights, default=1.0),
             )
         )
         return None if bound is None else bound.service

@@ -90,7 +90,7 @@ class Gateway:
             cache_salt=COMMON_SALT if asked.share_prefix and adapter is None else tenant,
             first_token_within_ms=asked.first_token_within_ms,
         )
-        return Completion(tenant, caller.key, model, base, job)
+        return Completion(tenant, caller.key, model, base, job, share=caller.share)
 
     async def stream(
         self, completion: Completion, *, seconds: float

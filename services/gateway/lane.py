@@ -6,7 +6,15 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.core.types import Digest, Fingerprint, RequestId, TenantId, TokenPiece, WorkerId
+from services.core.types import (
+    Digest,
+    Fingerprint,
+    RequestId,
+    Share,
+    TenantId,
+    TokenPiece,
+    WorkerId,
+)
 from services.gateway.course import Completion, Job
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.placement import WorkerView
@@ -62,6 +70,7 @@ class Standing:
     waiting: int
     running: int
     longest_wait: float
+    share: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ class Lane:
     returning: list[Ticket] = field(default_factory=list)  # their worker failed: before all others
     tenants: Counter[TenantId] = field(default_factory=Counter)  # who wait
     running: Counter[TenantId] = field(default_factory=Counter)
+    shares: dict[TenantId, Share] = field(default_factory=dict)  # who wait or run: the newest
     longest_prompt: int = 0  # tokens, of all that ever waited
     worker_seen: float = 0.0
     pace: float | None = None  # seconds from one admission to the next, while somebody waits
@@ -103,10 +113,12 @@ class Lane:
             prompt_tokens=len(job.prompt),
             max_tokens=job.sampling.max_tokens,
             adapter=job.adapter,
+            share=ticket.completion.share,
         )
         self.policy.enqueue(request, ticket.since)
         self.waiting[job.request_id] = ticket
         self.tenants[tenant] += 1
+        self.shares[tenant] = request.share
         self.longest_prompt = max(self.longest_prompt, len(job.prompt))
 
     def admit(self, ticket: Ticket, now: float) -> None:
@@ -123,6 +135,9 @@ class Lane:
         if ticket.is_running:
             ticket.is_running = False
             _count_down(self.running, ticket.completion.tenant)
+        tenant = ticket.completion.tenant
+        if tenant not in self.tenants and tenant not in self.running:
+            self.shares.pop(tenant, None)
         self.policy.end(ticket.job.request_id)
 
     @property
@@ -138,13 +153,15 @@ class Lane:
             if ticket.completion.tenant == greediest
         )
 
-    def seconds_until(self, tenant: TenantId) -> float:
-        """Until one more of this tenant's would start, if tenants take turns; 0 if that is not
-        known, or nobody waits."""
+    def seconds_until(self, tenant: TenantId, share: Share) -> float:
+        """Until one more of this tenant's would start, if tenants take turns by their weights; 0 if
+        that is not known, or nobody waits."""
         if self.pace is None or not self.waiting:
             return 0.0
-        tenants = len(self.tenants) + (tenant not in self.tenants)
-        before = min(len(self.waiting), self.tenants[tenant] * tenants)
+        weights = {each: self.shares[each].weight for each in self.tenants}
+        weights[tenant] = share.weight
+        turns = sum(weights.values()) / share.weight  # from one of its own to the next
+        before = min(len(self.waiting), self.tenants[tenant] * turns)
         return (1 + before) * self.pace
 
     def standings(self, now: float) -> list[Standing]:
@@ -158,6 +175,7 @@ class Lane:
                 waiting=self.tenants.get(tenant, 0),
                 running=self.running.get(tenant, 0),
                 longest_wait=now - first.get(tenant, now),
+                share=self.shares[tenant],
             )
             for tenant in self.tenants | self.running
         ]

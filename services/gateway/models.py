@@ -11,6 +11,17 @@ class TenantRow(Base):
 
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     created_us: Mapped[int] = mapped_column(BigInteger)  # microseconds since 1970
+    organisation: Mapped[str | None] = mapped_column(ForeignKey("organisations.name"))
+    weight: Mapped[float] = mapped_column(Double, server_default="1")
+
+
+class OrganisationRow(Base):
+    """Tenants that share what it gets."""
+
+    __tablename__ = "organisations"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    weight: Mapped[float] = mapped_column(Double)
 
 
 class KeyRow(Base):

@@ -1,4 +1,4 @@
-"""Tenants and keys in SQL."""
+"""Tenants, organisations and keys in SQL."""
 
 from datetime import datetime
 from typing import Any
@@ -8,10 +8,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.core.errors import Aborted, AlreadyExists, NotFound
-from services.core.types import KeyId, TenantId
+from services.core.types import KeyId, Share, TenantId
 from services.gateway.keys import Key, Replaced
-from services.gateway.models import KeyRow, TenantRow
-from services.gateway.tenants import Tenant
+from services.gateway.models import KeyRow, OrganisationRow, TenantRow
+from services.gateway.tenants import Organisation, Tenant
 from services.runtime.auth import KEY_SCOPES, Scope
 from services.runtime.db import time_of, us_of, writing
 
@@ -21,21 +21,68 @@ class SqlTenantRepository:
         self._sessions = sessions
 
     async def add_tenant(self, tenant: Tenant) -> None:
+        row = TenantRow(
+            name=tenant.name,
+            created_us=us_of(tenant.created),
+            organisation=tenant.organisation or None,
+            weight=tenant.weight,
+        )
         try:
             async with writing(self._sessions) as session:
-                session.add(TenantRow(name=tenant.name, created_us=us_of(tenant.created)))
+                await _require(session, tenant.organisation)
+                session.add(row)
         except IntegrityError as error:
             raise AlreadyExists(f"tenant {tenant.name!r} exists") from error
+
+    async def change_tenant(
+        self, name: TenantId, organisation: str | None, weight: float | None
+    ) -> Tenant:
+        async with writing(self._sessions) as session:
+            row = await session.get(TenantRow, name, with_for_update=True)
+            if row is None:
+                raise NotFound(f"there is no tenant {name!r}")
+            if organisation is not None:
+                await _require(session, organisation)
+                row.organisation = organisation or None
+            if weight is not None:
+                row.weight = weight
+            return _tenant(row)
 
     async def tenants(self, *, after: str, limit: int) -> list[Tenant]:
         query = (
             select(TenantRow).where(TenantRow.name > after).order_by(TenantRow.name).limit(limit)
         )
         async with self._sessions() as session:
-            return [
-                Tenant(TenantId(row.name), time_of(row.created_us))
-                for row in await session.scalars(query)
-            ]
+            return [_tenant(row) for row in await session.scalars(query)]
+
+    async def add_organisation(self, organisation: Organisation) -> None:
+        row = OrganisationRow(name=organisation.name, weight=organisation.weight)
+        try:
+            async with writing(self._sessions) as session:
+                session.add(row)
+        except IntegrityError as error:
+            raise AlreadyExists(f"organisation {organisation.name!r} exists") from error
+
+    async def change_organisation(self, organisation: Organisation) -> None:
+        named = update(OrganisationRow).where(OrganisationRow.name == organisation.name)
+        async with writing(self._sessions) as session:
+            done: Any = await session.execute(named.values(weight=organisation.weight))
+        if not done.rowcount:
+            raise NotFound(f"there is no organisation {organisation.name!r}")
+
+    async def organisations(self, *, after: str, limit: int) -> list[Organisation]:
+        query = select(OrganisationRow).where(OrganisationRow.name > after)
+        async with self._sessions() as session:
+            found = await session.scalars(query.order_by(OrganisationRow.name).limit(limit))
+            return [Organisation(row.name, row.weight) for row in found]
+
+    async def bearer(self, key: KeyId) -> tuple[Key, Share] | None:
+        async with self._sessions() as session:
+            row = (await session.execute(_BEARER, {"id": key})).one_or_none()
+            if row is None:
+                return None
+            share = Share(row.organisation or "", row.weight, row.organisation_weight or 1.0)
+            return _key(row), share
 
     async def add_key(self, key: Key) -> None:
         row = KeyRow(
@@ -91,6 +138,26 @@ class SqlTenantRepository:
 # Columns, not objects of the mapper's, and built once: every request asks for its key.
 _KEYS = select(*KeyRow.__table__.columns)
 _BY_ID = _KEYS.where(KeyRow.id == bindparam("id"))
+_BEARER = (
+    _BY_ID.add_columns(
+        TenantRow.organisation,
+        TenantRow.weight,
+        OrganisationRow.weight.label("organisation_weight"),
+    )
+    .join(TenantRow, TenantRow.name == KeyRow.tenant)
+    .outerjoin(OrganisationRow, OrganisationRow.name == TenantRow.organisation)
+)
+
+
+async def _require(session: AsyncSession, organisation: str) -> None:
+    """Raises NotFound; "" is none. None is ever removed."""
+    if organisation and await session.get(OrganisationRow, organisation) is None:
+        raise NotFound(f"there is no organisation {organisation!r}")
+
+
+def _tenant(row: TenantRow) -> Tenant:
+    created = time_of(row.created_us)
+    return Tenant(TenantId(row.name), created, row.organisation or "", row.weight)
 
 
 def _key(row: Row[Any]) -> Key:

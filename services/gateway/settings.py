@@ -1,8 +1,6 @@
 """GATEWAY_* settings."""
 
-from collections.abc import Mapping
-
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import PositiveFloat, PositiveInt, SecretStr, field_validator
 
 from services.policies.fairness.band import AUTO, parsed
 from services.policies.fairness.policies import POLICIES
@@ -25,8 +23,6 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """Keys are stored as HMACs under this; changing it ends every key."""
     policy: str = "vtc"
     """Who is next when workers are busy: one of services/policies/fairness/policies.py."""
-    weights: Mapping[str, PositiveFloat] = Field(default_factory=dict)
-    """Of tenants, as JSON; who is not named has 1. A tenant of weight 2 gets twice the service."""
     requests_per_minute: PositiveInt = 60
     """Of each tenant, for the policies "rpm-reject" and "rpm-delay"."""
     band: str = AUTO

@@ -9,7 +9,7 @@ from lorikeet.gateway.v1 import tenant_service_pb2 as pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
 from services.gateway.keys import Key
-from services.gateway.tenants import Tenant, Tenants
+from services.gateway.tenants import Organisation, Tenant, Tenants
 from services.runtime.interceptors import Context
 from services.runtime.wire import time_to_wire
 
@@ -21,7 +21,19 @@ class TenantServicer(rpc.TenantServiceServicer):
     async def CreateTenant(
         self, request: pb.CreateTenantRequest, context: Context
     ) -> pb.CreateTenantResponse:
-        return pb.CreateTenantResponse(tenant=_tenant(await self._tenants.create(request.name)))
+        weight = request.weight if request.HasField("weight") else 1.0
+        tenant = await self._tenants.create(request.name, request.organisation, weight)
+        return pb.CreateTenantResponse(tenant=_tenant(tenant))
+
+    async def UpdateTenant(
+        self, request: pb.UpdateTenantRequest, context: Context
+    ) -> pb.UpdateTenantResponse:
+        tenant = await self._tenants.change(
+            request.name,
+            organisation=request.organisation if request.HasField("organisation") else None,
+            weight=request.weight if request.HasField("weight") else None,
+        )
+        return pb.UpdateTenantResponse(tenant=_tenant(tenant))
 
     async def ListTenants(
         self, request: pb.ListTenantsRequest, context: Context
@@ -29,6 +41,29 @@ class TenantServicer(rpc.TenantServiceServicer):
         tenants, following = await self._tenants.list_tenants(request.page_size, request.page_token)
         return pb.ListTenantsResponse(
             tenants=[_tenant(tenant) for tenant in tenants], next_page_token=following
+        )
+
+    async def CreateOrganisation(
+        self, request: pb.CreateOrganisationRequest, context: Context
+    ) -> pb.CreateOrganisationResponse:
+        weight = request.weight if request.HasField("weight") else 1.0
+        organisation = await self._tenants.create_organisation(request.name, weight)
+        return pb.CreateOrganisationResponse(organisation=_organisation(organisation))
+
+    async def UpdateOrganisation(
+        self, request: pb.UpdateOrganisationRequest, context: Context
+    ) -> pb.UpdateOrganisationResponse:
+        organisation = await self._tenants.change_organisation(request.name, request.weight)
+        return pb.UpdateOrganisationResponse(organisation=_organisation(organisation))
+
+    async def ListOrganisations(
+        self, request: pb.ListOrganisationsRequest, context: Context
+    ) -> pb.ListOrganisationsResponse:
+        found, following = await self._tenants.list_organisations(
+            request.page_size, request.page_token
+        )
+        return pb.ListOrganisationsResponse(
+            organisations=[_organisation(each) for each in found], next_page_token=following
         )
 
     async def CreateKey(
@@ -62,7 +97,16 @@ class TenantServicer(rpc.TenantServiceServicer):
 
 
 def _tenant(tenant: Tenant) -> pb.Tenant:
-    return pb.Tenant(name=tenant.name, create_time=time_to_wire(tenant.created))
+    return pb.Tenant(
+        name=tenant.name,
+        create_time=time_to_wire(tenant.created),
+        organisation=tenant.organisation,
+        weight=tenant.weight,
+    )
+
+
+def _organisation(organisation: Organisation) -> pb.Organisation:
+    return pb.Organisation(name=organisation.name, weight=organisation.weight)
 
 
 def _key(key: Key) -> pb.Key:

@@ -1,4 +1,4 @@
-"""Tenants and the keys that speak for them."""
+"""Tenants, the organisations that they belong to, and the keys that speak for them."""
 
 import hmac
 import re
@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from services.core.errors import FailedPrecondition, InvalidRequest, NotFound
-from services.core.types import KeyId, TenantId
+from services.core.types import EQUAL, KeyId, Share, TenantId
 from services.gateway.keys import Key, Replaced, Secrets, fresh_id, id_in, scopes_named
 from services.runtime.auth import Caller
 from services.runtime.paging import Page, page_of
 
-_TENANT = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+LEAST_WEIGHT, MOST_WEIGHT = 0.001, 1000.0
 LONGEST_OVERLAP = timedelta(days=30)
 
 
@@ -21,11 +22,35 @@ LONGEST_OVERLAP = timedelta(days=30)
 class Tenant:
     name: TenantId
     created: datetime
+    organisation: str = ""  # empty: it is one of its own
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    name: str
+    weight: float = 1.0
 
 
 class TenantRepository(Protocol):
-    async def add_tenant(self, tenant: Tenant) -> None: ...  # raises AlreadyExists
+    async def add_tenant(self, tenant: Tenant) -> None:
+        """Raises AlreadyExists, or NotFound for its organisation."""
+        ...
+
+    async def change_tenant(
+        self, name: TenantId, organisation: str | None, weight: float | None
+    ) -> Tenant:
+        """What is None stays. Raises NotFound for it or its organisation."""
+        ...
+
     async def tenants(self, *, after: str, limit: int) -> list[Tenant]: ...
+    async def add_organisation(self, organisation: Organisation) -> None: ...  # AlreadyExists
+    async def change_organisation(self, organisation: Organisation) -> None: ...  # NotFound
+    async def organisations(self, *, after: str, limit: int) -> list[Organisation]: ...
+    async def bearer(self, key: KeyId) -> tuple[Key, Share] | None:
+        """A key, and its tenant's share."""
+        ...
+
     async def add_key(self, key: Key) -> None: ...  # raises NotFound for an unknown tenant
     async def key(self, key: KeyId) -> Key | None: ...
     async def keys(self, tenant: TenantId, *, after: str, limit: int) -> list[Key]: ...
@@ -51,17 +76,45 @@ class Tenants:
         self._operator_token = operator_token.encode()
         self._now = now
 
-    async def create(self, name: str) -> Tenant:
-        if not _TENANT.fullmatch(name):
-            raise InvalidRequest.of("name", "1 to 63 of a-z, 0-9 and -, starting with a letter")
-        tenant = Tenant(TenantId(name), self._now())
+    async def create(self, name: str, organisation: str = "", weight: float = 1.0) -> Tenant:
+        _check_name(name)
+        _check_weight(weight)
+        tenant = Tenant(TenantId(name), self._now(), organisation, weight)
         await self._repository.add_tenant(tenant)
         return tenant
+
+    async def change(
+        self, name: str, *, organisation: str | None = None, weight: float | None = None
+    ) -> Tenant:
+        """What is None stays; "" is no organisation. Requests that come from now on count so."""
+        if weight is not None:
+            _check_weight(weight)
+        return await self._repository.change_tenant(TenantId(name), organisation, weight)
 
     async def list_tenants(self, page_size: int, page_token: str) -> tuple[list[Tenant], str]:
         page = Page.asked(page_size, page_token)
         found = await self._repository.tenants(after=page.after, limit=page.size + 1)
         return page_of(found, page, key=lambda tenant: tenant.name)
+
+    async def create_organisation(self, name: str, weight: float = 1.0) -> Organisation:
+        _check_name(name)
+        _check_weight(weight)
+        organisation = Organisation(name, weight)
+        await self._repository.add_organisation(organisation)
+        return organisation
+
+    async def change_organisation(self, name: str, weight: float) -> Organisation:
+        _check_weight(weight)
+        organisation = Organisation(name, weight)
+        await self._repository.change_organisation(organisation)
+        return organisation
+
+    async def list_organisations(
+        self, page_size: int, page_token: str
+    ) -> tuple[list[Organisation], str]:
+        page = Page.asked(page_size, page_token)
+        found = await self._repository.organisations(after=page.after, limit=page.size + 1)
+        return page_of(found, page, key=lambda organisation: organisation.name)
 
     async def create_key(
         self,
@@ -123,6 +176,18 @@ class Tenants:
         if hmac.compare_digest(bearer.encode(), self._operator_token):
             return Caller(None)
         asked = id_in(bearer)
-        found = None if asked is None else await self._repository.key(asked)
-        key = self._secrets.check(found, bearer, self._now())
-        return Caller(key.tenant, key.id, key.scopes)
+        found = None if asked is None else await self._repository.bearer(asked)
+        key, share = (None, EQUAL) if found is None else found
+        key = self._secrets.check(key, bearer, self._now())
+        return Caller(key.tenant, key.id, key.scopes, share)
+
+
+def _check_name(name: str) -> None:
+    """Raises InvalidRequest."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest.of("name", "1 to 63 of a-z, 0-9 and -, starting with a letter")
+
+
+def _check_weight(weight: float) -> None:
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:  # nor is NaN
+        raise InvalidRequest.of("weight", f"must be {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}")

@@ -23,7 +23,11 @@ _METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
     TENANTS: {
         Scope.OPERATOR: (
             "CreateTenant",
+            "UpdateTenant",
             "ListTenants",
+            "CreateOrganisation",
+            "UpdateOrganisation",
+            "ListOrganisations",
             "CreateKey",
             "ListKeys",
             "RevokeKey",

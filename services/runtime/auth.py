@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from services.core.errors import PermissionDenied, Unauthenticated
-from services.core.types import KeyId, TenantId
+from services.core.types import EQUAL, KeyId, Share, TenantId
 
 # Set by the gateway inside the suite, dropped at its edge.
 TENANT_METADATA = "x-lorikeet-tenant"
@@ -34,6 +34,7 @@ class Caller:
     tenant: TenantId | None
     key: KeyId | None = None
     scopes: frozenset[Scope] | None = None  # None: all
+    share: Share = EQUAL  # of the tenant
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from services.core.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from services.core.types import TenantId
+from services.core.types import Share, TenantId
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.tenants import Tenants
 from services.runtime.auth import Caller, Scope
@@ -216,3 +216,54 @@ async def test_tenants_are_listed_page_by_page(tenants: Tenants, name: str) -> N
         await tenants.list_tenants(1, "nonsense!")
     with pytest.raises(InvalidRequest, match="page_size"):
         await tenants.list_tenants(-1, "")
+
+
+async def test_a_request_brings_its_tenants_share_as_it_is_then(
+    tenants: Tenants, repository: SqlTenantRepository, name: TenantId
+) -> None:
+    another = Tenants(repository, pepper="pepper", operator_token=OPERATOR)  # gateway
+    organisation = f"o{uuid4().hex[:8]}"
+    _, secret = await tenants.create_key(name, "")
+
+    async def share() -> Share:
+        return (await another.authenticate(secret, {})).share
+
+    assert await share() == Share()
+    await tenants.create_organisation(organisation, 4.0)
+    await tenants.change(name, organisation=organisation)
+    assert await share() == Share(organisation, 1.0, 4.0)
+    await tenants.change(name, weight=0.5)
+    await tenants.change_organisation(organisation, 2.0)
+    assert await share() == Share(organisation, 0.5, 2.0)
+    changed = await tenants.change(name, organisation="")
+    assert (changed.organisation, changed.weight) == ("", 0.5)
+    assert await share() == Share("", 0.5, 1.0)
+
+
+async def test_organisations_and_weights_must_be_such(tenants: Tenants, name: TenantId) -> None:
+    organisation = f"o{uuid4().hex[:8]}"
+    made = await tenants.create_organisation(organisation)
+    with pytest.raises(AlreadyExists, match="organisation"):
+        await tenants.create_organisation(organisation, 2.0)
+    member = await tenants.create(name + "m", organisation, 3.0)
+    assert member in (await tenants.list_tenants(1000, ""))[0]
+    assert made in (await tenants.list_organisations(1000, ""))[0]
+    for missing in (
+        tenants.create(name + "x", "nobody"),
+        tenants.change(name, organisation="nobody"),
+        tenants.change("nobody", weight=2.0),
+        tenants.change_organisation("nobody", 2.0),
+    ):
+        with pytest.raises(NotFound):
+            await missing
+    for bad in (0.0, -1.0, 1e-9, 1e9, float("nan"), float("inf")):
+        for refused in (
+            tenants.create(name + "y", "", bad),
+            tenants.change(name, weight=bad),
+            tenants.create_organisation("fresh", bad),
+            tenants.change_organisation(organisation, bad),
+        ):
+            with pytest.raises(InvalidRequest, match="weight"):
+                await refused
+    with pytest.raises(InvalidRequest, match="name"):
+        await tenants.create_organisation("A B")

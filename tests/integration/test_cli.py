@@ -58,6 +58,23 @@ def test_a_tenant_from_its_creation_to_its_first_answer(run: Run) -> None:
     assert run(*asked, LORIKEET_KEY=key).exit_code == 4
 
 
+def test_tenants_belong_to_organisations_and_have_weights(run: Run) -> None:
+    group = ["tenants", "organisations"]
+    assert run(*group, "create", "group", "--weight", "2").exit_code == 0
+    create = ["tenants", "create", "member", "--organisation", "group", "--weight", "3"]
+    made = parsed(run(*create, "-o", "json"))[0]
+    assert (made["organisation"], made["weight"]) == ("group", 3)
+    changed = parsed(run("tenants", "set", "member", "--weight", "0.5", "-o", "json"))[0]
+    assert (changed["organisation"], changed["weight"]) == ("group", 0.5)
+    left = parsed(run("tenants", "set", "member", "--organisation", "", "-o", "json"))[0]
+    assert "organisation" not in left
+    assert parsed(run(*group, "set", "group", "--weight", "4", "-o", "json"))[0]["weight"] == 4
+    listed = parsed(run(*group, "list", "-o", "json"))
+    assert {"name": "group", "weight": 4.0} in listed
+    assert run("tenants", "set", "member").exit_code == 2
+    assert run("tenants", "set", "member", "--organisation", "nobody").exit_code == 1
+
+
 def test_a_key_gets_a_new_secret_and_the_old_one_some_time(run: Run) -> None:
     assert run("tenants", "create", "rotating").exit_code == 0
     create = ["keys", "create", "rotating", "--expires-in", "30d", "--scope", "generate"]

@@ -7,6 +7,7 @@ _PROPERTY = "tests/property/test_fairness.py::"
 _MEASURES = "tests/unit/policies/test_measures.py::"
 _WAITS = "tests/unit/gpu_worker/test_adapter_waits.py::"
 _BASELINES = "tests/property/test_baselines.py::"
+_SHARES = "tests/unit/gateway/test_shares.py::"
 
 FAIRNESS = {
     "who was alone is not lifted": Mutation(
@@ -59,15 +60,45 @@ FAIRNESS = {
     ),
     "weights do not count": Mutation(
         "policies/fairness/vtc.py",
-        "due / self._rules.weight(running.path[: depth + 1])",
-        "due",
+        "level.charge(key, due / weight)",
+        "level.charge(key, due)",
         _VTC + "test_weights_are_the_shares",
     ),
     "adapters are counted before those who own them": Mutation(
         "policies/fairness/vtc.py",
-        "return organisation, request.tenant, request.adapter or",
-        'return (request.adapter or ""), organisation, request.tenant or',
+        "return (organisation, share.top_weight), (request.tenant, share.weight), (adapter, 1.0)",
+        "return (adapter, 1.0), (organisation, share.top_weight), (request.tenant, share.weight)",
         _VTC + "test_splitting_into_adapters_buys_nothing[4]",
+    ),
+    "an organisation weighs as much as its tenant": Mutation(
+        "policies/fairness/vtc.py",
+        "return (organisation, share.top_weight)",
+        "return (organisation, share.weight)",
+        _VTC + "test_weights_are_shares_on_every_level",
+    ),
+    "an organisation gets more for having five tenants": Mutation(
+        "policies/fairness/vtc.py",
+        'organisation = share.organisation or f"tenant {request.tenant}"',
+        'organisation = f"tenant {request.tenant}"',
+        _SHARES + "test_an_organisation_gets_no_more_for_having_five_tenants",
+    ),
+    "a request forgets its tenant's share": Mutation(
+        "gateway/lane.py",
+        "            share=ticket.completion.share,\n",
+        "",
+        _SHARES + "test_a_changed_weight_counts_from_the_next_request_on",
+    ),
+    "what is reported is not what is compared": Mutation(
+        "gateway/fairness.py",
+        "compared = Measured(served, Measures(), self._cost, inner.levels)",
+        "pass",
+        _SHARES + "test_what_is_compared_is_what_is_reported",
+    ),
+    "all are expected to come equally soon": Mutation(
+        "gateway/lane.py",
+        "turns = sum(weights.values()) / share.weight",
+        "turns = len(weights)",
+        _SHARES + "test_who_weighs_more_can_expect_to_come_sooner",
     ),
     "what a step takes by itself is paid by nobody": Mutation(
         "policies/fairness/profile.py",

@@ -148,6 +148,12 @@ QUOTAS = {
         "if False:",
         f"{_TENANTS}test_a_replaced_secret_works_for_the_overlap[sqlite]",
     ),
+    "a key has no share in what its tenant is to get": Mutation(
+        "gateway/tenants.py",
+        "return Caller(key.tenant, key.id, key.scopes, share)",
+        "return Caller(key.tenant, key.id, key.scopes)",
+        f"{_TENANTS}test_a_request_brings_its_tenants_share_as_it_is_then[sqlite]",
+    ),
     "of two rotations one is lost": Mutation(
         "gateway/repository.py",
         "same = (KeyRow.id == before.id, KeyRow.secret_hmac == before.secret_hmac)",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.types import RequestId
+from services.core.types import RequestId, Share
 from services.policies.fairness.admission import Request
 from services.policies.fairness.cost import (
     Cost,
@@ -18,9 +18,14 @@ from services.policies.fairness.cost import (
     ProfiledQuadratic,
     WeightedTokens,
 )
-from services.policies.fairness.heads import Path
 from services.policies.fairness.profile import Step, StepProfile
-from services.policies.fairness.vtc import Rules, VirtualTokenCounters, by_organisation, by_tenant
+from services.policies.fairness.vtc import (
+    Levels,
+    Rules,
+    VirtualTokenCounters,
+    by_organisation,
+    by_tenant,
+)
 from tests.reserving_engine import request
 
 PRICES = st.floats(0, 10)
@@ -74,11 +79,11 @@ class Says:
         """Nothing."""
 
 
-def charged(rules: Rules, prompt: int, pieces: list[int]) -> tuple[float, float]:
+def charged(rules: Rules, prompt: int, pieces: list[int], weight: float) -> tuple[float, float]:
     """For one request that ends after these pieces: when it has ended, and the least on the way."""
-    policy = VirtualTokenCounters(rules)
+    policy, share = VirtualTokenCounters(rules), Share(weight=weight)
     for name in ("runs", "waits"):
-        policy.enqueue(request(name, "a", prompt=prompt, output=999), now=0.0)
+        policy.enqueue(request(name, "a", prompt=prompt, output=999, share=share), now=0.0)
 
     def counter() -> float:
         return next(iter(policy.counters.values()))
@@ -100,7 +105,7 @@ def charged(rules: Rules, prompt: int, pieces: list[int]) -> tuple[float, float]
     prompt=TOKENS,
     pieces=st.lists(st.integers(1, 40), max_size=12),
     predicted=st.none() | st.floats(0, 600),
-    path=st.sampled_from([by_tenant, by_organisation]),
+    levels=st.sampled_from([by_tenant, by_organisation]),
     weight=st.sampled_from([0.5, 1.0, 3.0]),
 )
 def test_a_request_is_charged_what_it_came_to(
@@ -109,14 +114,14 @@ def test_a_request_is_charged_what_it_came_to(
     prompt: int,
     pieces: list[int],
     predicted: float | None,
-    path: Callable[[Request], Path],
+    levels: Callable[[Request], Levels],
     weight: float,
 ) -> None:
     """In the end, whether it finished or was given up; and never less before."""
     cost = data.draw(COSTS[name])
     lengths = None if predicted is None else Says(predicted)
-    rules = Rules(cost=cost, path=path, weight=lambda _: weight, lengths=lengths)
-    end, least = charged(rules, prompt, pieces)
+    rules = Rules(cost=cost, levels=levels, lengths=lengths)
+    end, least = charged(rules, prompt, pieces, weight)
     due = cost(prompt, sum(pieces)) / weight
     assert end == pytest.approx(due, rel=1e-9, abs=1e-9)
     assert least >= cost(prompt, 0) / weight * (1 - 1e-9)

@@ -120,7 +120,7 @@ def test_counters_stay_within_what_the_rules_promise(
     weights = data.draw(st.lists(st.sampled_from([0.5, 1.0, 3.0]), min_size=8, max_size=8))
     rules = Rules(
         cost=cost,
-        weight=lambda path: weights[int(path[0][1:])],
+        levels=lambda one: ((one.tenant, weights[int(one.tenant[1:])]),),
         lengths=Wrong(data.draw(st.randoms(use_true_random=False))) if predicts else None,
         band=band,
     )

@@ -121,7 +121,7 @@ def test_short_and_long_requests_get_the_same(workload: str, seed: int) -> None:
 
 def test_weights_are_shares_of_the_engines_work() -> None:
     """V11."""
-    policy = VirtualTokenCounters(Rules(weight=lambda path: float(path[0])))
+    policy = VirtualTokenCounters(Rules(levels=lambda one: ((one.tenant, float(one.tenant)),)))
     recording = replay(STEADY["weighted"](200), policy, until=200)
     for tenant, share in metrics.shares(recording, 20, 200).items():
         assert share == pytest.approx(int(tenant) / 10, abs=0.02)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.core.types import AdapterWait, Digest, RequestId, TenantId
+from services.core.types import EQUAL, AdapterWait, Digest, RequestId, Share, TenantId
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Request:
     prompt_tokens: int
     max_tokens: int
     adapter: Digest | None = None
-    organisation: str = ""
+    share: Share = EQUAL  # of the tenant, when it came
 
 
 class AdmissionPolicy(Protocol):

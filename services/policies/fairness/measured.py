@@ -1,22 +1,31 @@
 """An admission policy that is watched: whatever it decides, what came of it is measured."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from services.core.types import AdapterWait, Digest, RequestId, TenantId
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.cost import Cost
 from services.policies.fairness.measures import Fairness, Measures
+from services.policies.fairness.vtc import Levels, by_tenant
 
 
 class Measured:
     """An AdmissionPolicy around another. Service is what was produced, when the policy was last
     told the time; what a policy charges beforehand is none yet."""
 
-    def __init__(self, policy: AdmissionPolicy, measures: Measures, cost: Cost) -> None:
+    def __init__(
+        self,
+        policy: AdmissionPolicy,
+        measures: Measures,
+        cost: Cost,
+        levels: Callable[[Request], Levels] = by_tenant,
+    ) -> None:
+        """Measured is who is on the highest of the levels."""
         self._policy = policy
         self._measures = measures
         self._cost = cost
+        self._levels = levels
         self._now = 0.0
         self._waiting: dict[RequestId, Request] = {}
         self._queued: Counter[TenantId] = Counter()
@@ -28,12 +37,13 @@ class Measured:
     def enqueue(self, request: Request, now: float) -> None:
         self._now = now
         charge = self._cost(request.prompt_tokens, request.max_tokens)
-        self._measures.asked(request.tenant, charge, now)
+        who, weight = self._top(request)
+        self._measures.asked(who, charge, now, weight)
         self._policy.enqueue(request, now)
         self._waiting[request.id] = request
-        self._queued[request.tenant] += 1
-        if self._queued[request.tenant] == 1:
-            self._measures.waits(request.tenant, now)
+        self._queued[who] += 1
+        if self._queued[who] == 1:
+            self._measures.waits(who, now)
 
     def candidates(self, now: float, resident: Collection[Digest] = ()) -> Iterator[Request]:
         self._now = now
@@ -45,7 +55,7 @@ class Measured:
         admitted = self._waiting[request]
         self._leave(request)
         self._running[request] = (admitted, 0)
-        self._measures.served(admitted.tenant, self._cost(admitted.prompt_tokens, 0), now)
+        self._serve(admitted, self._cost(admitted.prompt_tokens, 0))
 
     def awaited(self, wait: AdapterWait, now: float) -> None:
         self._policy.awaited(wait, now)
@@ -57,7 +67,7 @@ class Measured:
         charge = self._cost(running.prompt_tokens, before + tokens) - self._cost(
             running.prompt_tokens, before
         )
-        self._measures.served(running.tenant, charge, self._now)
+        self._serve(running, charge)
 
     def end(self, request: RequestId) -> None:
         self._policy.end(request)
@@ -65,9 +75,17 @@ class Measured:
             self._leave(request)
         self._running.pop(request, None)
 
+    def _serve(self, request: Request, charge: float) -> None:
+        who, weight = self._top(request)
+        self._measures.served(who, charge, self._now, weight)
+
     def _leave(self, request: RequestId) -> None:
-        tenant = self._waiting.pop(request).tenant
-        self._queued[tenant] -= 1
-        if not self._queued[tenant]:
-            del self._queued[tenant]
-            self._measures.rests(tenant, self._now)
+        who, _ = self._top(self._waiting.pop(request))
+        self._queued[who] -= 1
+        if not self._queued[who]:
+            del self._queued[who]
+            self._measures.rests(who, self._now)
+
+    def _top(self, request: Request) -> tuple[TenantId, float]:
+        who, weight = self._levels(request)[0]
+        return TenantId(who), weight

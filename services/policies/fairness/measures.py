@@ -1,7 +1,7 @@
 """How fair is a gateway while it runs? Service of each tenant, gaps, and indices of a window."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 
@@ -79,16 +79,11 @@ def service_difference(served: Mapping[TenantId, float], asked: Mapping[TenantId
 
 
 class Measures:
-    """Is told what happens in order of time. `weight`: what a tenant's charges are divided by where
-    it is compared with others. A window ends with the first thing that happens after it."""
+    """Is told what happens in order of time. `weight`: what a charge is divided by where its tenant
+    is compared with others. A window ends with the first thing that happens after it."""
 
-    def __init__(
-        self,
-        knobs: MeasureKnobs | None = None,
-        weight: Callable[[TenantId], float] = lambda tenant: 1.0,
-    ) -> None:
+    def __init__(self, knobs: MeasureKnobs | None = None) -> None:
         self._knobs = knobs or MeasureKnobs()
-        self._weight = weight
         self._service: OrderedDict[TenantId, float] = OrderedDict()
         self._other = 0.0
         self._waits_since: dict[TenantId, float] = {}
@@ -117,15 +112,15 @@ class Measures:
         if fresh is not None:
             self._watch(fresh)
 
-    def asked(self, tenant: TenantId, charge: float, now: float) -> None:
+    def asked(self, tenant: TenantId, charge: float, now: float, weight: float = 1.0) -> None:
         """A request came that would be charged so much if it were served in full."""
         window = self._move_on(now)
-        self._add(window.asked, tenant, charge / self._weight(tenant))
+        self._add(window.asked, tenant, charge / weight)
 
-    def served(self, tenant: TenantId, charge: float, now: float) -> None:
+    def served(self, tenant: TenantId, charge: float, now: float, weight: float = 1.0) -> None:
         """Below 0: it was given back."""
         window = self._move_on(now)
-        even = charge / self._weight(tenant)
+        even = charge / weight
         self._add(window.served, tenant, even)
         self._service[tenant] = self._service.get(tenant, 0.0) + charge
         self._service.move_to_end(tenant)

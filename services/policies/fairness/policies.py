@@ -38,7 +38,9 @@ POLICIES: Mapping[str, Callable[[Knobs], AdmissionPolicy]] = {
         replace(knobs.rules, lengths=MovingAverages())
     ),
     "vtc-adapter": lambda knobs: VirtualTokenCounters(replace(knobs.rules, band=knobs.band)),
-    "vtc-hierarchy": lambda knobs: VirtualTokenCounters(replace(knobs.rules, path=by_organisation)),
+    "vtc-hierarchy": lambda knobs: VirtualTokenCounters(
+        replace(knobs.rules, levels=by_organisation)
+    ),
 }
 """First come first served; so many requests a minute, the rest refused or delayed; least counter
 first (VTC without lifts); deficit round robin; virtual token counters, with predicted lengths, with

@@ -1,8 +1,8 @@
 """Virtual token counters (VTC, OSDI'24): who had the least is next.
 
 Also weighted (4.3), with predicted lengths (4.4), in a hierarchy, so that nobody gains by splitting
-into keys or adapters, and with a band: within it requests come first whose adapter is resident, and
-the counters of those who wait stay within U plus the band.
+into tenants, keys or adapters, and with a band: within it requests come first whose adapter is
+resident, and the counters of those who wait stay within U plus the band.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -22,27 +22,27 @@ from services.policies.fairness.lengths import Lengths
 FAR = 1, 8  # of those within the band, the lowest first: one, and only if it cannot run more
 
 
-def by_tenant(request: Request) -> Path:
-    return (request.tenant,)
+Levels = tuple[tuple[str, float], ...]  # the highest first: who is charged there, by which weight
 
 
-def by_organisation(request: Request) -> Path:
+def by_tenant(request: Request) -> Levels:
+    return ((request.tenant, request.share.weight),)
+
+
+def by_organisation(request: Request) -> Levels:
     """Organisation, tenant, adapter; a tenant without an organisation is one of its own."""
-    organisation = request.organisation or f"tenant {request.tenant}"
-    return organisation, request.tenant, request.adapter or ""
-
-
-def equal(path: Path) -> float:
-    return 1.0
+    share = request.share
+    organisation = share.organisation or f"tenant {request.tenant}"
+    adapter = request.adapter or ""
+    return (organisation, share.top_weight), (request.tenant, share.weight), (adapter, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Knobs. `weight`: of a path's last, against the others on its level, above 0."""
+    """Knobs."""
 
     cost: Cost = field(default_factory=WeightedTokens)
-    path: Callable[[Request], Path] = by_tenant
-    weight: Callable[[Path], float] = equal
+    levels: Callable[[Request], Levels] = by_tenant
     lifts: bool = True
     lengths: Lengths | None = None
     band: float | AdaptiveBand = 0.0
@@ -52,6 +52,7 @@ class Rules:
 class _Running:
     request: Request
     path: Path
+    weights: tuple[float, ...]  # on each level of the path
     charged: float = 0.0
     predicted: float = 0.0  # tokens of output that were charged when it started
     produced: int = 0
@@ -87,6 +88,10 @@ class VirtualTokenCounters:
         return band.width if isinstance(band, AdaptiveBand) else band
 
     @property
+    def levels(self) -> Callable[[Request], Levels]:
+        return self._rules.levels
+
+    @property
     def num_known(self) -> int:
         """On the highest level: those who wait, run, or had more than those who wait."""
         return sum(1 for _ in self._highest.known)
@@ -105,7 +110,7 @@ class VirtualTokenCounters:
         return Branch(gateway, self._highest)
 
     def enqueue(self, request: Request, now: float) -> None:
-        path = self._rules.path(request)
+        path = tuple(key for key, _ in self._rules.levels(request))
         queue = self._queues.setdefault(path, {})
         queue[request.id] = request
         self._paths[request.id] = path
@@ -138,7 +143,9 @@ class VirtualTokenCounters:
     def admit(self, request: RequestId, now: float) -> None:
         """Its input is charged, and the output that is expected."""
         path = self._paths[request]
-        running = _Running(self._queues[path][request], path)
+        admitted = self._queues[path][request]
+        weights = tuple(weight for _, weight in self._rules.levels(admitted))
+        running = _Running(admitted, path, weights)
         if self._rules.lengths is not None:
             running.predicted = self._rules.lengths.predict(running.request)
         self._running[request] = running
@@ -186,8 +193,8 @@ class VirtualTokenCounters:
         """So that it has paid for so much output; what was charged telescopes."""
         due = self._rules.cost(running.request.prompt_tokens, output_tokens) - running.charged
         running.charged += due
-        for depth, (level, key) in enumerate(self._steps(running.path)):
-            level.charge(key, due / self._rules.weight(running.path[: depth + 1]))
+        for (level, key), weight in zip(self._steps(running.path), running.weights, strict=True):
+            level.charge(key, due / weight)
 
     def _leave(self, request: RequestId) -> None:
         path = self._paths.pop(request)

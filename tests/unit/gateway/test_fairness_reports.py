@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.core.types import TenantId
+from services.core.types import Share, TenantId
 from services.gateway.fair_queue import FairQueue
 from services.gateway.fairness import LaneReport, QueueMetrics, QueueReports
 from services.policies.fairness.cost import WeightedTokens
@@ -21,7 +21,6 @@ class ReportedWorld(World):
             self.policy,
             lambda _: POLICIES[self.policy](Knobs()),
             cost=WeightedTokens(),
-            weights={"half": 0.5},
         )
         self.queue = FairQueue(self, self.reports.policy, now=lambda: self.now)
         self.reports.follow(self.queue)
@@ -39,7 +38,7 @@ async def test_service_is_what_was_produced_and_the_bound_is_what_the_policy_pro
     assert report.fairness.service == {"a": 32.0, "b": 32.0}  # 30 of input, one of output
     assert report.fairness.gap <= 2.0
     assert report.bound == 2 * max(30, 2 * 1000)  # theorem 4.4: 2 U
-    await world.ask("h", "half", prompt=30)
+    await world.ask("h", "half", prompt=30, share=Share(weight=0.5))
     assert (await world.report()).bound == 4 * max(30, 2 * 1000)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
-from services.core.types import Digest, RequestId, TenantId
+from services.core.types import Digest, RequestId, Share, TenantId
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Adapter, Completion
 from services.gateway.gateway import COMMON_SALT, Gateway
@@ -33,7 +33,7 @@ async def prepared(model: str, **asked: Any) -> Completion:
     world: Any = World()
     gateway = Gateway(base_models=world, store=world, queue=world, prompts=world)
     return await gateway.prepare(
-        caller=Caller(TenantId("acme")),
+        caller=Caller(TenantId("acme"), share=Share("group", 2.0)),
         request_id=RequestId("r"),
         model=model,
         prompt="x",
@@ -53,6 +53,10 @@ async def prepared(model: str, **asked: Any) -> Completion:
 async def test_prefixes_are_shared_by_those_who_say_so(model: str, shares: bool, salt: str) -> None:
     completion = await prepared(model, share_prefix=shares)
     assert completion.job.cache_salt == salt
+
+
+async def test_a_request_brings_its_tenants_share() -> None:
+    assert (await prepared("tiny")).share == Share("group", 2.0)
 
 
 async def test_how_long_a_first_token_may_take_is_passed_on() -> None:

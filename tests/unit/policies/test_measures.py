@@ -185,11 +185,11 @@ def test_who_waits_on_is_watched_when_another_leaves() -> None:
 
 def test_weights_count_where_tenants_are_compared() -> None:
     a, b = TENANTS[:2]
-    measures = Measures(weight=lambda tenant: 2.0 if tenant == a else 1.0)
-    for tenant, charge in ((a, 200.0), (b, 100.0)):
+    measures = Measures()
+    for tenant, charge, weight in ((a, 200.0, 2.0), (b, 100.0, 1.0)):
         measures.waits(tenant, 0.0)
-        measures.served(tenant, charge, 0.0)
-    measures.served(a, 200.0, 61.0)
+        measures.served(tenant, charge, 0.0, weight)
+    measures.served(a, 200.0, 61.0, 2.0)
     report = measures.report(61.0)
     assert report.service == {a: 400, b: 100}
     assert report.indices.jain == pytest.approx(1)

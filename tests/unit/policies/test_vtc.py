@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.core.types import Digest, RequestId
+from services.core.types import Digest, RequestId, Share
 from services.policies.fairness.admission import Request
 from services.policies.fairness.cost import (
     Cost,
@@ -15,7 +15,7 @@ from services.policies.fairness.cost import (
 )
 from services.policies.fairness.lengths import MovingAverages
 from services.policies.fairness.policies import POLICIES, Knobs
-from services.policies.fairness.vtc import Rules, VirtualTokenCounters, by_organisation
+from services.policies.fairness.vtc import Levels, Rules, VirtualTokenCounters, by_organisation
 from tests.reserving_engine import ReservingEngine, burst, request
 
 POOL = 200
@@ -63,9 +63,9 @@ def test_who_joins_later_has_no_credit_for_its_absence(policy: str, most: float)
 def test_weights_are_the_shares() -> None:
     """V11."""
     weights = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
-    policy = VirtualTokenCounters(Rules(weight=lambda path: weights[path[0]]))
-    engine = ReservingEngine(policy, POOL)
-    engine.play([one for tenant in weights for one in burst(tenant, 1500)], steps=800)
+    engine = ReservingEngine(VirtualTokenCounters(), POOL)
+    shares = {tenant: Share(weight=weight) for tenant, weight in weights.items()}
+    engine.play([one for t in weights for one in burst(t, 1500, share=shares[t])], steps=800)
     for tenant, share in engine.shares().items():
         assert share == pytest.approx(weights[tenant] / 10, abs=0.02)
 
@@ -122,15 +122,15 @@ def test_a_resident_adapter_gains_the_band_and_no_more() -> None:
     assert band <= max(gaps) <= BOUND + band
 
 
-def sybil(path: Callable[[Request], tuple[str, ...]], adapters: int) -> float:
+def sybil(levels: Callable[[Request], Levels], adapters: int) -> float:
     """B7: the share of one who comes with so many adapters, against one who has one."""
-    engine = ReservingEngine(VirtualTokenCounters(Rules(path=path)), POOL)
+    engine = ReservingEngine(VirtualTokenCounters(Rules(levels=levels)), POOL)
     many = [
         each
         for i in range(adapters)
-        for each in burst("many", 800, at=i / 100, adapter=f"m{i}", organisation="many")
+        for each in burst("many", 800, at=i / 100, adapter=f"m{i}", share=Share("many"))
     ]
-    engine.play([*many, *burst("one", 2000, adapter="o", organisation="one")], steps=600)
+    engine.play([*many, *burst("one", 2000, adapter="o", share=Share("one"))], steps=600)
     return engine.shares()["many"]
 
 
@@ -140,26 +140,51 @@ def test_splitting_into_adapters_buys_nothing(adapters: int) -> None:
 
 
 def test_it_would_if_every_adapter_had_a_counter_of_its_own() -> None:
-    def by_adapter(one: Request) -> tuple[str, ...]:
-        return (one.adapter or "",)
+    def by_adapter(one: Request) -> Levels:
+        return ((one.adapter or "", 1.0),)
 
     assert sybil(by_adapter, 4) == pytest.approx(0.8, abs=0.03)
 
 
 def test_an_organisations_tenants_share_what_it_gets() -> None:
-    engine = ReservingEngine(VirtualTokenCounters(Rules(path=by_organisation)), POOL)
+    engine = ReservingEngine(VirtualTokenCounters(Rules(levels=by_organisation)), POOL)
     arrivals = [
-        *burst("a", 1000, organisation="x"),
-        *burst("b", 1000, organisation="x"),
-        *burst("c", 1000, organisation="y"),
+        *burst("a", 1000, share=Share("x")),
+        *burst("b", 1000, share=Share("x")),
+        *burst("c", 1000, share=Share("y")),
     ]
     engine.play(arrivals, steps=600)
     assert engine.shares() == pytest.approx({"a": 0.25, "b": 0.25, "c": 0.5}, abs=0.02)
 
 
+def test_splitting_into_tenants_buys_nothing() -> None:
+    """B7: one tenant of an organisation gets as much as five of another."""
+    engine = ReservingEngine(VirtualTokenCounters(Rules(levels=by_organisation)), POOL)
+    one = burst("one", 2000, share=Share("x"))
+    five = [each for i in range(5) for each in burst(f"t{i}", 500, share=Share("y"))]
+    engine.play([*five, *one], steps=600)
+    assert engine.shares()["one"] == pytest.approx(0.5, abs=0.03)
+    flat = ReservingEngine(VirtualTokenCounters(), POOL)
+    flat.play([*five, *one], steps=600)
+    assert flat.shares()["one"] == pytest.approx(1 / 6, abs=0.03)  # where it does
+
+
+def test_weights_are_shares_on_every_level() -> None:
+    engine = ReservingEngine(VirtualTokenCounters(Rules(levels=by_organisation)), POOL)
+    arrivals = [
+        *burst("a", 1500, share=Share("x", weight=3.0, organisation_weight=2.0)),
+        *burst("b", 1500, share=Share("x", weight=1.0, organisation_weight=2.0)),
+        *burst("c", 1500, share=Share("y", weight=9.0, organisation_weight=1.0)),
+        *burst("d", 1500, share=Share(weight=1.0)),  # one of its own
+    ]
+    engine.play(arrivals, steps=800)
+    expected = {"a": 0.375, "b": 0.125, "c": 0.25, "d": 0.25}
+    assert engine.shares() == pytest.approx(expected, abs=0.02)
+
+
 def test_who_is_idle_and_had_no_more_than_those_who_wait_is_forgotten() -> None:
     """V17: whoever comes back is treated as if it had been remembered."""
-    policy = VirtualTokenCounters(Rules(path=by_organisation))
+    policy = VirtualTokenCounters(Rules(levels=by_organisation))
     for i in range(1000):
         name = RequestId(str(i))
         policy.enqueue(request(name, f"t{i}"), now=0.0)

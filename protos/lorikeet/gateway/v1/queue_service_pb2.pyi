@@ -89,7 +89,9 @@ class Lane(_message.Message):
     workers: _builtins.int
     """Workers that take requests."""
     gap: _builtins.float
-    """The largest difference of the service of two tenants in any time all through which both waited."""
+    """The largest difference of the service of two tenants, by their weights, in any time all through
+    which both waited. Under the policy "vtc-hierarchy", of two organisations; so the next three.
+    """
     bound: _builtins.float
     """What the policy promises that this stays below; unset if it promises nothing."""
     jain_index: _builtins.float

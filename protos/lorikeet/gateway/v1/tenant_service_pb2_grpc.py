@@ -40,10 +40,30 @@ class TenantServiceStub:
                 request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateTenantRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateTenantResponse.FromString,
                 _registered_method=True)
+        self.UpdateTenant = channel.unary_unary(
+                '/lorikeet.gateway.v1.TenantService/UpdateTenant',
+                request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateTenantRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateTenantResponse.FromString,
+                _registered_method=True)
         self.ListTenants = channel.unary_unary(
                 '/lorikeet.gateway.v1.TenantService/ListTenants',
                 request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.CreateOrganisation = channel.unary_unary(
+                '/lorikeet.gateway.v1.TenantService/CreateOrganisation',
+                request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateOrganisationRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateOrganisationResponse.FromString,
+                _registered_method=True)
+        self.UpdateOrganisation = channel.unary_unary(
+                '/lorikeet.gateway.v1.TenantService/UpdateOrganisation',
+                request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateOrganisationRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateOrganisationResponse.FromString,
+                _registered_method=True)
+        self.ListOrganisations = channel.unary_unary(
+                '/lorikeet.gateway.v1.TenantService/ListOrganisations',
+                request_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListOrganisationsRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListOrganisationsResponse.FromString,
                 _registered_method=True)
         self.CreateKey = channel.unary_unary(
                 '/lorikeet.gateway.v1.TenantService/CreateKey',
@@ -72,7 +92,14 @@ class TenantServiceServicer:
     """
 
     def CreateTenant(self, request, context):
-        """Creates a tenant. ALREADY_EXISTS if the name is taken.
+        """Creates a tenant. ALREADY_EXISTS if the name is taken, NOT_FOUND without its organisation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenant(self, request, context):
+        """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +107,27 @@ class TenantServiceServicer:
 
     def ListTenants(self, request, context):
         """Lists tenants by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateOrganisation(self, request, context):
+        """Creates an organisation. ALREADY_EXISTS if the name is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOrganisation(self, request, context):
+        """Changes an organisation's weight, as UpdateTenant does a tenant's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrganisations(self, request, context):
+        """Lists organisations by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,10 +171,30 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateTenantRequest.FromString,
                     response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateTenantResponse.SerializeToString,
             ),
+            'UpdateTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenant,
+                    request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateTenantRequest.FromString,
+                    response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateTenantResponse.SerializeToString,
+            ),
             'ListTenants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTenants,
                     request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.FromString,
                     response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'CreateOrganisation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOrganisation,
+                    request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateOrganisationRequest.FromString,
+                    response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateOrganisationResponse.SerializeToString,
+            ),
+            'UpdateOrganisation': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganisation,
+                    request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateOrganisationRequest.FromString,
+                    response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateOrganisationResponse.SerializeToString,
+            ),
+            'ListOrganisations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrganisations,
+                    request_deserializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListOrganisationsRequest.FromString,
+                    response_serializer=lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListOrganisationsResponse.SerializeToString,
             ),
             'CreateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateKey,
@@ -188,6 +256,33 @@ class TenantService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.gateway.v1.TenantService/UpdateTenant',
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateTenantRequest.SerializeToString,
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListTenants(request,
             target,
             options=(),
@@ -204,6 +299,87 @@ class TenantService:
             '/lorikeet.gateway.v1.TenantService/ListTenants',
             lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListTenantsRequest.SerializeToString,
             lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateOrganisation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.gateway.v1.TenantService/CreateOrganisation',
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateOrganisationRequest.SerializeToString,
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.CreateOrganisationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOrganisation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.gateway.v1.TenantService/UpdateOrganisation',
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateOrganisationRequest.SerializeToString,
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.UpdateOrganisationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrganisations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.gateway.v1.TenantService/ListOrganisations',
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListOrganisationsRequest.SerializeToString,
+            lorikeet_dot_gateway_dot_v1_dot_tenant__service__pb2.ListOrganisationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,9 +34,17 @@ class TenantServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TenantServiceAsyncStub: ...
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_service_pb2.CreateTenantResponse]
-    """Creates a tenant. ALREADY_EXISTS if the name is taken."""
+    """Creates a tenant. ALREADY_EXISTS if the name is taken, NOT_FOUND without its organisation."""
+    UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_service_pb2.UpdateTenantResponse]
+    """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway."""
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]
     """Lists tenants by name."""
+    CreateOrganisation: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateOrganisationRequest, _tenant_service_pb2.CreateOrganisationResponse]
+    """Creates an organisation. ALREADY_EXISTS if the name is taken."""
+    UpdateOrganisation: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateOrganisationRequest, _tenant_service_pb2.UpdateOrganisationResponse]
+    """Changes an organisation's weight, as UpdateTenant does a tenant's."""
+    ListOrganisations: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListOrganisationsRequest, _tenant_service_pb2.ListOrganisationsResponse]
+    """Lists organisations by name."""
     CreateKey: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateKeyRequest, _tenant_service_pb2.CreateKeyResponse]
     """Creates a key for a tenant. The secret is returned once and never stored."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListKeysRequest, _tenant_service_pb2.ListKeysResponse]
@@ -55,9 +63,17 @@ class TenantServiceAsyncStub(TenantServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_service_pb2.CreateTenantResponse]  # type: ignore[assignment]
-    """Creates a tenant. ALREADY_EXISTS if the name is taken."""
+    """Creates a tenant. ALREADY_EXISTS if the name is taken, NOT_FOUND without its organisation."""
+    UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
+    """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway."""
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """Lists tenants by name."""
+    CreateOrganisation: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateOrganisationRequest, _tenant_service_pb2.CreateOrganisationResponse]  # type: ignore[assignment]
+    """Creates an organisation. ALREADY_EXISTS if the name is taken."""
+    UpdateOrganisation: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateOrganisationRequest, _tenant_service_pb2.UpdateOrganisationResponse]  # type: ignore[assignment]
+    """Changes an organisation's weight, as UpdateTenant does a tenant's."""
+    ListOrganisations: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListOrganisationsRequest, _tenant_service_pb2.ListOrganisationsResponse]  # type: ignore[assignment]
+    """Lists organisations by name."""
     CreateKey: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateKeyRequest, _tenant_service_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """Creates a key for a tenant. The secret is returned once and never stored."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListKeysRequest, _tenant_service_pb2.ListKeysResponse]  # type: ignore[assignment]
@@ -79,7 +95,15 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.CreateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.CreateTenantResponse, _abc.Awaitable[_tenant_service_pb2.CreateTenantResponse]]:
-        """Creates a tenant. ALREADY_EXISTS if the name is taken."""
+        """Creates a tenant. ALREADY_EXISTS if the name is taken, NOT_FOUND without its organisation."""
+
+    @_abc_1.abstractmethod
+    def UpdateTenant(
+        self,
+        request: _tenant_service_pb2.UpdateTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.UpdateTenantResponse, _abc.Awaitable[_tenant_service_pb2.UpdateTenantResponse]]:
+        """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway."""
 
     @_abc_1.abstractmethod
     def ListTenants(
@@ -88,6 +112,30 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.ListTenantsResponse, _abc.Awaitable[_tenant_service_pb2.ListTenantsResponse]]:
         """Lists tenants by name."""
+
+    @_abc_1.abstractmethod
+    def CreateOrganisation(
+        self,
+        request: _tenant_service_pb2.CreateOrganisationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.CreateOrganisationResponse, _abc.Awaitable[_tenant_service_pb2.CreateOrganisationResponse]]:
+        """Creates an organisation. ALREADY_EXISTS if the name is taken."""
+
+    @_abc_1.abstractmethod
+    def UpdateOrganisation(
+        self,
+        request: _tenant_service_pb2.UpdateOrganisationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.UpdateOrganisationResponse, _abc.Awaitable[_tenant_service_pb2.UpdateOrganisationResponse]]:
+        """Changes an organisation's weight, as UpdateTenant does a tenant's."""
+
+    @_abc_1.abstractmethod
+    def ListOrganisations(
+        self,
+        request: _tenant_service_pb2.ListOrganisationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.ListOrganisationsResponse, _abc.Awaitable[_tenant_service_pb2.ListOrganisationsResponse]]:
+        """Lists organisations by name."""
 
     @_abc_1.abstractmethod
     def CreateKey(
