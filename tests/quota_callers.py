@@ -14,9 +14,15 @@ from uuid import uuid4
 from services.core.errors import QuotaExceeded, RateLimited
 from services.core.types import TenantId
 from services.gateway.course import Course
+from services.gateway.leases import Recovery
+from services.gateway.ledger import Ledger, Pace
 from services.gateway.quotas import Quotas
+from services.gateway.repositories.leases import SqlLeases
+from services.gateway.repositories.ledger import SqlLedger
 from services.gateway.repositories.quotas import SqlQuotaRepository
 from services.gateway.reservations import Reservations
+from services.policies.fairness.cost import WeightedTokens
+from services.runtime.beside import beside
 from services.runtime.db import close_sessions, open_sessions
 from tests.completions import course
 
@@ -64,9 +70,13 @@ class Callers:
 
 async def main(url: str, tenant: str) -> None:
     sessions = open_sessions(url)
-    repository = SqlQuotaRepository(sessions, lease_seconds=LEASE_SECONDS)
-    reservations = Reservations(repository, uuid4().hex, heartbeat_seconds=LEASE_SECONDS / 10)
-    async with reservations.kept():
+    instance, repository = uuid4().hex, SqlQuotaRepository(sessions)
+    reservations = Reservations(repository, instance)
+    pace = Pace(beat=LEASE_SECONDS / 10)
+    ledger = Ledger(SqlLedger(sessions), instance=instance, cost=WeightedTokens(), pace=pace)
+    leases = SqlLeases(sessions, repository)
+    recovery = Recovery(leases, instance=instance, lease_seconds=LEASE_SECONDS)
+    async with ledger.running(), reservations.kept(), beside(recovery.run()):
         callers = Callers(Quotas(reservations), TenantId(tenant))
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)

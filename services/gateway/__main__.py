@@ -2,7 +2,10 @@
 
 import asyncio
 import uuid
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from prometheus_client import CollectorRegistry, make_asgi_app
@@ -35,6 +38,7 @@ from services.gateway.proxy import Proxy
 from services.gateway.queue_servicer import QueueServicer
 from services.gateway.quota_servicer import QuotaServicer
 from services.gateway.quotas import Quotas
+from services.gateway.repositories.leases import SqlLeases
 from services.gateway.repositories.ledger import SqlLedger
 from services.gateway.repositories.quotas import SqlQuotaRepository
 from services.gateway.repositories.usage import SqlUsage
@@ -70,14 +74,14 @@ from services.runtime.access import (
 from services.runtime.auth import Gate
 from services.runtime.beside import beside
 from services.runtime.client import open_channel
-from services.runtime.db import close_sessions, open_sessions
+from services.runtime.db import Sessions, close_sessions, open_sessions
 from services.runtime.migrate import require_current
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
 
-SPARE_SECONDS = 60.0  # to send a request and to take the end of its answer
 OWN = (GATEWAY, QUEUE, TENANTS, QUOTAS, USAGE, INFERENCE)
+SPARE_SECONDS = 60.0  # to send a request and to take the end of its answer
 
 
 async def main() -> None:
@@ -92,74 +96,107 @@ async def main() -> None:
     settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
     queue, reports = _queue(settings, workers, settling)
     sessions = open_sessions(settings.database_url)
-    tenants = Tenants(
-        SqlTenantRepository(sessions),
-        pepper=settings.key_pepper.get_secret_value(),
-        operator_token=settings.operator_token.get_secret_value(),
-    )
-    instance = uuid.uuid4().hex
-    quotas = SqlQuotaRepository(sessions)
-    reservations = Reservations(quotas, instance)
-    ledger_rows = SqlLedger(sessions)
-    recovery = Recovery(ledger_rows, instance=instance, lease_seconds=settings.lease_seconds)
-    pace = Pace(beat=settings.lease_seconds / 5)
-    ledger = Ledger(ledger_rows, instance=instance, cost=Rules().cost, pace=pace)
-    longest = settings.longest_request_seconds + SPARE_SECONDS
-    intake = Intake(settings.most_requests, longest_seconds=longest)
+    books = _books(settings, sessions)
     base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
         base_models=base_models,
         store=resolutions,
         queue=queue,
         prompts=Prompts(templates),
-        bookkeepers=[Quotas(reservations), ledger],
+        bookkeepers=[Quotas(books.reservations), books.ledger],
     )
-    server = _grpc_server(settings, tenants, store_channel, scheduler_channel)
-    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
-        GatewayServicer(gateway, intake, longest_seconds=settings.longest_request_seconds),
-        server.grpc,
-    )
+    server = _grpc_server(settings, books, store_channel, scheduler_channel)
+    http = _serve_models(settings, gateway, server, books.tenants)
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueServicer(reports), server.grpc)
-    quota_service_pb2_grpc.add_QuotaServiceServicer_to_server(
-        QuotaServicer(LimitBook(quotas, tenants, reservations.forget)), server.grpc
-    )
-    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(
-        UsageServicer(Usage(SqlUsage(sessions))), server.grpc
-    )
-    inferences = Inferences(gateway, Choices(gateway, settings.longest_request_seconds))
-    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        KserveServicer(inferences, intake), server.grpc
-    )
-    limits = HttpLimits(settings.longest_request_seconds, settings.most_body_bytes)
-    http = HttpServer(
-        build_app(gateway, tenants, limits, intake),
-        address=settings.http_address,
-        drain_seconds=settings.drain_seconds,
-    )
-    stopped = stop_signal()
-    watch = StoreWatch(store_channel, token)
     work = (
-        watch.follow([base_models, resolutions]),
+        StoreWatch(store_channel, token).follow([base_models, resolutions]),
         workers.follow(scheduler_channel),
         workers.redial(),
         queue.run(),
         settling.run(),
-        recovery.run(),
+        books.recovery.run(),
     )
-    async with AsyncExitStack() as serving:
-        await serving.enter_async_context(reservations.kept())
-        await serving.enter_async_context(ledger.running())
-        await server.start()
-        await serving.enter_async_context(beside(*work))
-        await serving.enter_async_context(http)
-        if settings.metrics_address:
-            await serving.enter_async_context(_metrics(settings, reports))
-        await stopped.wait()
-        await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
+    metrics = _metrics(settings, reports) if settings.metrics_address else nullcontext()
+    await _until_stopped(settings, books, (server, http), work, metrics)
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
     )
     await close_sessions(sessions)
+
+
+async def _until_stopped(
+    settings: GatewaySettings,
+    books: "_Books",
+    faces: tuple[Server, HttpServer],
+    work: Sequence[Coroutine[Any, Any, None]],
+    metrics: AbstractAsyncContextManager[Any],
+) -> None:
+    """In the order of what needs what: requests settle what they reserved while it still lives."""
+    server, http = faces
+    stopped = stop_signal()
+    async with AsyncExitStack() as serving:
+        await serving.enter_async_context(books.ledger.running())
+        await serving.enter_async_context(books.reservations.kept())
+        await server.start()
+        await serving.enter_async_context(beside(*work))
+        await serving.enter_async_context(http)
+        await serving.enter_async_context(metrics)
+        await stopped.wait()
+        await asyncio.gather(server.drain(settings.drain_seconds), http.drain())
+
+
+@dataclass(frozen=True, slots=True)
+class _Books:
+    """What is in the database, and kept there."""
+
+    tenants: Tenants
+    limits: LimitBook
+    usage: Usage
+    reservations: Reservations
+    ledger: Ledger
+    recovery: Recovery
+
+
+def _books(settings: GatewaySettings, sessions: Sessions) -> _Books:
+    instance, lease = uuid.uuid4().hex, settings.lease_seconds
+    tenants = Tenants(
+        SqlTenantRepository(sessions),
+        pepper=settings.key_pepper.get_secret_value(),
+        operator_token=settings.operator_token.get_secret_value(),
+    )
+    quotas = SqlQuotaRepository(sessions)
+    reservations = Reservations(quotas, instance)
+    leases = SqlLeases(sessions, quotas)
+    pace = Pace(beat=lease / 5)
+    return _Books(
+        tenants=tenants,
+        limits=LimitBook(quotas, tenants, reservations.forget),
+        usage=Usage(SqlUsage(sessions)),
+        reservations=reservations,
+        ledger=Ledger(SqlLedger(sessions), instance=instance, cost=Rules().cost, pace=pace),
+        recovery=Recovery(leases, instance=instance, lease_seconds=lease),
+    )
+
+
+def _serve_models(
+    settings: GatewaySettings, gateway: Gateway, server: Server, tenants: Tenants
+) -> HttpServer:
+    """By gRPC, and by the HTTP server that is returned: together they take on so many requests."""
+    longest = settings.longest_request_seconds
+    intake = Intake(settings.most_requests, longest_seconds=longest + SPARE_SECONDS)
+    gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(
+        GatewayServicer(gateway, intake, longest_seconds=longest), server.grpc
+    )
+    inferences = Inferences(gateway, Choices(gateway, longest))
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+        KserveServicer(inferences, intake), server.grpc
+    )
+    limits = HttpLimits(longest, settings.most_body_bytes)
+    return HttpServer(
+        build_app(gateway, tenants, limits, intake),
+        address=settings.http_address,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 def _queue(
@@ -194,11 +231,11 @@ def _metrics(settings: GatewaySettings, reports: QueueReports) -> HttpServer:
 
 def _grpc_server(
     settings: GatewaySettings,
-    tenants: Tenants,
+    books: _Books,
     store_channel: grpc.aio.Channel,
     scheduler_channel: grpc.aio.Channel,
 ) -> Server:
-    """With the services that need no more than this: tenants, and the store's and scheduler's."""
+    """With the services that need no more than the books, and the store's and scheduler's."""
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
     routes = dict.fromkeys(of_store, store_channel)
     routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
@@ -207,12 +244,18 @@ def _grpc_server(
         scopes |= scopes_of(service)
     server = Server(
         address=settings.address,
-        gate=Gate(tenants, scopes),
+        gate=Gate(books.tenants, scopes),
         services=[*OWN, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(
-        TenantServicer(tenants), server.grpc
+        TenantServicer(books.tenants), server.grpc
+    )
+    quota_service_pb2_grpc.add_QuotaServiceServicer_to_server(
+        QuotaServicer(books.limits), server.grpc
+    )
+    usage_service_pb2_grpc.add_UsageServiceServicer_to_server(
+        UsageServicer(books.usage), server.grpc
     )
     return server
 

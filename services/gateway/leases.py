@@ -1,8 +1,13 @@
-"""Gateways that have died: what they left open on the books is closed, once, by whoever sees it."""
+"""Gateways that have died: what they left is closed, once, by whoever sees it.
+
+That is requests open on the books, and reservations. Who lives says so by beats, which the ledger
+writes (`Ledger`); there is no other sign of life.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import structlog
@@ -39,14 +44,24 @@ class Silence:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How much somebody left."""
+
+    requests: int = 0
+    reservations: int = 0
+
+
 class LeaseRows(Protocol):
     async def beats(self) -> dict[str, int]:
-        """The newest beat of every instance that there is or that has requests open; of one that
-        never beat, 0."""
+        """The newest beat of every instance that there is, or that has requests open or anything
+        reserved; of one that never beat, 0."""
         ...
 
-    async def close_lost(self, instance: str, beat: int) -> int:
-        """Close what it has open, unless it beat again since: how many requests."""
+    async def close_lost(self, instance: str, beat: int) -> Left:
+        """Close its requests as lost and settle its reservations whole, unless it beat again since.
+        It may only have been slow: what it then says of its requests still counts, and what it
+        settles is settled already."""
         ...
 
 
@@ -71,8 +86,8 @@ class Recovery:
         beats = await self._rows.beats()
         beats.pop(self._instance, None)
         for instance, beat in self._silence.look(beats, self._now()).items():
-            lost = await self._rows.close_lost(instance, beat)
-            log.warning("gateway_lost", instance=instance, requests=lost)
+            left = await self._rows.close_lost(instance, beat)
+            log.warning("gateway_lost", instance=instance, **asdict(left))
 
     async def run(self) -> None:
         """For good."""

@@ -53,7 +53,7 @@ class LedgerRows(Protocol):
         ...
 
     async def leave(self, instance: str) -> None:
-        """It will beat no more. What it left open is found and closed by others."""
+        """It will beat no more. What it left, here or reserved, is found and closed by others."""
         ...
 
 

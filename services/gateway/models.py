@@ -68,14 +68,14 @@ class ReservationRow(Base):
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     key: Mapped[str] = mapped_column(String(16), primary_key=True)  # of the quota
     tenant: Mapped[str] = mapped_column(String(63))
-    holder: Mapped[str] = mapped_column(String(32), index=True)
+    holder: Mapped[str] = mapped_column(String(32), index=True)  # an instance of the gateway
     requests: Mapped[int] = mapped_column(BigInteger)
     tokens: Mapped[int] = mapped_column(BigInteger)
     since_us: Mapped[int] = mapped_column(BigInteger)
 
 
 class HolderRow(Base):
-    """A gateway that has reservations, and until when it is believed to live."""
+    """Of the release before, which writes and reads it; the next one has it no more."""
 
     __tablename__ = "quota_holders"
 
@@ -124,7 +124,7 @@ class LedgerRow(Base):
 
 
 class InstanceRow(Base):
-    """A gateway that lives for as long as `beat` goes on changing."""
+    """A gateway that lives for as long as `beat` goes on changing; the only sign of it."""
 
     __tablename__ = "gateway_instances"
 

@@ -21,7 +21,6 @@ MOST_KNOWN = 100_000
 FRESH_SECONDS = 1.0
 """For how long a tenant without limits is taken to have none still."""
 RETRY_SECONDS = 1.0
-HEARTBEAT_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 
 
@@ -56,14 +55,6 @@ class QuotaRepository(Protocol):
         Of each reservation whether it was made; None: no limit concerns it."""
         ...
 
-    async def renew(self, holder: str) -> None:
-        """It lives."""
-        ...
-
-    async def reclaim(self) -> int:
-        """Settles whole, and counts, what those had reserved who live no more."""
-        ...
-
 
 class Reservations:
     """Made and settled together by whoever comes while the transaction before is written.
@@ -73,16 +64,8 @@ class Reservations:
     it was to settle is settled again, each once however often it is tried.
     """
 
-    def __init__(
-        self,
-        repository: QuotaRepository,
-        holder: str,
-        *,
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
-    ) -> None:
-        """`holder`: a name that no other process has or had. `heartbeat_seconds`: well below the
-        repository's lease."""
-        self._heartbeat_seconds = heartbeat_seconds
+    def __init__(self, repository: QuotaRepository, holder: str) -> None:
+        """`holder`: a gateway's instance, by which others know whether it lives (`leases`)."""
         self._repository = repository
         self._holder = holder
         self._reserving: list[tuple[Reservation, asyncio.Future[Decision | None]]] = []
@@ -121,8 +104,8 @@ class Reservations:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Writes what comes. What is not settled and written within CLOSE_SECONDS of the end is
-        reclaimed by others, when this holder's lease runs out."""
-        async with beside(self._write_forever(), self._live()):
+        settled whole by others, once they find that this holder lives no more."""
+        async with beside(self._write_forever()):
             try:
                 yield
             finally:
@@ -196,17 +179,6 @@ class Reservations:
             return [None] * len(reservations)
         decisions = iter(await self._repository.write(self._holder, asked, settlements))
         return [next(decisions) if r.tenant in limited else None for r in reservations]
-
-    async def _live(self) -> None:
-        """Keeps what is held here, and gives back what others held who live no more."""
-        while True:
-            try:
-                await self._repository.renew(self._holder)
-                if reclaimed := await self._repository.reclaim():
-                    log.warning("reservations_reclaimed", count=reclaimed)
-            except Exception:  # tried again at the next heartbeat
-                log.exception("heartbeat_failed")
-            await asyncio.sleep(self._heartbeat_seconds)
 
 
 def _retrieved(decided: "asyncio.Future[Decision | None]") -> None:

@@ -38,7 +38,7 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """The deadline of a request that brings none, and the most that one may ask for."""
     most_body_bytes: PositiveInt = 8 * 1024 * 1024
     lease_seconds: PositiveFloat = 15.0
-    """A gateway that is silent for so long has died: the others close what it left on the books."""
+    """A gateway that is silent for so long has died: others close what it left, also of quotas."""
     most_requests: PositiveInt = 4096
     """Requests for completions that are taken on at once; others are told to come back."""
 

@@ -15,7 +15,10 @@ from services.gateway import ledger as module
 from services.gateway.course import Completion, Course, TextPiece
 from services.gateway.gateway import Gateway
 from services.gateway.lane import Line
+from services.gateway.leases import Left
 from services.gateway.ledger import Batch
+from services.gateway.repositories.leases import SqlLeases
+from services.gateway.repositories.quotas import SqlQuotaRepository
 from services.runtime.db import Sessions
 from tests.books import (
     Books,
@@ -269,7 +272,8 @@ async def test_what_is_closed_stays_as_it_was_closed(
         Batch(instance, closed=[replace(end, completion_tokens=9, charge=99.0)]),
     ):
         await books.write(late)
-    assert await books.close_lost(instance, 7) == 0
+    leases = SqlLeases(sessions, SqlQuotaRepository(sessions))
+    assert await leases.close_lost(instance, 7) == Left()
     assert await rows(sessions, tenant) == [end]
 
 

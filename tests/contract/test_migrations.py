@@ -50,6 +50,25 @@ def test_versions_of_before_have_their_adapters(kind: str, tmp_path: Path) -> No
         engine.dispose()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_release_before_finds_what_this_one_left_reserved(kind: str, tmp_path: Path) -> None:
+    with database(kind, tmp_path) as url:
+        migrate(url)
+        engine = create_engine(url.replace("+aiosqlite", ""))
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO quota_holders VALUES ('old', 5)"))
+            for holder, key in (("old", ""), ("new", ""), ("new", "k")):
+                connection.execute(
+                    text("INSERT INTO quota_reservations VALUES (:h, :k, 'acme', :h, 1, 1, 0)"),
+                    {"h": holder, "k": key},
+                )
+        command.downgrade(configuration(url), "2026_11_22_organisations")
+        with engine.connect() as connection:
+            found = connection.execute(text("SELECT id, lease_us FROM quota_holders ORDER BY id"))
+            assert [tuple(row) for row in found] == [("new", 0), ("old", 5)]
+        engine.dispose()
+
+
 async def test_a_service_refuses_a_database_of_another_revision(tmp_path: Path) -> None:
     refusal = pytest.raises(FailedPrecondition, match=r"services\.runtime\.migrate")
     with database("sqlite", tmp_path) as url, refusal:

@@ -1,14 +1,13 @@
-"""Reservations on SQLite and PostgreSQL whose gateway is killed, is slow, or loses an answer."""
+"""Reservations on SQLite and PostgreSQL whose gateway loses an answer."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
 from services.core.errors import Unavailable
-from services.gateway.repositories.quotas import LEASE_SECONDS, SqlQuotaRepository
-from services.gateway.reservations import Reservation, Settlement
+from services.gateway.repositories.quotas import SqlQuotaRepository
+from services.gateway.reservations import Reservation
 from services.policies.quotas import Amount
 from services.runtime.db import close_sessions, open_sessions
 from tests.quota_world import World, opened, served
@@ -18,39 +17,6 @@ from tests.quota_world import World, opened, served
 async def world(url: str) -> AsyncIterator[World]:
     async with opened(url) as world:
         yield world
-
-
-async def test_what_a_killed_gateway_held_comes_back_once(world: World) -> None:
-    await world.limit(concurrent_requests=2, tokens_in_total=100)
-    held = Reservation(uuid4().hex, world.tenant, None, Amount(1, 10))
-    other = Reservation(uuid4().hex, world.tenant, None, Amount(1, 10))
-    await world.repository.write("killed", [held], [])
-    world.clock.now += LEASE_SECONDS - 1
-    await world.repository.write("alive", [other], [])
-    await world.repository.reclaim()
-    assert (await world.use()).running == Amount(2, 20)
-    world.clock.now += 2
-    await asyncio.gather(*(world.repository.reclaim() for _ in range(4)))
-    use = await world.use()
-    assert use.running == Amount(1, 10)
-    assert use.total_tokens == 10  # what it had delivered is not known: all of it counts
-    await world.repository.write("killed", [], [Settlement(held, Amount(1, 4))])  # was only slow
-    await world.repository.write("alive", [], [Settlement(other, Amount(1, 4))] * 2)
-    await world.repository.write("alive", [], [Settlement(other, Amount(1, 4))])
-    use = await world.use()
-    assert use.running == Amount()
-    assert use.total_tokens == 14
-
-
-async def test_a_heartbeat_keeps_what_is_held(world: World) -> None:
-    await world.limit(concurrent_requests=2)
-    held = Reservation(uuid4().hex, world.tenant, None, Amount(1, 10))
-    await world.repository.write("slow", [held], [])
-    world.clock.now += LEASE_SECONDS - 1
-    await world.repository.renew("slow")
-    world.clock.now += LEASE_SECONDS - 1
-    await world.repository.reclaim()
-    assert (await world.use()).running == Amount(1, 10)
 
 
 class Broken(SqlQuotaRepository):

@@ -31,10 +31,22 @@ BOOKS = {
         _LOST + "test_who_was_taken_for_dead_has_the_last_word[sqlite]",
     ),
     "what the living have open is closed": Mutation(
-        "gateway/repositories/ledger.py",
+        "gateway/repositories/leases.py",
         "if (await session.scalar(seen) or 0) != beat:",
         "if False:",
         _LOST + "test_who_lives_keeps_what_it_has_open[sqlite]",
+    ),
+    "what the dead had reserved stays so": Mutation(
+        "gateway/repositories/leases.py",
+        "reservations = await self._quotas.settle_whole(session, instance)",
+        "reservations = 0",
+        _LOST + "test_what_the_dead_had_reserved_counts_whole_and_once[sqlite]",
+    ),
+    "who only reserved is not looked for": Mutation(
+        "gateway/repositories/leases.py",
+        "select(ReservationRow.holder)\n",
+        "select(InstanceRow.id)\n",
+        _LOST + "test_who_died_with_nothing_but_a_reservation_is_found_too[sqlite]",
     ),
     "who beats is taken for dead": Mutation(
         "gateway/leases.py",

@@ -25,13 +25,8 @@ QUOTAS = {
         "gateway/repositories/quotas.py",
         "deleted = delete(_RESERVATIONS).where(which).returning(*_RESERVATIONS.c)",
         "deleted = select(*_RESERVATIONS.c).where(which)",
-        f"{_RESERVATIONS}test_what_a_killed_gateway_held_comes_back_once[sqlite]",
-    ),
-    "a heartbeat is not heard": Mutation(
-        "gateway/repositories/quotas.py",
-        "            await session.execute(_lives(holder, lease_us))\n",
-        "",
-        f"{_RESERVATIONS}test_a_heartbeat_keeps_what_is_held[sqlite]",
+        "tests/contract/test_lost_gateways.py::"
+        "test_what_the_dead_had_reserved_counts_whole_and_once[sqlite]",
     ),
     "what was not used is not given back": Mutation(
         "gateway/quotas.py",

@@ -5,13 +5,10 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    CursorResult,
     and_,
     bindparam,
     delete,
-    exists,
     or_,
-    select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -47,28 +44,8 @@ class SqlLedger:
             await _each(connection, statements.closing, batch.instance, batch.closed)
 
     async def leave(self, instance: str) -> None:
-        left = exists().where(LedgerRow.instance == instance, _OPEN)
         async with writing(self._sessions) as session:
-            await session.execute(delete(InstanceRow).where(InstanceRow.id == instance, ~left))
-
-    async def beats(self) -> dict[str, int]:
-        async with self._sessions() as session:
-            with_open = await session.scalars(select(LedgerRow.instance).where(_OPEN).distinct())
-            beats = dict.fromkeys(with_open, 0)
-            for row in await session.execute(select(InstanceRow.id, InstanceRow.beat)):
-                beats[row.id] = row.beat
-            return beats
-
-    async def close_lost(self, instance: str, beat: int) -> int:
-        seen = select(InstanceRow.beat).where(InstanceRow.id == instance).with_for_update()
-        lost = update(LedgerRow).where(LedgerRow.instance == instance, _OPEN).values(outcome=LOST)
-        async with writing(self._sessions) as session:
-            if (await session.scalar(seen) or 0) != beat:
-                return 0
-            closed = await session.execute(lost)
             await session.execute(delete(InstanceRow).where(InstanceRow.id == instance))
-            assert isinstance(closed, CursorResult)
-            return closed.rowcount
 
 
 async def _each(

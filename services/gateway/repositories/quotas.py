@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.core.errors import NotFound
 from services.core.types import TenantId
-from services.gateway.models import HolderRow, QuotaRow, ReservationRow
+from services.gateway.models import QuotaRow, ReservationRow
 from services.gateway.reservations import Reservation, Settlement
 from services.policies.quotas import (
     Account,
@@ -27,7 +27,6 @@ from services.policies.quotas import (
 )
 from services.runtime.db import insert_unless_there, on_sqlite, writing
 
-LEASE_SECONDS = 30.0
 _MILLION = 1_000_000
 
 Subject = tuple[str, str]  # tenant, and key or "" for all of the tenant
@@ -38,14 +37,11 @@ class SqlQuotaRepository:
         self,
         sessions: async_sessionmaker[AsyncSession],
         clock: Callable[[], float] | None = None,
-        *,
-        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         """`clock`: seconds since 1970. Without one it is PostgreSQL's own, so that gateways need
         not agree on the time; those that share an SQLite file share a machine's."""
         self._sessions = sessions
         self._clock = clock
-        self._lease_us = int(lease_seconds * _MILLION)
 
     async def limited(self, tenants: Collection[TenantId]) -> set[TenantId]:
         asked = (
@@ -75,21 +71,23 @@ class SqlQuotaRepository:
                 )
             decisions = [quotas.decide(holder, asked, now_us) for asked in reservations]
             if quotas.held:
-                await _renew(session, holder, now_us + self._lease_us)
                 await session.execute(insert(_RESERVATIONS), quotas.held)
             await quotas.write(session)
         return decisions
 
-    async def renew(self, holder: str) -> None:
-        async with writing(self._sessions) as session:
-            lease_us = await self._now_us(session) + self._lease_us
-            await session.execute(_lives(holder, lease_us))
-
-    async def reclaim(self) -> int:
-        async with self._sessions() as session:
-            now_us = await self._now_us(session)
-            late = await session.scalars(select(HolderRow.id).where(HolderRow.lease_us < now_us))
-        return sum([await self._reclaim(holder) for holder in late])
+    async def settle_whole(self, session: AsyncSession, holder: str) -> int:
+        """How many reservations it had. What they delivered is not known here: their tokens stay
+        spent, their places are free."""
+        columns = _RESERVATIONS.c
+        held = select(columns.id, columns.tenant, columns.key).where(columns.holder == holder)
+        found = (await session.execute(held)).all()
+        if not found:
+            return 0
+        quotas = await _lock(session, [(row.tenant, row.key) for row in found])
+        these = columns.id.in_({row.id for row in found})  # what it reserves meanwhile is for later
+        ended = await _settle(session, quotas, these, await self._now_us(session), _whole)
+        await quotas.write(session)
+        return ended
 
     async def quota(self, tenant: TenantId, key: str) -> Account:
         """With the use as of now."""
@@ -113,24 +111,6 @@ class SqlQuotaRepository:
                     await session.execute(update(QuotaRow).where(*found).values(dict(changes)))
         except IntegrityError as error:
             raise NotFound(f"there is no tenant {tenant!r}") from error
-
-    async def _reclaim(self, holder: str) -> int:
-        """What they delivered is not known here: their tokens stay spent, their places are free. A
-        holder that was only slow goes on, and what it then settles is settled already."""
-        theirs = _RESERVATIONS.c.holder == holder
-        async with writing(self._sessions) as session:
-            named = select(_RESERVATIONS.c.tenant, _RESERVATIONS.c.key).where(theirs).distinct()
-            subjects = [(row.tenant, row.key) for row in await session.execute(named)]
-            quotas = await _lock(session, subjects)
-            now_us = await self._now_us(session)
-            dead: Any = await session.execute(
-                delete(HolderRow).where(HolderRow.id == holder, HolderRow.lease_us < now_us)
-            )
-            if not dead.rowcount:
-                return 0
-            ended = await _settle(session, quotas, theirs, now_us, _whole)
-            await quotas.write(session)
-            return ended
 
     async def _now_us(self, session: AsyncSession) -> int:
         """Asked after the locks: whoever had them before did so earlier."""
@@ -225,16 +205,6 @@ async def _settle(
     for row in rows:
         quotas.settle(row, spent(row), now_us)
     return len(rows)
-
-
-async def _renew(session: AsyncSession, holder: str, lease_us: int) -> None:
-    renewed: Any = await session.execute(_lives(holder, lease_us))
-    if not renewed.rowcount:
-        await insert_unless_there(session, HolderRow, id=holder, lease_us=lease_us)
-
-
-def _lives(holder: str, lease_us: int) -> Any:
-    return update(HolderRow).where(HolderRow.id == holder).values(lease_us=lease_us)
 
 
 def _subjects(reservation: Reservation) -> list[Subject]:
