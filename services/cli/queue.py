@@ -27,7 +27,11 @@ def top(
     ] = 1.0,
     once: Annotated[bool, typer.Option(help="One look, and that is the end.")] = False,
 ) -> None:
-    """Watch the queue: who waits and runs, what each was served, and how far apart they are."""
+    """Watch the queue: who waits and runs, what each was served, and how far apart they are.
+
+    Too late: requests that were refused because their first token would have come too late for
+    them. Who was refused is shown also if nothing of it waits or runs.
+    """
     request = pb.WatchQueueRequest(interval_milliseconds=int(seconds * 1000), once=once)
     with one_sentence(), channel() as connection:
         responses = rpc.QueueServiceStub(connection).WatchQueue(request, metadata=as_operator())
@@ -53,14 +57,17 @@ def _table(lane: pb.Lane) -> Table:
         title=title, caption=f"gap {lane.gap:,.0f}  bound {bound}{jain}", title_justify="left"
     )
     table.add_column("tenant")
-    for heading in ("waiting", "running", "longest wait", "service"):
+    for heading in ("waiting", "running", "longest wait", "service", "too late"):
         table.add_column(heading, justify="right")
-    for tenant in lane.tenants:
+    standing = {tenant.tenant for tenant in lane.tenants}
+    gone = [pb.QueuedTenant(tenant=name) for name in lane.too_late if name not in standing]
+    for tenant in [*lane.tenants, *gone]:
         table.add_row(
             tenant.tenant,
             str(tenant.waiting),
             str(tenant.running),
             f"{tenant.longest_wait_milliseconds / 1000:.1f} s",
-            f"{tenant.service:,.0f}",
+            f"{tenant.service:,.0f}" if tenant.tenant in standing else "-",
+            str(lane.too_late.get(tenant.tenant, 0)),
         )
     return table

@@ -51,6 +51,7 @@ class FairQueue:
                 standings=lane.standings(self._now()),
                 longest_prompt=lane.longest_prompt,
                 pool_tokens=sum(line.pool_tokens for line in self._fleet.lines(base)),
+                too_late=lane.too_late,
             )
             for base, lane in self._lanes.items()
         ]
@@ -58,17 +59,18 @@ class FairQueue:
     @asynccontextmanager
     async def entered(self, completion: Completion) -> AsyncIterator[Ticket]:
         """From now on it waits, and later runs. Raises Unavailable, TooLate or ResourceExhausted if
-        it is not even to wait."""
+        it is not even to wait. Who is refused too late, also while it waits or runs, is counted."""
         lane = self._lane(completion.job)
         ticket = Ticket(completion, lane, since=self._now())
-        self._refuse_the_hopeless(ticket)
-        lane.enter(ticket)
-        try:
-            self._make_place(lane)
-            self.dispatch()
-            yield ticket
-        finally:
-            self._leave(ticket)
+        with lane.too_late.counted(completion.tenant):
+            self._refuse_the_hopeless(ticket)
+            lane.enter(ticket)
+            try:
+                self._make_place(lane)
+                self.dispatch()
+                yield ticket
+            finally:
+                self._leave(ticket)
 
     async def turn(self, ticket: Ticket) -> Line:
         """The worker it goes to. Asked again, another one: that one has failed it. Raises TooLate,

@@ -18,6 +18,8 @@ from services.policies.fairness.measured import Measured
 from services.policies.fairness.measures import Fairness, Measures
 from services.policies.fairness.vtc import VirtualTokenCounters, by_tenant
 
+MOST_NAMED = 20
+
 
 @dataclass(frozen=True, slots=True)
 class LaneReport:
@@ -95,7 +97,7 @@ class QueueReports:
 
 
 class QueueMetrics(Collector):
-    """The reports for Prometheus; tenants by name are the most served, and "other"."""
+    """The reports for Prometheus; tenants by name are the most served, or refused, and "other"."""
 
     def __init__(self, reports: QueueReports) -> None:
         self._reports = reports
@@ -123,10 +125,17 @@ class QueueMetrics(Collector):
         dispersion = GaugeMetricFamily(
             "lorikeet_service_dispersion", "The most less the least of it, a second.", labels=lane
         )
+        too_late = CounterMetricFamily(
+            "lorikeet_too_late_requests",
+            "That were refused because their first token would have come too late.",
+            labels=tenant,
+        )
         for report in self._reports.look():
             name, fairness = report.view.base_model, report.fairness
             for who, amount in fairness.service.items():
                 service.add_metric([name, TenantId(who)], amount)
+            for whose, count in report.view.too_late.most(MOST_NAMED).items():
+                too_late.add_metric([name, whose], count)
             waiting.add_metric([name], sum(s.waiting for s in report.view.standings))
             running.add_metric([name], sum(s.running for s in report.view.standings))
             gap.add_metric([name], fairness.gap)
@@ -137,4 +146,4 @@ class QueueMetrics(Collector):
             ):
                 if value is not None:
                     metric.add_metric([name], value)
-        yield from (service, waiting, running, gap, bound, jain, dispersion)
+        yield from (service, too_late, waiting, running, gap, bound, jain, dispersion)

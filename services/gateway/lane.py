@@ -16,6 +16,7 @@ from services.core.types import (
     WorkerId,
 )
 from services.gateway.course import Completion, Job
+from services.gateway.refusals import Refusals
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.placement import WorkerView
 
@@ -85,6 +86,7 @@ class LaneView:
     standings: Sequence[Standing]
     longest_prompt: int
     pool_tokens: int
+    too_late: Refusals
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +101,7 @@ class Lane:
     tenants: Counter[TenantId] = field(default_factory=Counter)  # who wait
     running: Counter[TenantId] = field(default_factory=Counter)
     shares: dict[TenantId, Share] = field(default_factory=dict)  # who wait or run: the newest
+    too_late: Refusals = field(default_factory=Refusals)
     longest_prompt: int = 0  # tokens, of all that ever waited
     worker_seen: float = 0.0
     pace: float | None = None  # seconds from one admission to the next, while somebody waits

@@ -50,4 +50,5 @@ def _lane(report: LaneReport) -> pb.Lane:
         bound=report.bound,
         jain_index=fairness.indices.jain,
         dispersion=fairness.indices.dispersion,
+        too_late=view.too_late.most(MOST_TENANTS),
     )

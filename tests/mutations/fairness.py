@@ -7,6 +7,7 @@ _PROPERTY = "tests/property/test_fairness.py::"
 _MEASURES = "tests/unit/policies/test_measures.py::"
 _WAITS = "tests/unit/gpu_worker/test_adapter_waits.py::"
 _BASELINES = "tests/property/test_baselines.py::"
+_REFUSALS = "tests/unit/gateway/test_refusals.py::"
 _SHARES = "tests/unit/gateway/test_shares.py::"
 
 FAIRNESS = {
@@ -93,6 +94,30 @@ FAIRNESS = {
         "compared = Measured(served, Measures(), self._cost, inner.levels)",
         "pass",
         _SHARES + "test_what_is_compared_is_what_is_reported",
+    ),
+    "who is refused too late is not counted": Mutation(
+        "gateway/refusals.py",
+        "            self.note(tenant)\n",
+        "            pass\n",
+        _REFUSALS + "test_they_are_counted_by_tenant_wherever_it_was_known",
+    ),
+    "ones burst gets anothers requests refused": Mutation(
+        "gateway/lane.py",
+        "before = min(len(self.waiting), self.tenants[tenant] * turns)",
+        "before = len(self.waiting)",
+        _REFUSALS + "test_ones_burst_gets_nobody_elses_requests_refused",
+    ),
+    "refusals of all who ever came are kept": Mutation(
+        "gateway/refusals.py",
+        "if len(self._counts) > self._known:",
+        "if False:",
+        _REFUSALS + "test_the_most_refused_are_named_and_all_are_counted",
+    ),
+    "who waits in vain pays": Mutation(
+        "policies/fairness/vtc.py",
+        "        if request in self._paths:\n            self._leave(request)\n",
+        "        if request in self._paths:\n            self.admit(request, 0.0)\n",
+        _REFUSALS + "test_who_was_refused_paid_nothing_and_is_next_as_if_it_had_not_asked",
     ),
     "all are expected to come equally soon": Mutation(
         "gateway/lane.py",

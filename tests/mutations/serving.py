@@ -168,13 +168,13 @@ SERVING = {
     ),
     "a forged header signs for another key": Mutation(
         "gateway/tenants.py",
-        "return Caller(key.tenant, key.id, key.scopes)",
+        "return Caller(key.tenant, key.id, key.scopes, share)",
         'return Caller(key.tenant, KeyId(metadata.get("x-lorikeet-key", key.id)), key.scopes)',
         "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
     ),
     "a forged header speaks for another tenant": Mutation(
         "gateway/tenants.py",
-        "return Caller(key.tenant, key.id, key.scopes)",
+        "return Caller(key.tenant, key.id, key.scopes, share)",
         'return Caller(TenantId(metadata.get("x-lorikeet-tenant", key.tenant)), key.id)',
         "tests/contract/test_tenants.py::test_metadata_gives_nobody_another_tenant_or_key[sqlite]",
     ),

@@ -31,7 +31,7 @@ async def test_a_band_hears_what_workers_say_of_loads() -> None:
     band, unused = AdaptiveBand(), cast(Any, None)
     knobs = Knobs(band=band)
     reports = QueueReports(
-        "vtc-adapter", lambda _: POLICIES["vtc-adapter"](knobs), cost=Rules().cost, weights={}
+        "vtc-adapter", lambda _: POLICIES["vtc-adapter"](knobs), cost=Rules().cost
     )
     queue: Any = FairQueue(Loading(), reports.policy)
     gateway = Gateway(base_models=unused, store=unused, queue=queue, prompts=unused)

@@ -74,6 +74,26 @@ class Lane(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TooLateEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
@@ -82,6 +102,7 @@ class Lane(_message.Message):
     BOUND_FIELD_NUMBER: _builtins.int
     JAIN_INDEX_FIELD_NUMBER: _builtins.int
     DISPERSION_FIELD_NUMBER: _builtins.int
+    TOO_LATE_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Name of the base model."""
     policy: _builtins.str
@@ -104,6 +125,13 @@ class Lane(_message.Message):
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedTenant]:
         """Tenants who wait or run, those with the most waiting first; at most 100."""
 
+    @_builtins.property
+    def too_late(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By tenant, whether it waits now or not: how many of its requests were refused since the gateway
+        started because their first token would have come too late. At most 100, the most refused, and
+        all "other" together.
+        """
+
     def __init__(
         self,
         *,
@@ -115,10 +143,11 @@ class Lane(_message.Message):
         bound: _builtins.float | None = ...,
         jain_index: _builtins.float | None = ...,
         dispersion: _builtins.float | None = ...,
+        too_late: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_dispersion", b"_dispersion", "_jain_index", b"_jain_index", "bound", b"bound", "dispersion", b"dispersion", "jain_index", b"jain_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_dispersion", b"_dispersion", "_jain_index", b"_jain_index", "base_model", b"base_model", "bound", b"bound", "dispersion", b"dispersion", "gap", b"gap", "jain_index", b"jain_index", "policy", b"policy", "tenants", b"tenants", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_dispersion", b"_dispersion", "_jain_index", b"_jain_index", "base_model", b"base_model", "bound", b"bound", "dispersion", b"dispersion", "gap", b"gap", "jain_index", b"jain_index", "policy", b"policy", "tenants", b"tenants", "too_late", b"too_late", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bound: _TypeAlias = _typing.Literal["bound"]  # noqa: Y015
     _WhichOneofArgType__bound: _TypeAlias = _typing.Literal["_bound", b"_bound"]  # noqa: Y015
