@@ -1,6 +1,7 @@
 """The gateway's own cost, before a worker that costs nothing: python -m bench.streaming
 
-First tokens: through the gateway and from the worker itself, in turn, one request at a time.
+First tokens: through the gateway and from the worker itself, in turn, one request at a time, of a
+worker that takes some time for a prompt, as every worker does: the books are opened meanwhile.
 Tokens a second: of many streams, by the time that the gateway's process ran on a core; whatever
 else shares the cores, its clients among them, does not count.
 """
@@ -142,9 +143,11 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=500)
     parser.add_argument("--step-seconds", type=float, default=0.01)
+    parser.add_argument("--prompt-seconds", type=float, default=0.01)
     parser.add_argument("--requests", type=int, default=500, help="for first tokens")
     asked = parser.parse_args()
     os.environ["LORIKEET_STUB_STEP_SECONDS"] = str(asked.step_seconds)
+    os.environ["LORIKEET_STUB_PROMPT_SECONDS"] = str(asked.prompt_seconds)
     with tempfile.TemporaryDirectory() as home, only_one(Path(home)):
         suite = StubbedSuite(Path(home), free_addresses(), embedded_model())
         try:

@@ -1,7 +1,8 @@
 """A worker that costs next to nothing, so that what is in front of it can be measured: a process
 that joins a suite as a GPU worker does and gives every sequence a token a step.
 
-python -m bench.stub_worker, with a worker's settings; LORIKEET_STUB_STEP_SECONDS between steps.
+python -m bench.stub_worker, with a worker's settings; LORIKEET_STUB_STEP_SECONDS between steps, and
+LORIKEET_STUB_PROMPT_SECONDS for a prompt.
 """
 
 import asyncio
@@ -30,8 +31,9 @@ TOKEN = 260  # a word of SmolLM2's
 
 
 class StubServicer(rpc.GpuWorkerServiceServicer):
-    def __init__(self, step_seconds: float) -> None:
+    def __init__(self, step_seconds: float, prompt_seconds: float) -> None:
         self._step_seconds = step_seconds
+        self._prompt_seconds = prompt_seconds
 
     async def Run(
         self, requests: AsyncIterator[pb.RunRequest], context: Context
@@ -40,12 +42,17 @@ class StubServicer(rpc.GpuWorkerServiceServicer):
         started, told = 0, -1
         wanted = asyncio.Event()
 
+        def begin(start: pb.Start) -> None:
+            left[start.request_id] = start.sampling.max_tokens
+            wanted.set()
+
         async def obey() -> None:
             nonlocal started
+            loop = asyncio.get_running_loop()
             async for request in requests:
                 if request.HasField("start"):
-                    left[request.start.request_id] = request.start.sampling.max_tokens
                     started += 1
+                    loop.call_later(self._prompt_seconds, begin, request.start)
                 else:
                     left.pop(request.cancel, None)
                 wanted.set()
@@ -88,7 +95,8 @@ async def main() -> None:
         gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
         services=[GPU_WORKER],
     )
-    servicer = StubServicer(float(os.environ["LORIKEET_STUB_STEP_SECONDS"]))
+    seconds = (float(os.environ[f"LORIKEET_STUB_{what}_SECONDS"]) for what in ("STEP", "PROMPT"))
+    servicer = StubServicer(*seconds)
     rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
     await StoreClient(channels[0], token, card).register()
     await server.start()

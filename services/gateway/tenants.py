@@ -2,13 +2,16 @@
 
 import hmac
 import re
+import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from services.core.errors import FailedPrecondition, InvalidRequest, NotFound
+from services.core.errors import FailedPrecondition, InvalidRequest, NotFound, Unauthenticated
 from services.core.types import EQUAL, KeyId, Share, TenantId
+from services.gateway.bearers import BearerRepository, Bearers
 from services.gateway.keys import Key, Replaced, Secrets, fresh_id, id_in, scopes_named
 from services.runtime.auth import Caller
 from services.runtime.paging import Page, page_of
@@ -32,7 +35,7 @@ class Organisation:
     weight: float = 1.0
 
 
-class TenantRepository(Protocol):
+class TenantRepository(BearerRepository, Protocol):
     async def add_tenant(self, tenant: Tenant) -> None:
         """Raises AlreadyExists, or NotFound for its organisation."""
         ...
@@ -47,10 +50,6 @@ class TenantRepository(Protocol):
     async def add_organisation(self, organisation: Organisation) -> None: ...  # AlreadyExists
     async def change_organisation(self, organisation: Organisation) -> None: ...  # NotFound
     async def organisations(self, *, after: str, limit: int) -> list[Organisation]: ...
-    async def bearer(self, key: KeyId) -> tuple[Key, Share] | None:
-        """A key, and its tenant's share."""
-        ...
-
     async def add_key(self, key: Key) -> None: ...  # raises NotFound for an unknown tenant
     async def key(self, key: KeyId) -> Key | None: ...
     async def keys(self, tenant: TenantId, *, after: str, limit: int) -> list[Key]: ...
@@ -70,11 +69,13 @@ class Tenants:
         pepper: str,
         operator_token: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._repository = repository
         self._secrets = Secrets(pepper)
         self._operator_token = operator_token.encode()
         self._now = now
+        self._bearers = Bearers(repository, clock)
 
     async def create(self, name: str, organisation: str = "", weight: float = 1.0) -> Tenant:
         _check_name(name)
@@ -86,10 +87,13 @@ class Tenants:
     async def change(
         self, name: str, *, organisation: str | None = None, weight: float | None = None
     ) -> Tenant:
-        """What is None stays; "" is no organisation. Requests that come from now on count so."""
+        """What is None stays; "" is no organisation. Requests that come from now on count so, at
+        other gateways those that come after a second."""
         if weight is not None:
             _check_weight(weight)
-        return await self._repository.change_tenant(TenantId(name), organisation, weight)
+        changed = await self._repository.change_tenant(TenantId(name), organisation, weight)
+        self._bearers.forget()
+        return changed
 
     async def list_tenants(self, page_size: int, page_token: str) -> tuple[list[Tenant], str]:
         page = Page.asked(page_size, page_token)
@@ -107,6 +111,7 @@ class Tenants:
         _check_weight(weight)
         organisation = Organisation(name, weight)
         await self._repository.change_organisation(organisation)
+        self._bearers.forget()
         return organisation
 
     async def list_organisations(
@@ -148,6 +153,7 @@ class Tenants:
         previous = Replaced(key.secret_hmac, now + overlap) if overlap else None
         rotated = replace(key, secret_hmac=its_hmac, previous=previous)
         await self._repository.rotate(key, rotated)
+        self._bearers.forget()
         return rotated, secret
 
     async def key(self, key_id: str) -> Key:
@@ -170,13 +176,21 @@ class Tenants:
             return key
         now = self._now()
         await self._repository.revoke(key.id, now)
+        self._bearers.forget()
         return replace(key, revoked=now)
 
     async def authenticate(self, bearer: str, metadata: Mapping[str, str]) -> Caller:
         if hmac.compare_digest(bearer.encode(), self._operator_token):
             return Caller(None)
         asked = id_in(bearer)
-        found = None if asked is None else await self._repository.bearer(asked)
+        known = None if asked is None else self._bearers.known(asked)
+        if known is not None:
+            with suppress(Unauthenticated):  # it may have a new secret since
+                return self._caller(known, bearer)
+        found = None if asked is None else await self._bearers.look_up(asked)
+        return self._caller(found, bearer)
+
+    def _caller(self, found: tuple[Key, Share] | None, bearer: str) -> Caller:
         key, share = (None, EQUAL) if found is None else found
         key = self._secrets.check(key, bearer, self._now())
         return Caller(key.tenant, key.id, key.scopes, share)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from uuid import uuid4
 
 import pytest
@@ -17,6 +18,7 @@ from services.core.errors import (
     Unauthenticated,
 )
 from services.core.types import Share, TenantId
+from services.gateway.bearers import FRESH_SECONDS
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.tenants import Tenants
 from services.runtime.auth import Caller, Scope
@@ -221,7 +223,10 @@ async def test_tenants_are_listed_page_by_page(tenants: Tenants, name: str) -> N
 async def test_a_request_brings_its_tenants_share_as_it_is_then(
     tenants: Tenants, repository: SqlTenantRepository, name: TenantId
 ) -> None:
-    another = Tenants(repository, pepper="pepper", operator_token=OPERATOR)  # gateway
+    seconds = count(step=FRESH_SECONDS)
+    another = Tenants(  # gateway
+        repository, pepper="pepper", operator_token=OPERATOR, clock=lambda: next(seconds)
+    )
     organisation = f"o{uuid4().hex[:8]}"
     _, secret = await tenants.create_key(name, "")
 
@@ -267,3 +272,25 @@ async def test_organisations_and_weights_must_be_such(tenants: Tenants, name: Te
                 await refused
     with pytest.raises(InvalidRequest, match="name"):
         await tenants.create_organisation("A B")
+
+
+async def test_what_changes_at_another_gateway_holds_here_within_a_second(
+    tenants: Tenants, repository: SqlTenantRepository, name: TenantId
+) -> None:
+    now = 0.0
+    another = Tenants(repository, pepper="pepper", operator_token=OPERATOR, clock=lambda: now)
+    key, old = await tenants.create_key(name, "")
+    await another.authenticate(old, {})
+    _, new = await tenants.rotate(key.id, timedelta())
+    await another.authenticate(new, {})  # at once
+    with pytest.raises(Unauthenticated):
+        await another.authenticate(old, {})
+    await tenants.revoke(key.id)
+    now += FRESH_SECONDS
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await another.authenticate(new, {})
+    mine, secret = await another.create_key(name, "")
+    await another.authenticate(secret, {})
+    await another.revoke(mine.id)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await another.authenticate(secret, {})

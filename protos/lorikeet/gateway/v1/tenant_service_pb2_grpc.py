@@ -99,7 +99,8 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTenant(self, request, context):
-        """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway.
+        """Changes a tenant's organisation or weight: of requests that come from then on; at other gateways,
+        of those that come after a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +149,8 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Ends a key at once, for good. Revoking it again changes nothing.
+        """Ends a key for good: at once at this gateway, within a second at others. Revoking it again
+        changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class TenantServiceStub:
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_service_pb2.CreateTenantResponse]
     """Creates a tenant. ALREADY_EXISTS if the name is taken, NOT_FOUND without its organisation."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_service_pb2.UpdateTenantResponse]
-    """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway."""
+    """Changes a tenant's organisation or weight: of requests that come from then on; at other gateways,
+    of those that come after a second.
+    """
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]
     """Lists tenants by name."""
     CreateOrganisation: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateOrganisationRequest, _tenant_service_pb2.CreateOrganisationResponse]
@@ -50,7 +52,9 @@ class TenantServiceStub:
     ListKeys: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.ListKeysRequest, _tenant_service_pb2.ListKeysResponse]
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.RevokeKeyRequest, _tenant_service_pb2.RevokeKeyResponse]
-    """Ends a key at once, for good. Revoking it again changes nothing."""
+    """Ends a key for good: at once at this gateway, within a second at others. Revoking it again
+    changes nothing.
+    """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateKeyRequest, _tenant_service_pb2.RotateKeyResponse]
     """Gives a key a new secret. All else of it stays: id, scopes, expiry, limits. The secret that it
     had goes on working for the overlap; one that was replaced before ends at once.
@@ -65,7 +69,9 @@ class TenantServiceAsyncStub(TenantServiceStub):
     CreateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateTenantRequest, _tenant_service_pb2.CreateTenantResponse]  # type: ignore[assignment]
     """Creates a tenant. ALREADY_EXISTS if the name is taken, NOT_FOUND without its organisation."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.UpdateTenantRequest, _tenant_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
-    """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway."""
+    """Changes a tenant's organisation or weight: of requests that come from then on; at other gateways,
+    of those that come after a second.
+    """
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListTenantsRequest, _tenant_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """Lists tenants by name."""
     CreateOrganisation: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.CreateOrganisationRequest, _tenant_service_pb2.CreateOrganisationResponse]  # type: ignore[assignment]
@@ -79,7 +85,9 @@ class TenantServiceAsyncStub(TenantServiceStub):
     ListKeys: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListKeysRequest, _tenant_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists a tenant's keys, without their secrets."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.RevokeKeyRequest, _tenant_service_pb2.RevokeKeyResponse]  # type: ignore[assignment]
-    """Ends a key at once, for good. Revoking it again changes nothing."""
+    """Ends a key for good: at once at this gateway, within a second at others. Revoking it again
+    changes nothing.
+    """
     RotateKey: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.RotateKeyRequest, _tenant_service_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Gives a key a new secret. All else of it stays: id, scopes, expiry, limits. The secret that it
     had goes on working for the overlap; one that was replaced before ends at once.
@@ -103,7 +111,9 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.UpdateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.UpdateTenantResponse, _abc.Awaitable[_tenant_service_pb2.UpdateTenantResponse]]:
-        """Changes a tenant's organisation or weight: of requests that come from then on, at every gateway."""
+        """Changes a tenant's organisation or weight: of requests that come from then on; at other gateways,
+        of those that come after a second.
+        """
 
     @_abc_1.abstractmethod
     def ListTenants(
@@ -159,7 +169,9 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.RevokeKeyResponse, _abc.Awaitable[_tenant_service_pb2.RevokeKeyResponse]]:
-        """Ends a key at once, for good. Revoking it again changes nothing."""
+        """Ends a key for good: at once at this gateway, within a second at others. Revoking it again
+        changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def RotateKey(
