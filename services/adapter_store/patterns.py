@@ -56,8 +56,10 @@ class PathMatcher:
                 return match(text, timeout=left, concurrent=True)
             finally:
                 self._seconds_left -= time.monotonic() - started
-        except (regex.error, RecursionError) as error:
+        except regex.error as error:
             problem = f"{pattern!r} is not a regular expression: {error}"
+        except RecursionError:
+            problem = f"{pattern!r} is nested too deeply"
         except TimeoutError:
             problem = f"{pattern!r} takes too long to match"
         raise InvalidAdapter([FieldViolation(name, problem)])

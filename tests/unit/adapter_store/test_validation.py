@@ -229,3 +229,4 @@ def test_patterns_that_explode_are_cut_off_after_two_seconds_in_all() -> None:
 def test_what_is_no_pattern_is_refused() -> None:
     assert "is not a regular expression" in refusal(good(), target_modules="(")
     assert "is not a regular expression" in refusal(good(), rank_pattern={"(": 4})
+    assert "is nested too deeply" in refusal(good(), target_modules="(?:" * 400 + "q" + ")" * 400)
