@@ -5,7 +5,10 @@ import functools
 import json
 import math
 import re
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +61,7 @@ TRAINING = (
     "inference_mode", "lora_dropout", "lora_ga_config", "megatron_core", "monteclora_config",
     "qalora_group_size", "revision", "runtime_config",
 )  # fmt: skip
+PEFT_SECONDS = 4.0  # of processor time: a pattern that re takes longer with is none for peft either
 LARGEST_RANK = 1024  # peft would allocate what any larger one asks for
 
 Loaded = dict[str, tuple[torch.Tensor, torch.Tensor, float]]  # by module path: A, B, scaling
@@ -94,8 +98,9 @@ def load_with_peft(config_json: str, data: bytes) -> Loaded:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model: Any = get_peft_model(copy.deepcopy(_reference()), _config(config_json))
-            result: Any = set_peft_model_state_dict(model, load(data))
+            with _no_longer_than(PEFT_SECONDS):
+                model: Any = get_peft_model(copy.deepcopy(_reference()), _config(config_json))
+                result: Any = set_peft_model_state_dict(model, load(data))
         except Exception as error:
             raise NotLoaded(f"{type(error).__name__}: {error}") from error
     lost = [key for key in result.missing_keys if "lora_" in key] + list(result.unexpected_keys)
@@ -110,6 +115,22 @@ def load_with_peft(config_json: str, data: bytes) -> Loaded:
             path = name.removeprefix("base_model.model.")
             loaded[path] = (a.detach(), b.detach(), float(module.scaling["default"]))
     return loaded
+
+
+@contextmanager
+def _no_longer_than(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError, in the middle of a match too. For the main thread."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError("it takes too long")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _config(config_json: str) -> Any:
