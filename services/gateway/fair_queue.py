@@ -125,8 +125,11 @@ class FairQueue:
 
     def _admit(self, lane: Lane) -> bool:
         """The next who can start, if there is one."""
-        lines = [line for line in self._fleet.lines(lane.base) if line.has_room]
+        workers = self._fleet.lines(lane.base)
+        lines = [line for line in workers if line.has_room]
         for ticket in [each for each in lane.returning if not each.turn.cancelled()]:
+            if workers and all(worker.view.id in ticket.failed for worker in workers):
+                ticket.failed = frozenset()  # one died and is back under its name
             line = _choose(ticket, [line for line in lines if line.fits(ticket.job)])
             if line is not None:
                 lane.returning.remove(ticket)

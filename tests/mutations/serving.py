@@ -81,6 +81,13 @@ SERVING = {
         "pass",
         "tests/unit/gateway/test_fair_queue.py::test_one_that_every_worker_has_failed_is_given_up",
     ),
+    "a worker that is back is failed still": Mutation(
+        "gateway/fair_queue.py",
+        "ticket.failed = frozenset()  # one",
+        "pass  # one",
+        "tests/unit/gateway/test_fair_queue.py::"
+        "test_one_whose_only_worker_died_starts_when_that_is_back_under_its_name",
+    ),
     "who has gone keeps the worker that was granted": Mutation(
         "gateway/fair_queue.py",
         "ticket.turn.result().withdraw(ticket.job.request_id)",

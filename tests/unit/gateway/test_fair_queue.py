@@ -133,6 +133,19 @@ async def test_one_that_every_worker_has_failed_is_given_up() -> None:
             await world.queue.turn(ticket)
 
 
+async def test_one_whose_only_worker_died_starts_when_that_is_back_under_its_name() -> None:
+    world = World()
+    async with standing(world, "lost") as ticket, asyncio.timeout(10):
+        world.workers = []
+        again = asyncio.create_task(world.queue.turn(ticket))
+        await settle()
+        assert not again.done()
+        back = PaperWorker(slots=1)
+        world.workers = [back]
+        world.queue.dispatch()
+        assert await again is back
+
+
 async def test_without_a_worker_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.gateway.fair_queue.TICK_SECONDS", 0.001)
     world = World([])
