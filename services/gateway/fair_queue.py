@@ -114,11 +114,8 @@ class FairQueue:
 
     def _return(self, ticket: Ticket, failing: Line) -> None:
         lane = ticket.lane
-        ticket.failed |= {failing.view.id}
+        ticket.failed |= {failing}
         ticket.line = None
-        lines = self._fleet.lines(lane.base)
-        if lines and all(line.view.id in ticket.failed for line in lines):
-            raise Unavailable("every worker has failed it")
         ticket.turn = asyncio.get_running_loop().create_future()
         lane.returning.append(ticket)
         self.dispatch()
@@ -128,9 +125,11 @@ class FairQueue:
         workers = self._fleet.lines(lane.base)
         lines = [line for line in workers if line.has_room]
         for ticket in [each for each in lane.returning if not each.turn.cancelled()]:
-            if workers and all(worker.view.id in ticket.failed for worker in workers):
-                ticket.failed = frozenset()  # one died and is back under its name
-            line = _choose(ticket, [line for line in lines if line.fits(ticket.job)])
+            left = [line for line in workers if line not in ticket.failed]
+            if workers and not left:
+                self._refuse(ticket, Unavailable("every worker has failed it"))
+                return True
+            line = _choose(ticket.job, [line for line in left if line.fits(ticket.job)])
             if line is not None:
                 lane.returning.remove(ticket)
                 _grant(ticket, line)
@@ -145,7 +144,7 @@ class FairQueue:
             if ticket.turn.cancelled():  # its client has gone, and it has yet to notice
                 lane.end(ticket)
                 return True
-            line = _choose(ticket, [line for line in lines if line.fits(ticket.job)])
+            line = _choose(ticket.job, [line for line in lines if line.fits(ticket.job)])
             if line is not None:
                 lane.admit(ticket, now)
                 _grant(ticket, line)
@@ -162,7 +161,7 @@ class FairQueue:
         for request in islice(lane.policy.candidates(self._now(), known), FIRST_IN_LINE):
             ticket = lane.waiting[request.id]
             if request.adapter is not None and request.adapter not in known:
-                line = _choose(ticket, lines)
+                line = _choose(ticket.job, lines)
                 if line is not None:
                     line.prefetch(request.adapter)
 
@@ -212,9 +211,8 @@ class FairQueue:
         return lane
 
 
-def _choose(ticket: Ticket, lines: Sequence[Line]) -> Line | None:
-    job = ticket.job
-    wish = Wish(job.base_model, job.base_fingerprint, job.adapter, ticket.failed)
+def _choose(job: Job, lines: Sequence[Line]) -> Line | None:
+    wish = Wish(job.base_model, job.base_fingerprint, job.adapter)
     views = [line.view for line in lines]
     chosen = place(wish, views)
     return next((line for line, view in zip(lines, views, strict=True) if view.id == chosen), None)

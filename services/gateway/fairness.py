@@ -103,33 +103,20 @@ class QueueMetrics(Collector):
         self._reports = reports
 
     def collect(self) -> Iterator[Metric]:
-        lane, tenant = ["base_model"], ["base_model", "tenant"]
-        service = CounterMetricFamily(
-            "lorikeet_service",
-            "What a tenant was served: input tokens, and twice those of output.",
-            labels=tenant,
+        service = _by_tenant(
+            "service", "What a tenant was served: input tokens, and twice those of output."
         )
-        waiting = GaugeMetricFamily("lorikeet_waiting_requests", "That wait here.", labels=lane)
-        running = GaugeMetricFamily("lorikeet_running_requests", "That run.", labels=lane)
-        gap = GaugeMetricFamily(
-            "lorikeet_service_gap",
-            "The most that the service of two differed by while both waited.",
-            labels=lane,
+        too_late = _by_tenant(
+            "too_late_requests", "Refused because their first token would have come too late."
         )
-        bound = GaugeMetricFamily(
-            "lorikeet_service_gap_bound", "What the policy promises of it.", labels=lane
+        waiting = _gauge("waiting_requests", "That wait here.")
+        running = _gauge("running_requests", "That run.")
+        gap = _gauge(
+            "service_gap", "The most that the service of two differed by while both waited."
         )
-        jain = GaugeMetricFamily(
-            "lorikeet_jain_index", "Of the last minute's service of those who waited.", labels=lane
-        )
-        dispersion = GaugeMetricFamily(
-            "lorikeet_service_dispersion", "The most less the least of it, a second.", labels=lane
-        )
-        too_late = CounterMetricFamily(
-            "lorikeet_too_late_requests",
-            "That were refused because their first token would have come too late.",
-            labels=tenant,
-        )
+        bound = _gauge("service_gap_bound", "What the policy promises of it.")
+        jain = _gauge("jain_index", "Of the last minute's service of those who waited.")
+        dispersion = _gauge("service_dispersion", "The most less the least of it, a second.")
         for report in self._reports.look():
             name, fairness = report.view.base_model, report.fairness
             for who, amount in fairness.service.items():
@@ -147,3 +134,11 @@ class QueueMetrics(Collector):
                 if value is not None:
                     metric.add_metric([name], value)
         yield from (service, too_late, waiting, running, gap, bound, jain, dispersion)
+
+
+def _gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"lorikeet_{name}", text, labels=["base_model"])
+
+
+def _by_tenant(name: str, text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"lorikeet_{name}", text, labels=["base_model", "tenant"])

@@ -13,7 +13,6 @@ from services.core.types import (
     Share,
     TenantId,
     TokenPiece,
-    WorkerId,
 )
 from services.gateway.course import Completion, Job
 from services.gateway.refusals import Refusals
@@ -49,7 +48,7 @@ class Ticket:
     lane: "Lane"
     since: float
     is_running: bool = False  # as far as the policy goes
-    failed: frozenset[WorkerId] = frozenset()
+    failed: frozenset[Line] = frozenset()  # a worker that comes back has another
     line: Line | None = None
     turn: asyncio.Future[Line] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

@@ -77,16 +77,23 @@ SERVING = {
     ),
     "the worker that failed is asked again": Mutation(
         "gateway/fair_queue.py",
-        "ticket.failed |= {failing.view.id}",
+        "ticket.failed |= {failing}",
         "pass",
         "tests/unit/gateway/test_fair_queue.py::test_one_that_every_worker_has_failed_is_given_up",
     ),
     "a worker that is back is failed still": Mutation(
         "gateway/fair_queue.py",
-        "ticket.failed = frozenset()  # one",
-        "pass  # one",
+        "if line not in ticket.failed]",
+        "if line.view.id not in {each.view.id for each in ticket.failed}]",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_one_whose_only_worker_died_starts_when_that_is_back_under_its_name",
+    ),
+    "who has no worker left waits for ever": Mutation(
+        "gateway/fair_queue.py",
+        "if workers and not left:",
+        "if False:",
+        "tests/unit/gateway/test_fair_queue.py::"
+        "test_one_is_given_up_when_all_that_are_left_have_failed_it",
     ),
     "who has gone keeps the worker that was granted": Mutation(
         "gateway/fair_queue.py",

@@ -133,6 +133,19 @@ async def test_one_that_every_worker_has_failed_is_given_up() -> None:
             await world.queue.turn(ticket)
 
 
+async def test_one_is_given_up_when_all_that_are_left_have_failed_it() -> None:
+    failing, other = PaperWorker(slots=1), PaperWorker("w2", slots=0)
+    world = World([failing, other])
+    async with standing(world, "fails") as ticket, asyncio.timeout(5):
+        again = asyncio.create_task(world.queue.turn(ticket))
+        await settle()
+        assert not again.done()  # the other may come to have room
+        world.workers = [failing]
+        world.queue.dispatch()
+        with pytest.raises(Unavailable, match="every worker"):
+            await again
+
+
 async def test_one_whose_only_worker_died_starts_when_that_is_back_under_its_name() -> None:
     world = World()
     async with standing(world, "lost") as ticket, asyncio.timeout(10):
