@@ -20,14 +20,24 @@ MOST_BIASES = 1024
 LONGEST_CONSTRAINT = 64 * 1024
 
 
+class Tier(Enum):
+    """Of service, the highest first: each has its part of what there is, whoever asks for it."""
+
+    PRIORITY = "priority"
+    DEFAULT = "default"
+    FLEX = "flex"
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """Of what there is, a tenant's part: by `weight` against others, and its organisation's by
-    `organisation_weight` against other organisations. Without one it is one of its own."""
+    `organisation_weight` against other organisations. Without one it is one of its own. It may ask
+    for `highest_tier` and those below."""
 
     organisation: str = ""
     weight: float = 1.0
     organisation_weight: float = 1.0
+    highest_tier: Tier = Tier.DEFAULT
 
     @property
     def top_weight(self) -> float:

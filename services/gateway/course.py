@@ -18,6 +18,7 @@ from services.core.types import (
     SamplingParams,
     Share,
     TenantId,
+    Tier,
     WorkerId,
 )
 from services.gateway.base_models import ServedModel
@@ -65,6 +66,7 @@ class Completion:
     """That the choices have in common, if there are several."""
     share: Share = EQUAL
     """The tenant's, when it asked."""
+    tier: Tier = Tier.DEFAULT
     told: dict[str, str] = field(default_factory=dict)
     """What bookkeepers say beside the answer, by HTTP header."""
 

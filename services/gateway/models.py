@@ -13,6 +13,7 @@ class TenantRow(Base):
     created_us: Mapped[int] = mapped_column(BigInteger)  # microseconds since 1970
     organisation: Mapped[str | None] = mapped_column(ForeignKey("organisations.name"))
     weight: Mapped[float] = mapped_column(Double, server_default="1")
+    highest_tier: Mapped[str] = mapped_column(String(16), server_default="default")
 
 
 class OrganisationRow(Base):
@@ -110,6 +111,7 @@ class LedgerRow(Base):
     outcome: Mapped[str | None] = mapped_column(String(32))
     charge: Mapped[float] = mapped_column(Double)
     cost: Mapped[str] = mapped_column(String(64))  # the function that the charge is by
+    tier: Mapped[str] = mapped_column(String(16), server_default="default")
 
     __table_args__ = (
         Index(None, "tenant", "accepted_us", "id"),

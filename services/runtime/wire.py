@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
-from lorikeet.types.v1 import adapter_pb2
+from lorikeet.types.v1 import adapter_pb2, tier_pb2
 from lorikeet.types.v1 import generation_pb2 as pb
 from services.core.base_model import BaseModel, Module
+from services.core.errors import InvalidRequest
 from services.core.types import (
     BatchFacts,
     Constraint,
@@ -17,6 +18,7 @@ from services.core.types import (
     FinishReason,
     PositionLogprobs,
     SamplingParams,
+    Tier,
     TokenLogprob,
     TokenRules,
     WorkerReport,
@@ -30,6 +32,14 @@ _FINISH = {
 }
 _FINISH_BACK = {wire: reason for reason, wire in _FINISH.items()}
 
+_TIERS = {
+    None: tier_pb2.SERVICE_TIER_UNSPECIFIED,
+    Tier.PRIORITY: tier_pb2.SERVICE_TIER_PRIORITY,
+    Tier.DEFAULT: tier_pb2.SERVICE_TIER_DEFAULT,
+    Tier.FLEX: tier_pb2.SERVICE_TIER_FLEX,
+}
+_TIERS_BACK = {wire: tier for tier, wire in _TIERS.items()}
+
 
 def finish_to_wire(reason: FinishReason | None) -> pb.FinishReason.ValueType:
     return _FINISH[reason]
@@ -37,6 +47,17 @@ def finish_to_wire(reason: FinishReason | None) -> pb.FinishReason.ValueType:
 
 def finish_from_wire(reason: pb.FinishReason.ValueType) -> FinishReason | None:
     return _FINISH_BACK[reason]
+
+
+def tier_to_wire(tier: Tier | None) -> tier_pb2.ServiceTier.ValueType:
+    return _TIERS[tier]
+
+
+def tier_from_wire(tier: tier_pb2.ServiceTier.ValueType) -> Tier | None:
+    """None for none. Raises InvalidRequest for one that is not known."""
+    if tier not in _TIERS_BACK:
+        raise InvalidRequest.of("service_tier", "is not known")
+    return _TIERS_BACK[tier]
 
 
 def sampling_to_wire(sampling: SamplingParams) -> pb.SamplingParams:

@@ -23,37 +23,38 @@ _sym_db = _symbol_database.Default()
 
 
 from lorikeet.types.v1 import generation_pb2 as lorikeet_dot_types_dot_v1_dot_generation__pb2
+from lorikeet.types.v1 import tier_pb2 as lorikeet_dot_types_dot_v1_dot_tier__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lorikeet/gateway/v1/gateway_service.proto\x12\x13lorikeet.gateway.v1\x1a\"lorikeet/types/v1/generation.proto\"\xb8\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12-\n\x06tokens\x18\x03 \x01(\x0b\x32\x1b.lorikeet.types.v1.TokenIdsH\x00\x12)\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x19.lorikeet.gateway.v1.ChatH\x00\x12\x33\n\x08sampling\x18\x05 \x01(\x0b\x32!.lorikeet.types.v1.SamplingParams\x12\"\n\x15\x66irst_token_within_ms\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0cshare_prefix\x18\x07 \x01(\x08\x12(\n\x05tools\x18\x14 \x03(\x0b\x32\x19.lorikeet.gateway.v1.Tool\x12\x34\n\x0btool_choice\x18\x15 \x01(\x0b\x32\x1f.lorikeet.gateway.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x16 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05inputB\x18\n\x16_first_token_within_msB\x16\n\x14_parallel_tool_calls\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"\xab\x01\n\nToolChoice\x12\x34\n\x04mode\x18\x01 \x01(\x0e\x32$.lorikeet.gateway.v1.ToolChoice.ModeH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\"M\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\r\n\tMODE_NONE\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x42\x08\n\x06\x63hoice\":\n\x04\x43hat\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .lorikeet.gateway.v1.ChatMessage\"\x83\x01\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x31\n\ntool_calls\x18\x03 \x03(\x0b\x32\x1d.lorikeet.gateway.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\"F\n\x08ToolCall\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\"\xc1\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.lorikeet.types.v1.PositionLogprobs\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.lorikeet.types.v1.FinishReason\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.lorikeet.types.v1.Usage\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t\x12,\n\x05\x62\x61tch\x18\x07 \x01(\x0b\x32\x1d.lorikeet.types.v1.BatchFacts\x12\x31\n\ntool_calls\x18\x14 \x03(\x0b\x32\x1d.lorikeet.gateway.v1.ToolCall\"\x13\n\x11ListModelsRequest\"f\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x17\n\x0f\x63reated_seconds\x18\x04 \x01(\x03\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.lorikeet.gateway.v1.Model2\xca\x01\n\x0eGatewayService\x12Y\n\x08Generate\x12$.lorikeet.gateway.v1.GenerateRequest\x1a%.lorikeet.gateway.v1.GenerateResponse0\x01\x12]\n\nListModels\x12&.lorikeet.gateway.v1.ListModelsRequest\x1a\'.lorikeet.gateway.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lorikeet/gateway/v1/gateway_service.proto\x12\x13lorikeet.gateway.v1\x1a\"lorikeet/types/v1/generation.proto\x1a\x1clorikeet/types/v1/tier.proto\"\xee\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12-\n\x06tokens\x18\x03 \x01(\x0b\x32\x1b.lorikeet.types.v1.TokenIdsH\x00\x12)\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x19.lorikeet.gateway.v1.ChatH\x00\x12\x33\n\x08sampling\x18\x05 \x01(\x0b\x32!.lorikeet.types.v1.SamplingParams\x12\"\n\x15\x66irst_token_within_ms\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0cshare_prefix\x18\x07 \x01(\x08\x12\x34\n\x0cservice_tier\x18\x08 \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTier\x12(\n\x05tools\x18\x14 \x03(\x0b\x32\x19.lorikeet.gateway.v1.Tool\x12\x34\n\x0btool_choice\x18\x15 \x01(\x0b\x32\x1f.lorikeet.gateway.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x16 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05inputB\x18\n\x16_first_token_within_msB\x16\n\x14_parallel_tool_calls\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"\xab\x01\n\nToolChoice\x12\x34\n\x04mode\x18\x01 \x01(\x0e\x32$.lorikeet.gateway.v1.ToolChoice.ModeH\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\"M\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\r\n\tMODE_NONE\x10\x02\x12\x11\n\rMODE_REQUIRED\x10\x03\x42\x08\n\x06\x63hoice\":\n\x04\x43hat\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .lorikeet.gateway.v1.ChatMessage\"\x83\x01\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x31\n\ntool_calls\x18\x03 \x03(\x0b\x32\x1d.lorikeet.gateway.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\"F\n\x08ToolCall\x12\r\n\x05index\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\t\"\xf7\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.lorikeet.types.v1.PositionLogprobs\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.lorikeet.types.v1.FinishReason\x12\'\n\x05usage\x18\x05 \x01(\x0b\x32\x18.lorikeet.types.v1.Usage\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x06 \x01(\t\x12,\n\x05\x62\x61tch\x18\x07 \x01(\x0b\x32\x1d.lorikeet.types.v1.BatchFacts\x12\x34\n\x0cservice_tier\x18\x08 \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTier\x12\x31\n\ntool_calls\x18\x14 \x03(\x0b\x32\x1d.lorikeet.gateway.v1.ToolCall\"\x13\n\x11ListModelsRequest\"f\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x10\n\x08owned_by\x18\x03 \x01(\t\x12\x17\n\x0f\x63reated_seconds\x18\x04 \x01(\x03\x12\x16\n\x0e\x63ontext_tokens\x18\x05 \x01(\r\"@\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.lorikeet.gateway.v1.Model2\xca\x01\n\x0eGatewayService\x12Y\n\x08Generate\x12$.lorikeet.gateway.v1.GenerateRequest\x1a%.lorikeet.gateway.v1.GenerateResponse0\x01\x12]\n\nListModels\x12&.lorikeet.gateway.v1.ListModelsRequest\x1a\'.lorikeet.gateway.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.gateway.v1.gateway_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GENERATEREQUEST']._serialized_start=103
-  _globals['_GENERATEREQUEST']._serialized_end=543
-  _globals['_TOOL']._serialized_start=545
-  _globals['_TOOL']._serialized_end=606
-  _globals['_TOOLCHOICE']._serialized_start=609
-  _globals['_TOOLCHOICE']._serialized_end=780
-  _globals['_TOOLCHOICE_MODE']._serialized_start=693
-  _globals['_TOOLCHOICE_MODE']._serialized_end=770
-  _globals['_CHAT']._serialized_start=782
-  _globals['_CHAT']._serialized_end=840
-  _globals['_CHATMESSAGE']._serialized_start=843
-  _globals['_CHATMESSAGE']._serialized_end=974
-  _globals['_TOOLCALL']._serialized_start=976
-  _globals['_TOOLCALL']._serialized_end=1046
-  _globals['_GENERATERESPONSE']._serialized_start=1049
-  _globals['_GENERATERESPONSE']._serialized_end=1370
-  _globals['_LISTMODELSREQUEST']._serialized_start=1372
-  _globals['_LISTMODELSREQUEST']._serialized_end=1391
-  _globals['_MODEL']._serialized_start=1393
-  _globals['_MODEL']._serialized_end=1495
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1497
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1561
-  _globals['_GATEWAYSERVICE']._serialized_start=1564
-  _globals['_GATEWAYSERVICE']._serialized_end=1766
+  _globals['_GENERATEREQUEST']._serialized_start=133
+  _globals['_GENERATEREQUEST']._serialized_end=627
+  _globals['_TOOL']._serialized_start=629
+  _globals['_TOOL']._serialized_end=690
+  _globals['_TOOLCHOICE']._serialized_start=693
+  _globals['_TOOLCHOICE']._serialized_end=864
+  _globals['_TOOLCHOICE_MODE']._serialized_start=777
+  _globals['_TOOLCHOICE_MODE']._serialized_end=854
+  _globals['_CHAT']._serialized_start=866
+  _globals['_CHAT']._serialized_end=924
+  _globals['_CHATMESSAGE']._serialized_start=927
+  _globals['_CHATMESSAGE']._serialized_end=1058
+  _globals['_TOOLCALL']._serialized_start=1060
+  _globals['_TOOLCALL']._serialized_end=1130
+  _globals['_GENERATERESPONSE']._serialized_start=1133
+  _globals['_GENERATERESPONSE']._serialized_end=1508
+  _globals['_LISTMODELSREQUEST']._serialized_start=1510
+  _globals['_LISTMODELSREQUEST']._serialized_end=1529
+  _globals['_MODEL']._serialized_start=1531
+  _globals['_MODEL']._serialized_end=1633
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1635
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1699
+  _globals['_GATEWAYSERVICE']._serialized_start=1702
+  _globals['_GATEWAYSERVICE']._serialized_end=1904
 # @@protoc_insertion_point(module_scope)

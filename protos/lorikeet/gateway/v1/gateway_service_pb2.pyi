@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lorikeet.types.v1 import generation_pb2 as _generation_pb2
+from lorikeet.types.v1 import tier_pb2 as _tier_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -35,6 +36,7 @@ class GenerateRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
     SHARE_PREFIX_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
@@ -52,6 +54,10 @@ class GenerateRequest(_message.Message):
     """Use, and leave for others, cached prefixes of the base model across all tenants who also say
     so. Whoever knows a prompt can then measure whether it was sent before. No effect with an
     adapter.
+    """
+    service_tier: _tier_pb2.ServiceTier.ValueType
+    """How it compares with others that wait. PERMISSION_DENIED for a higher tier than the tenant may
+    ask for.
     """
     parallel_tool_calls: _builtins.bool
     """Whether there may be several calls in one answer. Unset: there may."""
@@ -85,13 +91,14 @@ class GenerateRequest(_message.Message):
         sampling: _generation_pb2.SamplingParams | None = ...,
         first_token_within_ms: _builtins.int | None = ...,
         share_prefix: _builtins.bool = ...,
+        service_tier: _tier_pb2.ServiceTier.ValueType = ...,
         tools: _abc.Iterable[Global___Tool] | None = ...,
         tool_choice: Global___ToolChoice | None = ...,
         parallel_tool_calls: _builtins.bool | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "_parallel_tool_calls", b"_parallel_tool_calls", "chat", b"chat", "first_token_within_ms", b"first_token_within_ms", "input", b"input", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "sampling", b"sampling", "tokens", b"tokens", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "_parallel_tool_calls", b"_parallel_tool_calls", "chat", b"chat", "first_token_within_ms", b"first_token_within_ms", "input", b"input", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "sampling", b"sampling", "share_prefix", b"share_prefix", "tokens", b"tokens", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "_parallel_tool_calls", b"_parallel_tool_calls", "chat", b"chat", "first_token_within_ms", b"first_token_within_ms", "input", b"input", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "prompt", b"prompt", "sampling", b"sampling", "service_tier", b"service_tier", "share_prefix", b"share_prefix", "tokens", b"tokens", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_within_ms: _TypeAlias = _typing.Literal["first_token_within_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_within_ms: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms"]  # noqa: Y015
@@ -304,6 +311,7 @@ class GenerateResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
     BATCH_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text that these tokens complete. May be empty while a character or stop text is undecided."""
@@ -311,6 +319,8 @@ class GenerateResponse(_message.Message):
     """Why it ended; unspecified until it has."""
     adapter_digest: _builtins.str
     """Digest of the adapter version in use, empty for the base model; in the first piece."""
+    service_tier: _tier_pb2.ServiceTier.ValueType
+    """The tier that it has; in the first piece."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids generated since the last piece."""
@@ -341,11 +351,12 @@ class GenerateResponse(_message.Message):
         usage: _generation_pb2.Usage | None = ...,
         adapter_digest: _builtins.str = ...,
         batch: _generation_pb2.BatchFacts | None = ...,
+        service_tier: _tier_pb2.ServiceTier.ValueType = ...,
         tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "batch", b"batch", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "text", b"text", "tokens", b"tokens", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "batch", b"batch", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "service_tier", b"service_tier", "text", b"text", "tokens", b"tokens", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

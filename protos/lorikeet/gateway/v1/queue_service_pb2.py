@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from lorikeet.types.v1 import tier_pb2 as lorikeet_dot_types_dot_v1_dot_tier__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lorikeet/gateway/v1/queue_service.proto\x12\x13lorikeet.gateway.v1\"@\n\x11WatchQueueRequest\x12\x1d\n\x15interval_milliseconds\x18\x01 \x01(\r\x12\x0c\n\x04once\x18\x02 \x01(\x08\">\n\x12WatchQueueResponse\x12(\n\x05lanes\x18\x01 \x03(\x0b\x32\x19.lorikeet.gateway.v1.Lane\"\xd4\x02\n\x04Lane\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x32\n\x07tenants\x18\x04 \x03(\x0b\x32!.lorikeet.gateway.v1.QueuedTenant\x12\x0b\n\x03gap\x18\x05 \x01(\x01\x12\x12\n\x05\x62ound\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\njain_index\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ndispersion\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x38\n\x08too_late\x18\t \x03(\x0b\x32&.lorikeet.gateway.v1.Lane.TooLateEntry\x1a.\n\x0cTooLateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x08\n\x06_boundB\r\n\x0b_jain_indexB\r\n\x0b_dispersion\"t\n\x0cQueuedTenant\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0f\n\x07running\x18\x03 \x01(\r\x12!\n\x19longest_wait_milliseconds\x18\x04 \x01(\r\x12\x0f\n\x07service\x18\x05 \x01(\x01\x32o\n\x0cQueueService\x12_\n\nWatchQueue\x12&.lorikeet.gateway.v1.WatchQueueRequest\x1a\'.lorikeet.gateway.v1.WatchQueueResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lorikeet/gateway/v1/queue_service.proto\x12\x13lorikeet.gateway.v1\x1a\x1clorikeet/types/v1/tier.proto\"@\n\x11WatchQueueRequest\x12\x1d\n\x15interval_milliseconds\x18\x01 \x01(\r\x12\x0c\n\x04once\x18\x02 \x01(\x08\">\n\x12WatchQueueResponse\x12(\n\x05lanes\x18\x01 \x03(\x0b\x32\x19.lorikeet.gateway.v1.Lane\"\x82\x03\n\x04Lane\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x32\n\x07tenants\x18\x04 \x03(\x0b\x32!.lorikeet.gateway.v1.QueuedTenant\x12\x0b\n\x03gap\x18\x05 \x01(\x01\x12\x12\n\x05\x62ound\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\njain_index\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ndispersion\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x38\n\x08too_late\x18\t \x03(\x0b\x32&.lorikeet.gateway.v1.Lane.TooLateEntry\x12,\n\x04tier\x18\n \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTier\x1a.\n\x0cTooLateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x08\n\x06_boundB\r\n\x0b_jain_indexB\r\n\x0b_dispersion\"t\n\x0cQueuedTenant\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x0f\n\x07running\x18\x03 \x01(\r\x12!\n\x19longest_wait_milliseconds\x18\x04 \x01(\r\x12\x0f\n\x07service\x18\x05 \x01(\x01\x32o\n\x0cQueueService\x12_\n\nWatchQueue\x12&.lorikeet.gateway.v1.WatchQueueRequest\x1a\'.lorikeet.gateway.v1.WatchQueueResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +34,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LANE_TOOLATEENTRY']._loaded_options = None
   _globals['_LANE_TOOLATEENTRY']._serialized_options = b'8\001'
-  _globals['_WATCHQUEUEREQUEST']._serialized_start=64
-  _globals['_WATCHQUEUEREQUEST']._serialized_end=128
-  _globals['_WATCHQUEUERESPONSE']._serialized_start=130
-  _globals['_WATCHQUEUERESPONSE']._serialized_end=192
-  _globals['_LANE']._serialized_start=195
-  _globals['_LANE']._serialized_end=535
-  _globals['_LANE_TOOLATEENTRY']._serialized_start=449
-  _globals['_LANE_TOOLATEENTRY']._serialized_end=495
-  _globals['_QUEUEDTENANT']._serialized_start=537
-  _globals['_QUEUEDTENANT']._serialized_end=653
-  _globals['_QUEUESERVICE']._serialized_start=655
-  _globals['_QUEUESERVICE']._serialized_end=766
+  _globals['_WATCHQUEUEREQUEST']._serialized_start=94
+  _globals['_WATCHQUEUEREQUEST']._serialized_end=158
+  _globals['_WATCHQUEUERESPONSE']._serialized_start=160
+  _globals['_WATCHQUEUERESPONSE']._serialized_end=222
+  _globals['_LANE']._serialized_start=225
+  _globals['_LANE']._serialized_end=611
+  _globals['_LANE_TOOLATEENTRY']._serialized_start=525
+  _globals['_LANE_TOOLATEENTRY']._serialized_end=571
+  _globals['_QUEUEDTENANT']._serialized_start=613
+  _globals['_QUEUEDTENANT']._serialized_end=729
+  _globals['_QUEUESERVICE']._serialized_start=731
+  _globals['_QUEUESERVICE']._serialized_end=842
 # @@protoc_insertion_point(module_scope)

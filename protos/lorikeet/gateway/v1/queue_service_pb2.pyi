@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from lorikeet.types.v1 import tier_pb2 as _tier_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -53,7 +54,7 @@ class WatchQueueResponse(_message.Message):
     LANES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lane]:
-        """One for each base model that was asked for."""
+        """One for each base model and tier of service that was asked for."""
 
     def __init__(
         self,
@@ -70,7 +71,9 @@ Global___WatchQueueResponse: _TypeAlias = WatchQueueResponse  # noqa: Y015
 
 @_typing.final
 class Lane(_message.Message):
-    """Those who want the same base model: they compete for the same workers."""
+    """Those who want the same base model and the same tier: they take turns. The tiers have each their
+    part of the workers.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,6 +106,7 @@ class Lane(_message.Message):
     JAIN_INDEX_FIELD_NUMBER: _builtins.int
     DISPERSION_FIELD_NUMBER: _builtins.int
     TOO_LATE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     """Name of the base model."""
     policy: _builtins.str
@@ -121,6 +125,8 @@ class Lane(_message.Message):
     """
     dispersion: _builtins.float
     """The most less the least of that service, per second; unset likewise."""
+    tier: _tier_pb2.ServiceTier.ValueType
+    """The tier."""
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedTenant]:
         """Tenants who wait or run, those with the most waiting first; at most 100."""
@@ -144,10 +150,11 @@ class Lane(_message.Message):
         jain_index: _builtins.float | None = ...,
         dispersion: _builtins.float | None = ...,
         too_late: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        tier: _tier_pb2.ServiceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_dispersion", b"_dispersion", "_jain_index", b"_jain_index", "bound", b"bound", "dispersion", b"dispersion", "jain_index", b"jain_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_dispersion", b"_dispersion", "_jain_index", b"_jain_index", "base_model", b"base_model", "bound", b"bound", "dispersion", b"dispersion", "gap", b"gap", "jain_index", b"jain_index", "policy", b"policy", "tenants", b"tenants", "too_late", b"too_late", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_dispersion", b"_dispersion", "_jain_index", b"_jain_index", "base_model", b"base_model", "bound", b"bound", "dispersion", b"dispersion", "gap", b"gap", "jain_index", b"jain_index", "policy", b"policy", "tenants", b"tenants", "tier", b"tier", "too_late", b"too_late", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bound: _TypeAlias = _typing.Literal["bound"]  # noqa: Y015
     _WhichOneofArgType__bound: _TypeAlias = _typing.Literal["_bound", b"_bound"]  # noqa: Y015

@@ -24,61 +24,62 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lorikeet.types.v1 import tier_pb2 as lorikeet_dot_types_dot_v1_dot_tier__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lorikeet/gateway/v1/tenant_service.proto\x12\x13lorikeet.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0corganisation\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\",\n\x0cOrganisation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\x8d\x02\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x38\n\x14previous_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganisation\x18\x02 \x01(\t\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"C\n\x14\x43reateTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\"o\n\x13UpdateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0corganisation\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x0f\n\r_organisationB\t\n\x07_weight\"C\n\x14UpdateTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\"I\n\x19\x43reateOrganisationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"U\n\x1a\x43reateOrganisationResponse\x12\x37\n\x0corganisation\x18\x01 \x01(\x0b\x32!.lorikeet.gateway.v1.Organisation\"9\n\x19UpdateOrganisationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"U\n\x1aUpdateOrganisationResponse\x12\x37\n\x0corganisation\x18\x01 \x01(\x0b\x32!.lorikeet.gateway.v1.Organisation\"A\n\x18ListOrganisationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"n\n\x19ListOrganisationsResponse\x12\x38\n\rorganisations\x18\x01 \x03(\x0b\x32!.lorikeet.gateway.v1.Organisation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListTenantsResponse\x12,\n\x07tenants\x18\x01 \x03(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06scopes\x18\x04 \x03(\t\"J\n\x11\x43reateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"H\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x10ListKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x11RevokeKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\"J\n\x10RotateKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x11RotateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t2\x8a\x08\n\rTenantService\x12\x63\n\x0c\x43reateTenant\x12(.lorikeet.gateway.v1.CreateTenantRequest\x1a).lorikeet.gateway.v1.CreateTenantResponse\x12\x63\n\x0cUpdateTenant\x12(.lorikeet.gateway.v1.UpdateTenantRequest\x1a).lorikeet.gateway.v1.UpdateTenantResponse\x12`\n\x0bListTenants\x12\'.lorikeet.gateway.v1.ListTenantsRequest\x1a(.lorikeet.gateway.v1.ListTenantsResponse\x12u\n\x12\x43reateOrganisation\x12..lorikeet.gateway.v1.CreateOrganisationRequest\x1a/.lorikeet.gateway.v1.CreateOrganisationResponse\x12u\n\x12UpdateOrganisation\x12..lorikeet.gateway.v1.UpdateOrganisationRequest\x1a/.lorikeet.gateway.v1.UpdateOrganisationResponse\x12r\n\x11ListOrganisations\x12-.lorikeet.gateway.v1.ListOrganisationsRequest\x1a..lorikeet.gateway.v1.ListOrganisationsResponse\x12Z\n\tCreateKey\x12%.lorikeet.gateway.v1.CreateKeyRequest\x1a&.lorikeet.gateway.v1.CreateKeyResponse\x12W\n\x08ListKeys\x12$.lorikeet.gateway.v1.ListKeysRequest\x1a%.lorikeet.gateway.v1.ListKeysResponse\x12Z\n\tRevokeKey\x12%.lorikeet.gateway.v1.RevokeKeyRequest\x1a&.lorikeet.gateway.v1.RevokeKeyResponse\x12Z\n\tRotateKey\x12%.lorikeet.gateway.v1.RotateKeyRequest\x1a&.lorikeet.gateway.v1.RotateKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lorikeet/gateway/v1/tenant_service.proto\x12\x13lorikeet.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1clorikeet/types/v1/tier.proto\"\xa3\x01\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0corganisation\x18\x03 \x01(\t\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x34\n\x0chighest_tier\x18\x05 \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTier\",\n\x0cOrganisation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\x8d\x02\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x38\n\x14previous_expire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x01\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0corganisation\x18\x02 \x01(\t\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x34\n\x0chighest_tier\x18\x04 \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTierB\t\n\x07_weight\"C\n\x14\x43reateTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\"\xa5\x01\n\x13UpdateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x0corganisation\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06weight\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x34\n\x0chighest_tier\x18\x04 \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTierB\x0f\n\r_organisationB\t\n\x07_weight\"C\n\x14UpdateTenantResponse\x12+\n\x06tenant\x18\x01 \x01(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\"I\n\x19\x43reateOrganisationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"U\n\x1a\x43reateOrganisationResponse\x12\x37\n\x0corganisation\x18\x01 \x01(\x0b\x32!.lorikeet.gateway.v1.Organisation\"9\n\x19UpdateOrganisationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"U\n\x1aUpdateOrganisationResponse\x12\x37\n\x0corganisation\x18\x01 \x01(\x0b\x32!.lorikeet.gateway.v1.Organisation\"A\n\x18ListOrganisationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"n\n\x19ListOrganisationsResponse\x12\x38\n\rorganisations\x18\x01 \x03(\x0b\x32!.lorikeet.gateway.v1.Organisation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x13ListTenantsResponse\x12,\n\x07tenants\x18\x01 \x03(\x0b\x32\x1b.lorikeet.gateway.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06scopes\x18\x04 \x03(\t\"J\n\x11\x43reateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"H\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x10ListKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1e\n\x10RevokeKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\":\n\x11RevokeKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\"J\n\x10RotateKeyRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x11RotateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.lorikeet.gateway.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t2\x8a\x08\n\rTenantService\x12\x63\n\x0c\x43reateTenant\x12(.lorikeet.gateway.v1.CreateTenantRequest\x1a).lorikeet.gateway.v1.CreateTenantResponse\x12\x63\n\x0cUpdateTenant\x12(.lorikeet.gateway.v1.UpdateTenantRequest\x1a).lorikeet.gateway.v1.UpdateTenantResponse\x12`\n\x0bListTenants\x12\'.lorikeet.gateway.v1.ListTenantsRequest\x1a(.lorikeet.gateway.v1.ListTenantsResponse\x12u\n\x12\x43reateOrganisation\x12..lorikeet.gateway.v1.CreateOrganisationRequest\x1a/.lorikeet.gateway.v1.CreateOrganisationResponse\x12u\n\x12UpdateOrganisation\x12..lorikeet.gateway.v1.UpdateOrganisationRequest\x1a/.lorikeet.gateway.v1.UpdateOrganisationResponse\x12r\n\x11ListOrganisations\x12-.lorikeet.gateway.v1.ListOrganisationsRequest\x1a..lorikeet.gateway.v1.ListOrganisationsResponse\x12Z\n\tCreateKey\x12%.lorikeet.gateway.v1.CreateKeyRequest\x1a&.lorikeet.gateway.v1.CreateKeyResponse\x12W\n\x08ListKeys\x12$.lorikeet.gateway.v1.ListKeysRequest\x1a%.lorikeet.gateway.v1.ListKeysResponse\x12Z\n\tRevokeKey\x12%.lorikeet.gateway.v1.RevokeKeyRequest\x1a&.lorikeet.gateway.v1.RevokeKeyResponse\x12Z\n\tRotateKey\x12%.lorikeet.gateway.v1.RotateKeyRequest\x1a&.lorikeet.gateway.v1.RotateKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.gateway.v1.tenant_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TENANT']._serialized_start=130
-  _globals['_TENANT']._serialized_end=239
-  _globals['_ORGANISATION']._serialized_start=241
-  _globals['_ORGANISATION']._serialized_end=285
-  _globals['_KEY']._serialized_start=288
-  _globals['_KEY']._serialized_end=557
-  _globals['_CREATETENANTREQUEST']._serialized_start=559
-  _globals['_CREATETENANTREQUEST']._serialized_end=648
-  _globals['_CREATETENANTRESPONSE']._serialized_start=650
-  _globals['_CREATETENANTRESPONSE']._serialized_end=717
-  _globals['_UPDATETENANTREQUEST']._serialized_start=719
-  _globals['_UPDATETENANTREQUEST']._serialized_end=830
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=832
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=899
-  _globals['_CREATEORGANISATIONREQUEST']._serialized_start=901
-  _globals['_CREATEORGANISATIONREQUEST']._serialized_end=974
-  _globals['_CREATEORGANISATIONRESPONSE']._serialized_start=976
-  _globals['_CREATEORGANISATIONRESPONSE']._serialized_end=1061
-  _globals['_UPDATEORGANISATIONREQUEST']._serialized_start=1063
-  _globals['_UPDATEORGANISATIONREQUEST']._serialized_end=1120
-  _globals['_UPDATEORGANISATIONRESPONSE']._serialized_start=1122
-  _globals['_UPDATEORGANISATIONRESPONSE']._serialized_end=1207
-  _globals['_LISTORGANISATIONSREQUEST']._serialized_start=1209
-  _globals['_LISTORGANISATIONSREQUEST']._serialized_end=1274
-  _globals['_LISTORGANISATIONSRESPONSE']._serialized_start=1276
-  _globals['_LISTORGANISATIONSRESPONSE']._serialized_end=1386
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1388
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1447
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1449
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1541
-  _globals['_CREATEKEYREQUEST']._serialized_start=1543
-  _globals['_CREATEKEYREQUEST']._serialized_end=1657
-  _globals['_CREATEKEYRESPONSE']._serialized_start=1659
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1733
-  _globals['_LISTKEYSREQUEST']._serialized_start=1735
-  _globals['_LISTKEYSREQUEST']._serialized_end=1807
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1809
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1892
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1894
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1924
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1926
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1984
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1986
-  _globals['_ROTATEKEYREQUEST']._serialized_end=2060
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=2062
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=2136
-  _globals['_TENANTSERVICE']._serialized_start=2139
-  _globals['_TENANTSERVICE']._serialized_end=3173
+  _globals['_TENANT']._serialized_start=161
+  _globals['_TENANT']._serialized_end=324
+  _globals['_ORGANISATION']._serialized_start=326
+  _globals['_ORGANISATION']._serialized_end=370
+  _globals['_KEY']._serialized_start=373
+  _globals['_KEY']._serialized_end=642
+  _globals['_CREATETENANTREQUEST']._serialized_start=645
+  _globals['_CREATETENANTREQUEST']._serialized_end=788
+  _globals['_CREATETENANTRESPONSE']._serialized_start=790
+  _globals['_CREATETENANTRESPONSE']._serialized_end=857
+  _globals['_UPDATETENANTREQUEST']._serialized_start=860
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1025
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1027
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1094
+  _globals['_CREATEORGANISATIONREQUEST']._serialized_start=1096
+  _globals['_CREATEORGANISATIONREQUEST']._serialized_end=1169
+  _globals['_CREATEORGANISATIONRESPONSE']._serialized_start=1171
+  _globals['_CREATEORGANISATIONRESPONSE']._serialized_end=1256
+  _globals['_UPDATEORGANISATIONREQUEST']._serialized_start=1258
+  _globals['_UPDATEORGANISATIONREQUEST']._serialized_end=1315
+  _globals['_UPDATEORGANISATIONRESPONSE']._serialized_start=1317
+  _globals['_UPDATEORGANISATIONRESPONSE']._serialized_end=1402
+  _globals['_LISTORGANISATIONSREQUEST']._serialized_start=1404
+  _globals['_LISTORGANISATIONSREQUEST']._serialized_end=1469
+  _globals['_LISTORGANISATIONSRESPONSE']._serialized_start=1471
+  _globals['_LISTORGANISATIONSRESPONSE']._serialized_end=1581
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1583
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1642
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1644
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1736
+  _globals['_CREATEKEYREQUEST']._serialized_start=1738
+  _globals['_CREATEKEYREQUEST']._serialized_end=1852
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1854
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1928
+  _globals['_LISTKEYSREQUEST']._serialized_start=1930
+  _globals['_LISTKEYSREQUEST']._serialized_end=2002
+  _globals['_LISTKEYSRESPONSE']._serialized_start=2004
+  _globals['_LISTKEYSRESPONSE']._serialized_end=2087
+  _globals['_REVOKEKEYREQUEST']._serialized_start=2089
+  _globals['_REVOKEKEYREQUEST']._serialized_end=2119
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=2121
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=2179
+  _globals['_ROTATEKEYREQUEST']._serialized_start=2181
+  _globals['_ROTATEKEYREQUEST']._serialized_end=2255
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=2257
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=2331
+  _globals['_TENANTSERVICE']._serialized_start=2334
+  _globals['_TENANTSERVICE']._serialized_end=3368
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from lorikeet.types.v1 import tier_pb2 as _tier_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,6 +31,7 @@ class Tenant(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ORGANISATION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    HIGHEST_TIER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 of a-z, 0-9 and "-", starting with a letter."""
     organisation: _builtins.str
@@ -38,6 +40,8 @@ class Tenant(_message.Message):
     """What it gets against other tenants where there is not enough for all: with 2, twice as much as
     with 1. Under the policy "vtc-hierarchy": against those of its organisation.
     """
+    highest_tier: _tier_pb2.ServiceTier.ValueType
+    """The highest tier of service that its requests may ask for."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created."""
@@ -49,10 +53,11 @@ class Tenant(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         organisation: _builtins.str = ...,
         weight: _builtins.float = ...,
+        highest_tier: _tier_pb2.ServiceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "organisation", b"organisation", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "highest_tier", b"highest_tier", "name", b"name", "organisation", b"organisation", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,22 +162,26 @@ class CreateTenantRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ORGANISATION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    HIGHEST_TIER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The tenant's name."""
     organisation: _builtins.str
     """The organisation that it belongs to; empty: it is one of its own."""
     weight: _builtins.float
     """0.001 to 1000; unset: 1."""
+    highest_tier: _tier_pb2.ServiceTier.ValueType
+    """The highest tier that its requests may ask for; unset: SERVICE_TIER_DEFAULT."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         organisation: _builtins.str = ...,
         weight: _builtins.float | None = ...,
+        highest_tier: _tier_pb2.ServiceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "name", b"name", "organisation", b"organisation", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "highest_tier", b"highest_tier", "name", b"name", "organisation", b"organisation", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
@@ -213,22 +222,26 @@ class UpdateTenantRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ORGANISATION_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    HIGHEST_TIER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The tenant's name."""
     organisation: _builtins.str
     """The organisation that it belongs to from now on; empty: none."""
     weight: _builtins.float
     """0.001 to 1000."""
+    highest_tier: _tier_pb2.ServiceTier.ValueType
+    """The highest tier that its requests may ask for from now on; unset: it stays."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         organisation: _builtins.str | None = ...,
         weight: _builtins.float | None = ...,
+        highest_tier: _tier_pb2.ServiceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_organisation", b"_organisation", "_weight", b"_weight", "organisation", b"organisation", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_organisation", b"_organisation", "_weight", b"_weight", "name", b"name", "organisation", b"organisation", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_organisation", b"_organisation", "_weight", b"_weight", "highest_tier", b"highest_tier", "name", b"name", "organisation", b"organisation", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__organisation: _TypeAlias = _typing.Literal["organisation"]  # noqa: Y015
     _WhichOneofArgType__organisation: _TypeAlias = _typing.Literal["_organisation", b"_organisation"]  # noqa: Y015

@@ -23,39 +23,40 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from lorikeet.types.v1 import tier_pb2 as lorikeet_dot_types_dot_v1_dot_tier__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lorikeet/gateway/v1/usage_service.proto\x12\x13lorikeet.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n\x0bUsageFilter\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"z\n\x0fGetUsageRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .lorikeet.gateway.v1.UsageFilter\x12\x35\n\x08group_by\x18\x02 \x03(\x0e\x32#.lorikeet.gateway.v1.UsageDimension\"\xe9\x01\n\x08UsageSum\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08requests\x18\x06 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x04\x12\x15\n\rcached_tokens\x18\x08 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\t \x01(\x04\x12\x0e\n\x06\x63harge\x18\n \x01(\x01\"?\n\x10GetUsageResponse\x12+\n\x04sums\x18\x01 \x03(\x0b\x32\x1d.lorikeet.gateway.v1.UsageSum\"\xb6\x03\n\rRequestRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61sked_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x12\n\nbase_model\x18\x07 \x01(\t\x12\x0e\n\x06worker\x18\x08 \x01(\t\x12\x15\n\rprompt_tokens\x18\t \x01(\r\x12\x15\n\rcached_tokens\x18\n \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x0b \x01(\r\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08queue_us\x18\r \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0e\x66irst_token_us\x18\x0e \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08total_us\x18\x0f \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07outcome\x18\x10 \x01(\t\x12\x0e\n\x06\x63harge\x18\x11 \x01(\x01\x12\x0c\n\x04\x63ost\x18\x12 \x01(\tB\x0b\n\t_queue_usB\x11\n\x0f_first_token_usB\x0b\n\t_total_us\"\xb4\x01\n\x13ListRequestsRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .lorikeet.gateway.v1.UsageFilter\x12\x12\n\nended_only\x18\x02 \x01(\x08\x12\x30\n\x05order\x18\x03 \x01(\x0e\x32!.lorikeet.gateway.v1.RequestOrder\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"e\n\x14ListRequestsResponse\x12\x34\n\x08requests\x18\x01 \x03(\x0b\x32\".lorikeet.gateway.v1.RequestRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"U\n\x0b\x45xplanation\x12\x33\n\x07request\x18\x01 \x01(\x0b\x32\".lorikeet.gateway.v1.RequestRecord\x12\x11\n\tsentences\x18\x02 \x03(\t\"I\n\x0f\x45xplainResponse\x12\x36\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32 .lorikeet.gateway.v1.Explanation*\xd1\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16USAGE_DIMENSION_TENANT\x10\x01\x12\x17\n\x13USAGE_DIMENSION_KEY\x10\x02\x12\x1b\n\x17USAGE_DIMENSION_ADAPTER\x10\x03\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x04\x12\x18\n\x14USAGE_DIMENSION_HOUR\x10\x05\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x06*m\n\x0cRequestOrder\x12\x1d\n\x19REQUEST_ORDER_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREQUEST_ORDER_NEWEST_FIRST\x10\x01\x12\x1e\n\x1aREQUEST_ORDER_OLDEST_FIRST\x10\x02\x32\xa2\x02\n\x0cUsageService\x12W\n\x08GetUsage\x12$.lorikeet.gateway.v1.GetUsageRequest\x1a%.lorikeet.gateway.v1.GetUsageResponse\x12\x63\n\x0cListRequests\x12(.lorikeet.gateway.v1.ListRequestsRequest\x1a).lorikeet.gateway.v1.ListRequestsResponse\x12T\n\x07\x45xplain\x12#.lorikeet.gateway.v1.ExplainRequest\x1a$.lorikeet.gateway.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lorikeet/gateway/v1/usage_service.proto\x12\x13lorikeet.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1clorikeet/types/v1/tier.proto\"\xaf\x01\n\x0bUsageFilter\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"z\n\x0fGetUsageRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .lorikeet.gateway.v1.UsageFilter\x12\x35\n\x08group_by\x18\x02 \x03(\x0e\x32#.lorikeet.gateway.v1.UsageDimension\"\x97\x02\n\x08UsageSum\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08requests\x18\x06 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x04\x12\x15\n\rcached_tokens\x18\x08 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\t \x01(\x04\x12\x0e\n\x06\x63harge\x18\n \x01(\x01\x12,\n\x04tier\x18\x0b \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTier\"?\n\x10GetUsageResponse\x12+\n\x04sums\x18\x01 \x03(\x0b\x32\x1d.lorikeet.gateway.v1.UsageSum\"\xe4\x03\n\rRequestRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61sked_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x12\n\nbase_model\x18\x07 \x01(\t\x12\x0e\n\x06worker\x18\x08 \x01(\t\x12\x15\n\rprompt_tokens\x18\t \x01(\r\x12\x15\n\rcached_tokens\x18\n \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x0b \x01(\r\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08queue_us\x18\r \x01(\x03H\x00\x88\x01\x01\x12\x1b\n\x0e\x66irst_token_us\x18\x0e \x01(\x03H\x01\x88\x01\x01\x12\x15\n\x08total_us\x18\x0f \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07outcome\x18\x10 \x01(\t\x12\x0e\n\x06\x63harge\x18\x11 \x01(\x01\x12\x0c\n\x04\x63ost\x18\x12 \x01(\t\x12,\n\x04tier\x18\x13 \x01(\x0e\x32\x1e.lorikeet.types.v1.ServiceTierB\x0b\n\t_queue_usB\x11\n\x0f_first_token_usB\x0b\n\t_total_us\"\xb4\x01\n\x13ListRequestsRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32 .lorikeet.gateway.v1.UsageFilter\x12\x12\n\nended_only\x18\x02 \x01(\x08\x12\x30\n\x05order\x18\x03 \x01(\x0e\x32!.lorikeet.gateway.v1.RequestOrder\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"e\n\x14ListRequestsResponse\x12\x34\n\x08requests\x18\x01 \x03(\x0b\x32\".lorikeet.gateway.v1.RequestRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"U\n\x0b\x45xplanation\x12\x33\n\x07request\x18\x01 \x01(\x0b\x32\".lorikeet.gateway.v1.RequestRecord\x12\x11\n\tsentences\x18\x02 \x03(\t\"I\n\x0f\x45xplainResponse\x12\x36\n\x0c\x65xplanations\x18\x01 \x03(\x0b\x32 .lorikeet.gateway.v1.Explanation*\xeb\x01\n\x0eUsageDimension\x12\x1f\n\x1bUSAGE_DIMENSION_UNSPECIFIED\x10\x00\x12\x1a\n\x16USAGE_DIMENSION_TENANT\x10\x01\x12\x17\n\x13USAGE_DIMENSION_KEY\x10\x02\x12\x1b\n\x17USAGE_DIMENSION_ADAPTER\x10\x03\x12\x19\n\x15USAGE_DIMENSION_MODEL\x10\x04\x12\x18\n\x14USAGE_DIMENSION_HOUR\x10\x05\x12\x17\n\x13USAGE_DIMENSION_DAY\x10\x06\x12\x18\n\x14USAGE_DIMENSION_TIER\x10\x07*m\n\x0cRequestOrder\x12\x1d\n\x19REQUEST_ORDER_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREQUEST_ORDER_NEWEST_FIRST\x10\x01\x12\x1e\n\x1aREQUEST_ORDER_OLDEST_FIRST\x10\x02\x32\xa2\x02\n\x0cUsageService\x12W\n\x08GetUsage\x12$.lorikeet.gateway.v1.GetUsageRequest\x1a%.lorikeet.gateway.v1.GetUsageResponse\x12\x63\n\x0cListRequests\x12(.lorikeet.gateway.v1.ListRequestsRequest\x1a).lorikeet.gateway.v1.ListRequestsResponse\x12T\n\x07\x45xplain\x12#.lorikeet.gateway.v1.ExplainRequest\x1a$.lorikeet.gateway.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.gateway.v1.usage_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGEDIMENSION']._serialized_start=1644
-  _globals['_USAGEDIMENSION']._serialized_end=1853
-  _globals['_REQUESTORDER']._serialized_start=1855
-  _globals['_REQUESTORDER']._serialized_end=1964
-  _globals['_USAGEFILTER']._serialized_start=98
-  _globals['_USAGEFILTER']._serialized_end=273
-  _globals['_GETUSAGEREQUEST']._serialized_start=275
-  _globals['_GETUSAGEREQUEST']._serialized_end=397
-  _globals['_USAGESUM']._serialized_start=400
-  _globals['_USAGESUM']._serialized_end=633
-  _globals['_GETUSAGERESPONSE']._serialized_start=635
-  _globals['_GETUSAGERESPONSE']._serialized_end=698
-  _globals['_REQUESTRECORD']._serialized_start=701
-  _globals['_REQUESTRECORD']._serialized_end=1139
-  _globals['_LISTREQUESTSREQUEST']._serialized_start=1142
-  _globals['_LISTREQUESTSREQUEST']._serialized_end=1322
-  _globals['_LISTREQUESTSRESPONSE']._serialized_start=1324
-  _globals['_LISTREQUESTSRESPONSE']._serialized_end=1425
-  _globals['_EXPLAINREQUEST']._serialized_start=1427
-  _globals['_EXPLAINREQUEST']._serialized_end=1479
-  _globals['_EXPLANATION']._serialized_start=1481
-  _globals['_EXPLANATION']._serialized_end=1566
-  _globals['_EXPLAINRESPONSE']._serialized_start=1568
-  _globals['_EXPLAINRESPONSE']._serialized_end=1641
-  _globals['_USAGESERVICE']._serialized_start=1967
-  _globals['_USAGESERVICE']._serialized_end=2257
+  _globals['_USAGEDIMENSION']._serialized_start=1766
+  _globals['_USAGEDIMENSION']._serialized_end=2001
+  _globals['_REQUESTORDER']._serialized_start=2003
+  _globals['_REQUESTORDER']._serialized_end=2112
+  _globals['_USAGEFILTER']._serialized_start=128
+  _globals['_USAGEFILTER']._serialized_end=303
+  _globals['_GETUSAGEREQUEST']._serialized_start=305
+  _globals['_GETUSAGEREQUEST']._serialized_end=427
+  _globals['_USAGESUM']._serialized_start=430
+  _globals['_USAGESUM']._serialized_end=709
+  _globals['_GETUSAGERESPONSE']._serialized_start=711
+  _globals['_GETUSAGERESPONSE']._serialized_end=774
+  _globals['_REQUESTRECORD']._serialized_start=777
+  _globals['_REQUESTRECORD']._serialized_end=1261
+  _globals['_LISTREQUESTSREQUEST']._serialized_start=1264
+  _globals['_LISTREQUESTSREQUEST']._serialized_end=1444
+  _globals['_LISTREQUESTSRESPONSE']._serialized_start=1446
+  _globals['_LISTREQUESTSRESPONSE']._serialized_end=1547
+  _globals['_EXPLAINREQUEST']._serialized_start=1549
+  _globals['_EXPLAINREQUEST']._serialized_end=1601
+  _globals['_EXPLANATION']._serialized_start=1603
+  _globals['_EXPLANATION']._serialized_end=1688
+  _globals['_EXPLAINRESPONSE']._serialized_start=1690
+  _globals['_EXPLAINRESPONSE']._serialized_end=1763
+  _globals['_USAGESERVICE']._serialized_start=2115
+  _globals['_USAGESERVICE']._serialized_end=2405
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lorikeet.types.v1 import tier_pb2 as _tier_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -40,6 +41,8 @@ class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageD
     """The hour (UTC) in which requests were accepted."""
     USAGE_DIMENSION_DAY: _UsageDimension.ValueType  # 6
     """The day (UTC) in which requests were accepted. Not together with the hour."""
+    USAGE_DIMENSION_TIER: _UsageDimension.ValueType  # 7
+    """The tier of service."""
 
 class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
     """What sums can be by."""
@@ -58,6 +61,8 @@ USAGE_DIMENSION_HOUR: UsageDimension.ValueType  # 5
 """The hour (UTC) in which requests were accepted."""
 USAGE_DIMENSION_DAY: UsageDimension.ValueType  # 6
 """The day (UTC) in which requests were accepted. Not together with the hour."""
+USAGE_DIMENSION_TIER: UsageDimension.ValueType  # 7
+"""The tier of service."""
 Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
 
 class _RequestOrder:
@@ -176,6 +181,7 @@ class UsageSum(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     CHARGE_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Their tenant, if sums are by it."""
     key: _builtins.str
@@ -194,6 +200,8 @@ class UsageSum(_message.Message):
     """Tokens that were generated."""
     charge: _builtins.float
     """What they were charged, in the cost function's unit."""
+    tier: _tier_pb2.ServiceTier.ValueType
+    """Their tier of service, if sums are by it."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When their hour or day begins, if sums are by it."""
@@ -211,10 +219,11 @@ class UsageSum(_message.Message):
         cached_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
         charge: _builtins.float = ...,
+        tier: _tier_pb2.ServiceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "cached_tokens", b"cached_tokens", "charge", b"charge", "completion_tokens", b"completion_tokens", "key", b"key", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start_time", b"start_time", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "cached_tokens", b"cached_tokens", "charge", b"charge", "completion_tokens", b"completion_tokens", "key", b"key", "model", b"model", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "start_time", b"start_time", "tenant", b"tenant", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,7 +238,7 @@ class GetUsageResponse(_message.Message):
     SUMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sums(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageSum]:
-        """In the order of time, tenant, model, adapter, key, as far as they are by these."""
+        """In the order of time, tenant, model, adapter, key, tier, as far as they are by these."""
 
     def __init__(
         self,
@@ -268,6 +277,7 @@ class RequestRecord(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     CHARGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """What it is called in the suite; x-request-id of HTTP responses."""
     asked_id: _builtins.str
@@ -304,6 +314,8 @@ class RequestRecord(_message.Message):
     """What it was charged, in the cost function's unit."""
     cost: _builtins.str
     """The cost function that the charge is by."""
+    tier: _tier_pb2.ServiceTier.ValueType
+    """Its tier of service."""
     @_builtins.property
     def accept_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
@@ -329,10 +341,11 @@ class RequestRecord(_message.Message):
         outcome: _builtins.str = ...,
         charge: _builtins.float = ...,
         cost: _builtins.str = ...,
+        tier: _tier_pb2.ServiceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_us", b"_first_token_us", "_queue_us", b"_queue_us", "_total_us", b"_total_us", "accept_time", b"accept_time", "first_token_us", b"first_token_us", "queue_us", b"queue_us", "total_us", b"total_us"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_us", b"_first_token_us", "_queue_us", b"_queue_us", "_total_us", b"_total_us", "accept_time", b"accept_time", "adapter_digest", b"adapter_digest", "asked_id", b"asked_id", "base_model", b"base_model", "cached_tokens", b"cached_tokens", "charge", b"charge", "completion_tokens", b"completion_tokens", "cost", b"cost", "first_token_us", b"first_token_us", "id", b"id", "key", b"key", "model", b"model", "outcome", b"outcome", "prompt_tokens", b"prompt_tokens", "queue_us", b"queue_us", "tenant", b"tenant", "total_us", b"total_us", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_us", b"_first_token_us", "_queue_us", b"_queue_us", "_total_us", b"_total_us", "accept_time", b"accept_time", "adapter_digest", b"adapter_digest", "asked_id", b"asked_id", "base_model", b"base_model", "cached_tokens", b"cached_tokens", "charge", b"charge", "completion_tokens", b"completion_tokens", "cost", b"cost", "first_token_us", b"first_token_us", "id", b"id", "key", b"key", "model", b"model", "outcome", b"outcome", "prompt_tokens", b"prompt_tokens", "queue_us", b"queue_us", "tenant", b"tenant", "tier", b"tier", "total_us", b"total_us", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_us: _TypeAlias = _typing.Literal["first_token_us"]  # noqa: Y015
     _WhichOneofArgType__first_token_us: _TypeAlias = _typing.Literal["_first_token_us", b"_first_token_us"]  # noqa: Y015

@@ -57,7 +57,7 @@ class UsageServiceServicer:
     """
 
     def GetUsage(self, request, context):
-        """Sums of requests that have ended, by any of tenant, key, adapter, model and time.
+        """Sums of requests that have ended, by any of tenant, key, adapter, model, tier and time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class UsageServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsageServiceAsyncStub: ...
     GetUsage: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageRequest, _usage_service_pb2.GetUsageResponse]
-    """Sums of requests that have ended, by any of tenant, key, adapter, model and time."""
+    """Sums of requests that have ended, by any of tenant, key, adapter, model, tier and time."""
     ListRequests: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ListRequestsRequest, _usage_service_pb2.ListRequestsResponse]
     """Lists single requests by the time at which they were accepted, running ones too."""
     Explain: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ExplainRequest, _usage_service_pb2.ExplainResponse]
@@ -46,7 +46,7 @@ class UsageServiceAsyncStub(UsageServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageRequest, _usage_service_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """Sums of requests that have ended, by any of tenant, key, adapter, model and time."""
+    """Sums of requests that have ended, by any of tenant, key, adapter, model, tier and time."""
     ListRequests: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListRequestsRequest, _usage_service_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """Lists single requests by the time at which they were accepted, running ones too."""
     Explain: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ExplainRequest, _usage_service_pb2.ExplainResponse]  # type: ignore[assignment]
@@ -61,7 +61,7 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetUsageResponse, _abc.Awaitable[_usage_service_pb2.GetUsageResponse]]:
-        """Sums of requests that have ended, by any of tenant, key, adapter, model and time."""
+        """Sums of requests that have ended, by any of tenant, key, adapter, model, tier and time."""
 
     @_abc_1.abstractmethod
     def ListRequests(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-lorikeet/scheduler/v1/scheduler_service.proto\x12\x15lorikeet.scheduler.v1\"k\n\x0eWorkerIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nbase_model\x18\x03 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\"\xa9\x01\n\x0cWorkerReport\x12\x19\n\x11running_sequences\x18\x01 \x01(\r\x12\x19\n\x11waiting_sequences\x18\x02 \x01(\r\x12\x13\n\x0btotal_pages\x18\x03 \x01(\r\x12\x12\n\nfree_pages\x18\x04 \x01(\r\x12\x19\n\x11resident_adapters\x18\x05 \x03(\t\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\"}\n\rAttachRequest\x12\x37\n\x08identity\x18\x01 \x01(\x0b\x32%.lorikeet.scheduler.v1.WorkerIdentity\x12\x33\n\x06report\x18\x02 \x01(\x0b\x32#.lorikeet.scheduler.v1.WorkerReport\",\n\x0e\x41ttachResponse\x12\x1a\n\x12lease_milliseconds\x18\x01 \x01(\r\"\x84\x01\n\x0cPlaceRequest\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\x14\n\x0ctotal_tokens\x18\x04 \x01(\r\x12\x18\n\x10\x65xcluded_workers\x18\x05 \x03(\t\"3\n\rPlaceResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x15\n\x13WatchWorkersRequest\"N\n\x14WatchWorkersResponse\x12\x36\n\x07workers\x18\x01 \x03(\x0b\x32%.lorikeet.scheduler.v1.WorkerIdentity\"\xda\x02\n\rSettleRequest\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12>\n\x05\x62\x61ses\x18\x04 \x03(\x0b\x32/.lorikeet.scheduler.v1.SettleRequest.BasesEntry\x12\x42\n\x07\x63harged\x18\x05 \x03(\x0b\x32\x31.lorikeet.scheduler.v1.SettleRequest.ChargedEntry\x12\x0e\n\x06\x61\x63tive\x18\x06 \x03(\t\x12\x12\n\x05\x66loor\x18\x07 \x01(\x01H\x00\x88\x01\x01\x1a,\n\nBasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0c\x43hargedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_floor\"\xc5\x01\n\x0eSettleResponse\x12\r\n\x05house\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x45\n\x08\x63ounters\x18\x03 \x03(\x0b\x32\x33.lorikeet.scheduler.v1.SettleResponse.CountersEntry\x12\x12\n\x05\x66loor\x18\x04 \x01(\x01H\x00\x88\x01\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_floor\"\x14\n\x12ListWorkersRequest\"\x97\x01\n\x06Worker\x12\x37\n\x08identity\x18\x01 \x01(\x0b\x32%.lorikeet.scheduler.v1.WorkerIdentity\x12\x33\n\x06report\x18\x02 \x01(\x0b\x32#.lorikeet.scheduler.v1.WorkerReport\x12\x1f\n\x17report_age_milliseconds\x18\x03 \x01(\r\"E\n\x13ListWorkersResponse\x12.\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.lorikeet.scheduler.v1.Worker2\xee\x03\n\x10SchedulerService\x12Y\n\x06\x41ttach\x12$.lorikeet.scheduler.v1.AttachRequest\x1a%.lorikeet.scheduler.v1.AttachResponse(\x01\x30\x01\x12W\n\x05Place\x12#.lorikeet.scheduler.v1.PlaceRequest\x1a$.lorikeet.scheduler.v1.PlaceResponse\"\x03\x88\x02\x01\x12i\n\x0cWatchWorkers\x12*.lorikeet.scheduler.v1.WatchWorkersRequest\x1a+.lorikeet.scheduler.v1.WatchWorkersResponse0\x01\x12U\n\x06Settle\x12$.lorikeet.scheduler.v1.SettleRequest\x1a%.lorikeet.scheduler.v1.SettleResponse\x12\x64\n\x0bListWorkers\x12).lorikeet.scheduler.v1.ListWorkersRequest\x1a*.lorikeet.scheduler.v1.ListWorkersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-lorikeet/scheduler/v1/scheduler_service.proto\x12\x15lorikeet.scheduler.v1\"k\n\x0eWorkerIdentity\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nbase_model\x18\x03 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\"\xa9\x01\n\x0cWorkerReport\x12\x19\n\x11running_sequences\x18\x01 \x01(\r\x12\x19\n\x11waiting_sequences\x18\x02 \x01(\r\x12\x13\n\x0btotal_pages\x18\x03 \x01(\r\x12\x12\n\nfree_pages\x18\x04 \x01(\r\x12\x19\n\x11resident_adapters\x18\x05 \x03(\t\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\"}\n\rAttachRequest\x12\x37\n\x08identity\x18\x01 \x01(\x0b\x32%.lorikeet.scheduler.v1.WorkerIdentity\x12\x33\n\x06report\x18\x02 \x01(\x0b\x32#.lorikeet.scheduler.v1.WorkerReport\",\n\x0e\x41ttachResponse\x12\x1a\n\x12lease_milliseconds\x18\x01 \x01(\r\"\x84\x01\n\x0cPlaceRequest\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\x14\n\x0ctotal_tokens\x18\x04 \x01(\r\x12\x18\n\x10\x65xcluded_workers\x18\x05 \x03(\t\"3\n\rPlaceResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x15\n\x13WatchWorkersRequest\"N\n\x14WatchWorkersResponse\x12\x36\n\x07workers\x18\x01 \x03(\x0b\x32%.lorikeet.scheduler.v1.WorkerIdentity\"\xeb\x02\n\rSettleRequest\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12>\n\x05\x62\x61ses\x18\x04 \x03(\x0b\x32/.lorikeet.scheduler.v1.SettleRequest.BasesEntry\x12\x42\n\x07\x63harged\x18\x05 \x03(\x0b\x32\x31.lorikeet.scheduler.v1.SettleRequest.ChargedEntry\x12\x0e\n\x06\x61\x63tive\x18\x06 \x03(\t\x12\x12\n\x05\x66loor\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x61\x63\x63ount\x18\x08 \x01(\t\x1a,\n\nBasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0c\x43hargedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_floor\"\xc5\x01\n\x0eSettleResponse\x12\r\n\x05house\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x45\n\x08\x63ounters\x18\x03 \x03(\x0b\x32\x33.lorikeet.scheduler.v1.SettleResponse.CountersEntry\x12\x12\n\x05\x66loor\x18\x04 \x01(\x01H\x00\x88\x01\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_floor\"\x14\n\x12ListWorkersRequest\"\x97\x01\n\x06Worker\x12\x37\n\x08identity\x18\x01 \x01(\x0b\x32%.lorikeet.scheduler.v1.WorkerIdentity\x12\x33\n\x06report\x18\x02 \x01(\x0b\x32#.lorikeet.scheduler.v1.WorkerReport\x12\x1f\n\x17report_age_milliseconds\x18\x03 \x01(\r\"E\n\x13ListWorkersResponse\x12.\n\x07workers\x18\x01 \x03(\x0b\x32\x1d.lorikeet.scheduler.v1.Worker2\xee\x03\n\x10SchedulerService\x12Y\n\x06\x41ttach\x12$.lorikeet.scheduler.v1.AttachRequest\x1a%.lorikeet.scheduler.v1.AttachResponse(\x01\x30\x01\x12W\n\x05Place\x12#.lorikeet.scheduler.v1.PlaceRequest\x1a$.lorikeet.scheduler.v1.PlaceResponse\"\x03\x88\x02\x01\x12i\n\x0cWatchWorkers\x12*.lorikeet.scheduler.v1.WatchWorkersRequest\x1a+.lorikeet.scheduler.v1.WatchWorkersResponse0\x01\x12U\n\x06Settle\x12$.lorikeet.scheduler.v1.SettleRequest\x1a%.lorikeet.scheduler.v1.SettleResponse\x12\x64\n\x0bListWorkers\x12).lorikeet.scheduler.v1.ListWorkersRequest\x1a*.lorikeet.scheduler.v1.ListWorkersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,21 +56,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHWORKERSRESPONSE']._serialized_start=737
   _globals['_WATCHWORKERSRESPONSE']._serialized_end=815
   _globals['_SETTLEREQUEST']._serialized_start=818
-  _globals['_SETTLEREQUEST']._serialized_end=1164
-  _globals['_SETTLEREQUEST_BASESENTRY']._serialized_start=1062
-  _globals['_SETTLEREQUEST_BASESENTRY']._serialized_end=1106
-  _globals['_SETTLEREQUEST_CHARGEDENTRY']._serialized_start=1108
-  _globals['_SETTLEREQUEST_CHARGEDENTRY']._serialized_end=1154
-  _globals['_SETTLERESPONSE']._serialized_start=1167
-  _globals['_SETTLERESPONSE']._serialized_end=1364
-  _globals['_SETTLERESPONSE_COUNTERSENTRY']._serialized_start=1307
-  _globals['_SETTLERESPONSE_COUNTERSENTRY']._serialized_end=1354
-  _globals['_LISTWORKERSREQUEST']._serialized_start=1366
-  _globals['_LISTWORKERSREQUEST']._serialized_end=1386
-  _globals['_WORKER']._serialized_start=1389
-  _globals['_WORKER']._serialized_end=1540
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=1542
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1611
-  _globals['_SCHEDULERSERVICE']._serialized_start=1614
-  _globals['_SCHEDULERSERVICE']._serialized_end=2108
+  _globals['_SETTLEREQUEST']._serialized_end=1181
+  _globals['_SETTLEREQUEST_BASESENTRY']._serialized_start=1079
+  _globals['_SETTLEREQUEST_BASESENTRY']._serialized_end=1123
+  _globals['_SETTLEREQUEST_CHARGEDENTRY']._serialized_start=1125
+  _globals['_SETTLEREQUEST_CHARGEDENTRY']._serialized_end=1171
+  _globals['_SETTLERESPONSE']._serialized_start=1184
+  _globals['_SETTLERESPONSE']._serialized_end=1381
+  _globals['_SETTLERESPONSE_COUNTERSENTRY']._serialized_start=1324
+  _globals['_SETTLERESPONSE_COUNTERSENTRY']._serialized_end=1371
+  _globals['_LISTWORKERSREQUEST']._serialized_start=1383
+  _globals['_LISTWORKERSREQUEST']._serialized_end=1403
+  _globals['_WORKER']._serialized_start=1406
+  _globals['_WORKER']._serialized_end=1557
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1559
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1628
+  _globals['_SCHEDULERSERVICE']._serialized_start=1631
+  _globals['_SCHEDULERSERVICE']._serialized_end=2125
 # @@protoc_insertion_point(module_scope)

@@ -316,6 +316,7 @@ class SettleRequest(_message.Message):
     CHARGED_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     base_fingerprint: _builtins.str
     """Fingerprint of the base model: those who want the same compete."""
     gateway: _builtins.str
@@ -324,6 +325,10 @@ class SettleRequest(_message.Message):
     """Of the statement: the first is 1; one that was not answered is sent again as it was."""
     floor: _builtins.float
     """The lowest counter of those who wait there; unset if nobody does."""
+    account: _builtins.str
+    """Which of the model's counters these are: empty: of those who want the default tier of service;
+    "priority", "flex": of those who want that one; "tiers": of the tiers themselves.
+    """
     @_builtins.property
     def bases(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """By key, of those that came to wait there: what their counters were raised to, less `charged`."""
@@ -346,10 +351,11 @@ class SettleRequest(_message.Message):
         charged: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         active: _abc.Iterable[_builtins.str] | None = ...,
         floor: _builtins.float | None = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "floor", b"floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "active", b"active", "base_fingerprint", b"base_fingerprint", "bases", b"bases", "charged", b"charged", "floor", b"floor", "gateway", b"gateway", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "account", b"account", "active", b"active", "base_fingerprint", b"base_fingerprint", "bases", b"bases", "charged", b"charged", "floor", b"floor", "gateway", b"gateway", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__floor: _TypeAlias = _typing.Literal["floor"]  # noqa: Y015
     _WhichOneofArgType__floor: _TypeAlias = _typing.Literal["_floor", b"_floor"]  # noqa: Y015
