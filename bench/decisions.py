@@ -1,7 +1,7 @@
 """What a decision of an admission policy takes: python -m bench.decisions
 
 A request comes, one is admitted, its tokens are charged, it ends: with 1,000 tenants that wait and
-100,000 that are known and idle. 8 of 100 adapters are resident.
+100,000 that are known and idle, all in one tier of service. 8 of 100 adapters are resident.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from bench.results import save
 from services.core.types import Digest, RequestId, TenantId
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.policies import POLICIES, Knobs
+from services.policies.fairness.tiers import Tiers
 
 TOKENS = 20
 TARGET = "<= 20"
@@ -52,7 +53,7 @@ def settled(policy: AdmissionPolicy, *, idle: int, waiting: int) -> int:
 
 
 def measure(name: str, *, idle: int, waiting: int, times: int) -> list[Row]:
-    policy = POLICIES[name](Knobs(requests_per_minute=10**9))
+    policy = Tiers(lambda _: POLICIES[name](Knobs(requests_per_minute=10**9)))
     number = settled(policy, idle=idle, waiting=waiting)
     taken: dict[str, list[float]] = {"a decision": [], "a token": [], "an arrival, an end": []}
 

@@ -14,6 +14,7 @@ from services.core.types import (
     SamplingParams,
     Share,
     TenantId,
+    Tier,
 )
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Course, Job
@@ -34,6 +35,7 @@ def completion(
     adapter: str | None = None,
     within_ms: int | None = None,
     share: Share = EQUAL,
+    tier: Tier = Tier.DEFAULT,
 ) -> Completion:
     """`prompt` and `most`: tokens of the prompt, and of the completion."""
     job = Job(
@@ -47,7 +49,7 @@ def completion(
         first_token_within_ms=within_ms,
     )
     speaker = KeyId(key) if key else None
-    return Completion(TenantId(tenant), speaker, model, SERVED, job, share=share)
+    return Completion(TenantId(tenant), speaker, model, SERVED, job, share=share, tier=tier)
 
 
 def choices(one: Completion, count: int) -> list[Completion]:

@@ -4,10 +4,13 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.core.types import Fingerprint
+from services.core.types import Fingerprint, Tier
 from services.gateway.course import Completion
 from services.gateway.fair_queue import FairQueue
+from services.policies.fairness.admission import AdmissionPolicy
+from services.policies.fairness.levels import by_organisation, by_tenant
 from services.policies.fairness.policies import POLICIES, Knobs
+from services.policies.fairness.tiers import Tiers
 from tests.completions import completion
 from tests.paper_worker import PaperWorker
 
@@ -22,15 +25,22 @@ class World:
     now: float = 1000.0
 
     def __post_init__(self) -> None:
+        self.policies: dict[Tier, AdmissionPolicy] = {}
         self.queue = FairQueue(
             self,
-            lambda _: POLICIES[self.policy](Knobs()),
+            lambda base: Tiers(lambda tier: self.made(base, tier)),
+            levels=by_organisation if self.policy == "vtc-hierarchy" else by_tenant,
             most_waiting=self.most_waiting,
             now=lambda: self.now,
         )
         self.order: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, asyncio.Event] = {}
+
+    def made(self, base: Fingerprint, tier: Tier) -> AdmissionPolicy:
+        """A tier's policy."""
+        self.policies[tier] = POLICIES[self.policy](Knobs())
+        return self.policies[tier]
 
     def lines(self, base: Fingerprint) -> list[PaperWorker]:
         return [worker for worker in self.workers if worker.base == base]

@@ -11,6 +11,8 @@ from lorikeet.gateway.v1 import queue_service_pb2 as pb
 from lorikeet.gateway.v1 import queue_service_pb2_grpc as rpc
 from services.cli.connection import as_operator, channel
 from services.cli.show import one_sentence
+from services.core.types import Tier
+from services.runtime.wire import tier_from_wire
 
 app = typer.Typer(no_args_is_help=True, help="Who waits for the workers, for the operator.")
 
@@ -28,6 +30,8 @@ def top(
     once: Annotated[bool, typer.Option(help="One look, and that is the end.")] = False,
 ) -> None:
     """Watch the queue: who waits and runs, what each was served, and how far apart they are.
+
+    A table for each base model and each tier of service that was asked for.
 
     Too late: requests that were refused because their first token would have come too late for
     them. Who was refused is shown also if nothing of it waits or runs.
@@ -52,7 +56,8 @@ def _picture(response: pb.WatchQueueResponse) -> Group | str:
 def _table(lane: pb.Lane) -> Table:
     bound = f"{lane.bound:,.0f}" if lane.HasField("bound") else "none"
     jain = f"  jain {lane.jain_index:.3f}" if lane.HasField("jain_index") else ""
-    title = f"{lane.base_model}  {lane.policy}  {lane.workers} workers"
+    tier = tier_from_wire(lane.tier) or Tier.DEFAULT
+    title = f"{lane.base_model}  {tier.value}  {lane.policy}  {lane.workers} workers"
     table = Table(
         title=title, caption=f"gap {lane.gap:,.0f}  bound {bound}{jain}", title_justify="left"
     )

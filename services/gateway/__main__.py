@@ -22,7 +22,6 @@ from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.choices import Choices
 from services.gateway.clients import StoreClient
-from services.gateway.fair_queue import FairQueue
 from services.gateway.fairness import QueueMetrics, QueueReports
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
@@ -36,6 +35,7 @@ from services.gateway.limits import LimitBook
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
 from services.gateway.queue_servicer import QueueServicer
+from services.gateway.queueing import fair_queue
 from services.gateway.quota_servicer import QuotaServicer
 from services.gateway.quotas import Quotas
 from services.gateway.repositories.leases import SqlLeases
@@ -53,9 +53,6 @@ from services.gateway.tenants import Tenants
 from services.gateway.usage import Usage
 from services.gateway.usage_servicer import UsageServicer
 from services.gateway.workers import Workers
-from services.policies.fairness.admission import AdmissionPolicy
-from services.policies.fairness.band import parsed
-from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.vtc import Rules
 from services.runtime import telemetry
 from services.runtime.access import (
@@ -94,7 +91,7 @@ async def main() -> None:
     store = StoreClient(store_channel, token)
     workers, templates = Workers(token), ChatTemplates()
     settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
-    queue, reports = _queue(settings, workers, settling)
+    queue, reports = fair_queue(settings, workers, settling)
     sessions = open_sessions(settings.database_url)
     books = _books(settings, sessions)
     base_models, resolutions = BaseModels(store), Resolutions(store)
@@ -197,26 +194,6 @@ def _serve_models(
         address=settings.http_address,
         drain_seconds=settings.drain_seconds,
     )
-
-
-def _queue(
-    settings: GatewaySettings, workers: Workers, settling: Settling
-) -> tuple[FairQueue, QueueReports]:
-    """Before the workers; its policies are measured, and settled with other gateways."""
-    reports = QueueReports(
-        settings.policy,
-        lambda base: settling.shared(base, _policy(settings)),
-        cost=Rules().cost,
-    )
-    queue = FairQueue(workers, reports.policy, most_waiting=settings.most_waiting)
-    reports.follow(queue)
-    workers.changed = queue.dispatch
-    return queue, reports
-
-
-def _policy(settings: GatewaySettings) -> AdmissionPolicy:
-    knobs = Knobs(requests_per_minute=settings.requests_per_minute, band=parsed(settings.band))
-    return POLICIES[settings.policy](knobs)
 
 
 def _metrics(settings: GatewaySettings, reports: QueueReports) -> HttpServer:

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Protocol
 
 from services.core.errors import TooLate, Unavailable
-from services.core.types import AdapterWait, Fingerprint
+from services.core.types import AdapterWait, Fingerprint, Tier
 from services.gateway.course import Completion, Job
 from services.gateway.lane import Lane, LaneView, Line, Ticket
-from services.policies.fairness.admission import AdmissionPolicy
+from services.policies.fairness.admission import AdmissionPolicy, Request
+from services.policies.fairness.levels import Levels, by_tenant
+from services.policies.fairness.tiers import WEIGHTS
 from services.policies.placement import Wish, place
 
 FIRST_IN_LINE = 4  # whose adapters are fetched while they wait
@@ -30,12 +32,17 @@ class FairQueue:
         fleet: Fleet,
         policy: Callable[[Fingerprint], AdmissionPolicy],
         *,
+        weights: Mapping[Tier, float] = WEIGHTS,
+        levels: Callable[[Request], Levels] = by_tenant,
         most_waiting: int = 4096,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`policy` makes one for each base model."""
+        """`policy` makes one for each base model; `weights` and `levels`: by which it compares, of
+        tiers and of who is in one."""
         self._fleet = fleet
         self._policy = policy
+        self._weights = weights
+        self._levels = levels
         self._most_waiting = most_waiting
         self._now = now
         self._lanes: dict[Fingerprint, Lane] = {}
@@ -61,8 +68,8 @@ class FairQueue:
         """From now on it waits, and later runs. Raises Unavailable, TooLate or ResourceExhausted if
         it is not even to wait. Who is refused too late, also while it waits or runs, is counted."""
         lane = self._lane(completion.job)
-        ticket = Ticket(completion, lane, since=self._now())
-        with lane.too_late.counted(completion.tenant):
+        ticket = lane.ticket(completion, self._now())
+        with lane.too_late[completion.tier].counted(completion.tenant):
             self._refuse_the_hopeless(ticket)
             lane.enter(ticket)
             try:
@@ -180,7 +187,7 @@ class FairQueue:
         self.dispatch()
 
     def _make_place(self, lane: Lane) -> None:
-        """Where too many wait the newest of the tenant with the most of them has to go."""
+        """Where too many wait the newest of those with most for their weight has to go."""
         if sum(len(each.waiting) for each in self._lanes.values()) <= self._most_waiting:
             return
         newest = lane.newest_of_the_greediest()
@@ -193,7 +200,7 @@ class FairQueue:
             raise _no_worker(job)
         if job.first_token_within_ms is None:
             return
-        expected = lane.seconds_until(ticket.completion.tenant, ticket.completion.share)
+        expected = lane.seconds_until(ticket)
         if expected > job.first_token_within_ms / 1000:
             raise TooLate("its first token would come later than it may", expected)
 
@@ -207,7 +214,9 @@ class FairQueue:
         base = job.base_fingerprint
         lane = self._lanes.get(base)
         if lane is None:
-            lane = self._lanes[base] = Lane(base, job.base_model, self._policy(base))
+            policy = self._policy(base)
+            lane = Lane(base, job.base_model, policy, self._weights, self._levels)
+            self._lanes[base] = lane
         return lane
 
 

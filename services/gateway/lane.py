@@ -1,8 +1,8 @@
 """Those who want the same base model, as they wait and run: what a queue knows of them."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,14 +12,19 @@ from services.core.types import (
     RequestId,
     Share,
     TenantId,
+    Tier,
     TokenPiece,
 )
 from services.gateway.course import Completion, Job
 from services.gateway.refusals import Refusals
 from services.policies.fairness.admission import AdmissionPolicy, Request
+from services.policies.fairness.levels import Levels, Parts, by_tenant
+from services.policies.fairness.tiers import WEIGHTS
 from services.policies.placement import WorkerView
 
 LEARNING_RATE = 0.1
+
+Member = tuple[Tier, TenantId]
 
 
 class Line(Protocol):
@@ -47,6 +52,7 @@ class Ticket:
     completion: Completion
     lane: "Lane"
     since: float
+    levels: Levels  # tier, and by which policies compare below it
     is_running: bool = False  # as far as the policy goes
     failed: frozenset[Line] = frozenset()  # a worker that comes back has another
     line: Line | None = None
@@ -58,15 +64,21 @@ class Ticket:
     def job(self) -> Job:
         return self.completion.job
 
+    @property
+    def member(self) -> Member:
+        return self.completion.tier, self.completion.tenant
+
     def produced(self, tokens: int) -> None:
         self.lane.policy.produced(self.job.request_id, tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A tenant in a lane: requests, and the seconds that the first of those who wait has waited."""
+    """A tenant in a tier of a lane: requests, and the seconds that the first of those who wait has
+    waited."""
 
     tenant: TenantId
+    tier: Tier
     waiting: int
     running: int
     longest_wait: float
@@ -85,7 +97,7 @@ class LaneView:
     standings: Sequence[Standing]
     longest_prompt: int
     pool_tokens: int
-    too_late: Refusals
+    too_late: Mapping[Tier, Refusals]
 
 
 @dataclass(slots=True, eq=False)
@@ -95,32 +107,34 @@ class Lane:
     base: Fingerprint
     base_model: str
     policy: AdmissionPolicy
+    weights: Mapping[Tier, float] = field(default_factory=lambda: WEIGHTS)
+    levels: Callable[[Request], Levels] = by_tenant  # below tiers
     waiting: dict[RequestId, Ticket] = field(default_factory=dict)
     returning: list[Ticket] = field(default_factory=list)  # their worker failed: before all others
-    tenants: Counter[TenantId] = field(default_factory=Counter)  # who wait
-    running: Counter[TenantId] = field(default_factory=Counter)
-    shares: dict[TenantId, Share] = field(default_factory=dict)  # who wait or run: the newest
-    too_late: Refusals = field(default_factory=Refusals)
+    parts: Parts = field(default_factory=Parts)  # of who wait
+    queued: Counter[Member] = field(default_factory=Counter)
+    running: Counter[Member] = field(default_factory=Counter)
+    shares: dict[Member, Share] = field(default_factory=dict)  # who wait or run: the newest
+    too_late: defaultdict[Tier, Refusals] = field(default_factory=lambda: defaultdict(Refusals))
     longest_prompt: int = 0  # tokens, of all that ever waited
     worker_seen: float = 0.0
     pace: float | None = None  # seconds from one admission to the next, while somebody waits
     admitted: float | None = None  # when the one before was
 
+    def ticket(self, completion: Completion, since: float) -> Ticket:
+        """For one that does not wait yet."""
+        request = _request(completion)
+        tier = (request.tier.value, self.weights[request.tier])
+        return Ticket(completion, self, since, (tier, *self.levels(request)))
+
     def enter(self, ticket: Ticket) -> None:
         """It waits. Raises ResourceExhausted if the policy does not even let it do that."""
-        job, tenant = ticket.job, ticket.completion.tenant
-        request = Request(
-            id=job.request_id,
-            tenant=tenant,
-            prompt_tokens=len(job.prompt),
-            max_tokens=job.sampling.max_tokens,
-            adapter=job.adapter,
-            share=ticket.completion.share,
-        )
-        self.policy.enqueue(request, ticket.since)
+        job = ticket.job
+        self.policy.enqueue(_request(ticket.completion), ticket.since)
         self.waiting[job.request_id] = ticket
-        self.tenants[tenant] += 1
-        self.shares[tenant] = request.share
+        self.parts.add(ticket.levels)
+        self.queued[ticket.member] += 1
+        self.shares[ticket.member] = ticket.completion.share
         self.longest_prompt = max(self.longest_prompt, len(job.prompt))
 
     def admit(self, ticket: Ticket, now: float) -> None:
@@ -128,7 +142,7 @@ class Lane:
         self.policy.admit(ticket.job.request_id, now)
         self._waits_no_more(ticket)
         ticket.is_running = True
-        self.running[ticket.completion.tenant] += 1
+        self.running[ticket.member] += 1
         self._learn_pace(now)
 
     def end(self, ticket: Ticket) -> None:
@@ -136,10 +150,9 @@ class Lane:
         self._waits_no_more(ticket)
         if ticket.is_running:
             ticket.is_running = False
-            _count_down(self.running, ticket.completion.tenant)
-        tenant = ticket.completion.tenant
-        if tenant not in self.tenants and tenant not in self.running:
-            self.shares.pop(tenant, None)
+            _count_down(self.running, ticket.member)
+        if ticket.member not in self.queued and ticket.member not in self.running:
+            self.shares.pop(ticket.member, None)
         self.policy.end(ticket.job.request_id)
 
     @property
@@ -147,39 +160,34 @@ class Lane:
         return bool(self.waiting or self.returning)
 
     def newest_of_the_greediest(self) -> Ticket:
-        """Of the tenant with most that wait, what came last."""
-        greediest = max(self.tenants, key=lambda tenant: self.tenants[tenant])
+        """Of those with most that wait for their weight, what came last."""
+        greediest = self.parts.greediest()
         return next(
-            ticket
-            for ticket in reversed(self.waiting.values())
-            if ticket.completion.tenant == greediest
+            ticket for ticket in reversed(self.waiting.values()) if ticket.levels == greediest
         )
 
-    def seconds_until(self, tenant: TenantId, share: Share) -> float:
-        """Until one more of this tenant's would start, if tenants take turns by their weights; 0 if
-        that is not known, or nobody waits."""
+    def seconds_until(self, ticket: Ticket) -> float:
+        """Until it would start if it came now and all took turns by their weights; 0 if that is not
+        known, or nobody waits."""
         if self.pace is None or not self.waiting:
             return 0.0
-        weights = {each: self.shares[each].weight for each in self.tenants}
-        weights[tenant] = share.weight
-        turns = sum(weights.values()) / share.weight  # from one of its own to the next
-        before = min(len(self.waiting), self.tenants[tenant] * turns)
-        return (1 + before) * self.pace
+        return (1 + self.parts.before(ticket.levels)) * self.pace
 
     def standings(self, now: float) -> list[Standing]:
         """Who waits most first."""
-        first: dict[TenantId, float] = {}
+        first: dict[Member, float] = {}
         for ticket in self.waiting.values():  # in the order they came
-            first.setdefault(ticket.completion.tenant, ticket.since)
+            first.setdefault(ticket.member, ticket.since)
         standings = [
             Standing(
-                tenant=tenant,
-                waiting=self.tenants.get(tenant, 0),
-                running=self.running.get(tenant, 0),
-                longest_wait=now - first.get(tenant, now),
-                share=self.shares[tenant],
+                tenant=member[1],
+                tier=member[0],
+                waiting=self.queued.get(member, 0),
+                running=self.running.get(member, 0),
+                longest_wait=now - first.get(member, now),
+                share=self.shares[member],
             )
-            for tenant in self.tenants | self.running
+            for member in self.queued | self.running
         ]
         return sorted(standings, key=lambda standing: (-standing.waiting, standing.tenant))
 
@@ -187,7 +195,8 @@ class Lane:
         if ticket in self.returning:
             self.returning.remove(ticket)
         if self.waiting.pop(ticket.job.request_id, None) is not None:
-            _count_down(self.tenants, ticket.completion.tenant)
+            self.parts.remove(ticket.levels)
+            _count_down(self.queued, ticket.member)
 
     def _learn_pace(self, now: float) -> None:
         if self.admitted is not None and self.waiting:
@@ -197,7 +206,20 @@ class Lane:
         self.admitted = now if self.waiting else None
 
 
-def _count_down(counts: Counter[TenantId], tenant: TenantId) -> None:
-    counts[tenant] -= 1
-    if not counts[tenant]:
-        del counts[tenant]
+def _request(completion: Completion) -> Request:
+    job = completion.job
+    return Request(
+        id=job.request_id,
+        tenant=completion.tenant,
+        prompt_tokens=len(job.prompt),
+        max_tokens=job.sampling.max_tokens,
+        adapter=job.adapter,
+        share=completion.share,
+        tier=completion.tier,
+    )
+
+
+def _count_down(counts: Counter[Member], member: Member) -> None:
+    counts[member] -= 1
+    if not counts[member]:
+        del counts[member]

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from lorikeet.gateway.v1 import queue_service_pb2 as pb
 from lorikeet.gateway.v1 import queue_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
-from services.gateway.fairness import LaneReport, QueueReports
+from services.gateway.fairness import QueueReports, TierReport
 from services.runtime.interceptors import Context
+from services.runtime.wire import tier_to_wire
 
 MOST_TENANTS = 100
 LEAST_MILLISECONDS, USUAL_MILLISECONDS = 100, 1000
@@ -30,11 +31,12 @@ class QueueServicer(rpc.QueueServiceServicer):
             await asyncio.sleep(interval / 1000)
 
 
-def _lane(report: LaneReport) -> pb.Lane:
+def _lane(report: TierReport) -> pb.Lane:
     view, fairness = report.view, report.fairness
     return pb.Lane(
         base_model=view.base_model,
         policy=report.policy,
+        tier=tier_to_wire(report.tier),
         workers=view.workers,
         tenants=[
             pb.QueuedTenant(
@@ -44,11 +46,11 @@ def _lane(report: LaneReport) -> pb.Lane:
                 longest_wait_milliseconds=int(standing.longest_wait * 1000),
                 service=fairness.service.get(standing.tenant, 0.0),
             )
-            for standing in view.standings[:MOST_TENANTS]
+            for standing in report.standings[:MOST_TENANTS]
         ],
         gap=fairness.gap,
         bound=report.bound,
         jain_index=fairness.indices.jain,
         dispersion=fairness.indices.dispersion,
-        too_late=view.too_late.most(MOST_TENANTS),
+        too_late=report.too_late.most(MOST_TENANTS),
     )

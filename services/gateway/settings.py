@@ -4,6 +4,7 @@ from pydantic import PositiveFloat, PositiveInt, SecretStr, field_validator
 
 from services.policies.fairness.band import AUTO, parsed
 from services.policies.fairness.policies import POLICIES
+from services.policies.fairness.tiers import by_tier
 from services.runtime.settings import ServiceSettings
 
 
@@ -29,8 +30,14 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     """For the policy "vtc-adapter": within how much service requests whose adapter is on the worker
     come first, in what the counters count (a token of input 1, of output 2). "auto": as much as
     loads make worth it."""
+    tiers: str = "priority=16,default=4,flex=1"
+    """What each tier of service gets against the others where there is not enough for all."""
+    tier_first_tokens_ms: str = ""
+    """How long first tokens of a tier may take, for requests that say nothing themselves, for
+    instance "priority=2000": what is predicted to take longer is refused at once."""
     most_waiting: PositiveInt = 4096
-    """Requests in the queue. Beyond that the newest of the tenant with the most is refused."""
+    """Requests in the queue. Beyond that the newest of those with most for their weight (tier, then
+    tenant; under "vtc-hierarchy" tier, organisation, tenant, adapter) is refused."""
     settle_seconds: PositiveFloat = 1.0
     """How often counters are settled with other gateways; what tenants' service may differ by
     grows with it."""
@@ -47,6 +54,12 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     def _wide(cls, band: str) -> str:
         parsed(band)
         return band
+
+    @field_validator("tiers", "tier_first_tokens_ms")
+    @classmethod
+    def _by_tier(cls, text: str) -> str:
+        by_tier(text)
+        return text
 
     @field_validator("policy")
     @classmethod

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from typing import TypeVar
 
 import grpc
 import structlog
@@ -11,10 +12,13 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.types import Fingerprint
 from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.clearing import Answer, Branch
+from services.policies.fairness.tiers import Tiers
 from services.policies.fairness.vtc import VirtualTokenCounters
 from services.runtime.client import bearer
 
 log = structlog.get_logger()
+
+P = TypeVar("P", bound=AdmissionPolicy)
 
 
 class Settling:
@@ -26,26 +30,27 @@ class Settling:
         self._token = token
         self._seconds = seconds
         self._gateway = secrets.token_hex(8)
-        self._branches: dict[Fingerprint, Branch] = {}
+        self._branches: dict[tuple[Fingerprint, str], Branch] = {}  # and the account
         self._is_lost = False
 
-    def shared(self, base: Fingerprint, policy: AdmissionPolicy) -> AdmissionPolicy:
+    def shared(self, base: Fingerprint, account: str, policy: P) -> P:
         """The policy, whose counters are from now on one account with those of other gateways."""
-        if isinstance(policy, VirtualTokenCounters):
-            self._branches[base] = policy.branch(self._gateway)
+        if isinstance(policy, VirtualTokenCounters | Tiers):
+            self._branches[base, account] = policy.branch(self._gateway)
         return policy
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(self._seconds)
-            for base, branch in list(self._branches.items()):
-                await self._settle(base, branch)
+            for (base, account), branch in list(self._branches.items()):
+                await self._settle(base, account, branch)
 
-    async def _settle(self, base: Fingerprint, branch: Branch) -> None:
+    async def _settle(self, base: Fingerprint, account: str, branch: Branch) -> None:
         statement = branch.statement()
         request = pb.SettleRequest(
             base_fingerprint=base,
+            account=account,
             gateway=statement.gateway,
             number=statement.number,
             bases=statement.bases,

@@ -1,10 +1,12 @@
-"""The gateways' fairness counters, one account for each base model."""
+"""The gateways' fairness counters, one account for each base model and whoever is compared."""
 
 import secrets
 
 from services.core.clock import Clock
 from services.core.types import Fingerprint
 from services.policies.fairness.clearing import Answer, ClearingHouse, Statement
+
+_Account = tuple[Fingerprint, str]
 
 
 class Accounts:
@@ -14,17 +16,19 @@ class Accounts:
         self._clock = clock
         self._lease_seconds = lease_seconds
         self._name = secrets.token_hex(8)
-        self._houses: dict[Fingerprint, ClearingHouse] = {}
-        self._settled: dict[tuple[Fingerprint, str], float] = {}
+        self._houses: dict[_Account, ClearingHouse] = {}
+        self._settled: dict[tuple[_Account, str], float] = {}
 
-    def settle(self, base: Fingerprint, statement: Statement) -> Answer:
+    def settle(self, base: Fingerprint, statement: Statement, account: str = "") -> Answer:
+        """`account`: which of the base model's."""
         self._forget_the_gone()
-        house = self._houses.setdefault(base, ClearingHouse(self._name))
-        self._settled[base, statement.gateway] = self._clock.now()
+        of = base, account
+        house = self._houses.setdefault(of, ClearingHouse(self._name))
+        self._settled[of, statement.gateway] = self._clock.now()
         return house.settle(statement)
 
     def _forget_the_gone(self) -> None:
         oldest = self._clock.now() - self._lease_seconds
-        for base, gateway in [who for who, when in self._settled.items() if when < oldest]:
-            del self._settled[base, gateway]
-            self._houses[base].forget(gateway)
+        for account, gateway in [who for who, when in self._settled.items() if when < oldest]:
+            del self._settled[account, gateway]
+            self._houses[account].forget(gateway)

@@ -79,7 +79,9 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
             active=frozenset(request.active),
             floor=request.floor if request.HasField("floor") else None,
         )
-        answer = self._accounts.settle(Fingerprint(request.base_fingerprint), statement)
+        answer = self._accounts.settle(
+            Fingerprint(request.base_fingerprint), statement, request.account
+        )
         return pb.SettleResponse(
             house=answer.house,
             number=answer.number,

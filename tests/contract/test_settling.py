@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.cli.suite import free_addresses
-from services.core.types import Fingerprint, RequestId, TenantId
+from services.core.types import Fingerprint, RequestId, TenantId, Tier
 from services.gateway.settling import Settling
 from services.policies.fairness.admission import Request
+from services.policies.fairness.tiers import Tiers
 from services.policies.fairness.vtc import VirtualTokenCounters
 from services.runtime.access import SCHEDULER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
@@ -48,7 +50,7 @@ async def gateway(address: str) -> AsyncIterator[VirtualTokenCounters]:
     channel = open_channel(address)
     settling = Settling(channel, TOKEN, seconds=0.05)
     policy = VirtualTokenCounters()
-    settling.shared(BASE, policy)
+    settling.shared(BASE, "", policy)
     async with beside(settling.run()):
         yield policy
     await channel.close()
@@ -112,3 +114,28 @@ async def test_gateways_go_on_without_a_scheduler_and_meet_again(address: str) -
         assert one.counters["acme"] == 1015
         async with scheduler(address):
             await until(lambda: other.counters["acme"] >= 1015)
+
+
+async def test_tiers_are_an_account_of_their_own_and_each_has_one(address: str) -> None:
+    channel = open_channel(address)
+    async with scheduler(address), AsyncExitStack() as stack:
+        stack.push_async_callback(channel.close)
+        gateways: list[tuple[Tiers, dict[Tier, VirtualTokenCounters]]] = []
+        for _ in range(2):
+            settling = Settling(channel, TOKEN, seconds=0.05)
+            inner = {tier: VirtualTokenCounters() for tier in Tier}
+            tiers = Tiers(inner.__getitem__)
+            for tier, policy in inner.items():
+                settling.shared(BASE, tier.value, policy)
+            gateways.append((settling.shared(BASE, "tiers", tiers), inner))
+            await stack.enter_async_context(beside(settling.run()))
+        for tiers, _ in gateways:
+            for tier, tokens in ((Tier.PRIORITY, 1600), (Tier.FLEX, 10)):
+                for name in ("runs", "waits"):
+                    one = Request(RequestId(f"{tier}{name}"), TenantId("acme"), tokens, 1)
+                    tiers.enqueue(replace(one, tier=tier), 0)
+                tiers.admit(RequestId(f"{tier}runs"), 0)
+        for tiers, inner in gateways:  # flex was raised to priority's hundred when it came
+            await until(lambda tiers=tiers: tiers.counters == {"priority": 200, "flex": 120})  # type: ignore[misc]
+            assert inner[Tier.PRIORITY].counters == {"acme": 3200}
+            assert inner[Tier.FLEX].counters == {"acme": 20}

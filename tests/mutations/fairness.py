@@ -3,6 +3,8 @@
 from tests.mutations.mutation import Mutation
 
 _VTC = "tests/unit/policies/test_vtc.py::"
+_TIERS = "tests/unit/policies/test_tiers.py::"
+_QUEUED_TIERS = "tests/unit/gateway/test_tiers.py::"
 _PROPERTY = "tests/property/test_fairness.py::"
 _MEASURES = "tests/unit/policies/test_measures.py::"
 _WAITS = "tests/unit/gpu_worker/test_adapter_waits.py::"
@@ -66,26 +68,26 @@ FAIRNESS = {
         _VTC + "test_weights_are_the_shares",
     ),
     "adapters are counted before those who own them": Mutation(
-        "policies/fairness/vtc.py",
+        "policies/fairness/levels.py",
         "return (organisation, share.top_weight), (request.tenant, share.weight), (adapter, 1.0)",
         "return (adapter, 1.0), (organisation, share.top_weight), (request.tenant, share.weight)",
         _VTC + "test_splitting_into_adapters_buys_nothing[4]",
     ),
     "an organisation weighs as much as its tenant": Mutation(
-        "policies/fairness/vtc.py",
+        "policies/fairness/levels.py",
         "return (organisation, share.top_weight)",
         "return (organisation, share.weight)",
         _VTC + "test_weights_are_shares_on_every_level",
     ),
     "an organisation gets more for having five tenants": Mutation(
-        "policies/fairness/vtc.py",
+        "policies/fairness/levels.py",
         'organisation = share.organisation or f"tenant {request.tenant}"',
         'organisation = f"tenant {request.tenant}"',
         _SHARES + "test_an_organisation_gets_no_more_for_having_five_tenants",
     ),
     "a request forgets its tenant's share": Mutation(
         "gateway/lane.py",
-        "            share=ticket.completion.share,\n",
+        "        share=completion.share,\n",
         "",
         _SHARES + "test_a_changed_weight_counts_from_the_next_request_on",
     ),
@@ -102,10 +104,47 @@ FAIRNESS = {
         _REFUSALS + "test_they_are_counted_by_tenant_wherever_it_was_known",
     ),
     "ones burst gets anothers requests refused": Mutation(
-        "gateway/lane.py",
-        "before = min(len(self.waiting), self.tenants[tenant] * turns)",
-        "before = len(self.waiting)",
+        "policies/fairness/levels.py",
+        "return min(self._waiting.total(), self._waiting[levels] / part)",
+        "return self._waiting.total()",
         _REFUSALS + "test_ones_burst_gets_nobody_elses_requests_refused",
+    ),
+    "tiers weigh the same": Mutation(
+        "policies/fairness/tiers.py",
+        "amount / self._weights[request.tier]",
+        "amount",
+        _TIERS + "test_where_all_ask_for_more_than_there_is_weights_are_their_parts",
+    ),
+    "a lower tier starves": Mutation(
+        "policies/fairness/tiers.py",
+        "key=lambda tier: (self._counters.of(tier.value), _RANKS[tier])",
+        "key=lambda tier: _RANKS[tier]",
+        _TIERS + "test_where_all_ask_for_more_than_there_is_weights_are_their_parts",
+    ),
+    "a tier in which nobody may start stops the others": Mutation(
+        "policies/fairness/tiers.py",
+        "            if found:\n",
+        "            if True:\n",
+        _TIERS + "test_one_in_which_nobody_may_start_stops_no_other",
+    ),
+    "a request is of the default tier whatever it asked for": Mutation(
+        "gateway/lane.py",
+        "        tier=completion.tier,\n",
+        "",
+        _QUEUED_TIERS + "test_a_higher_tier_is_next_and_a_lower_one_has_its_part",
+    ),
+    "who has most has to go, whatever it weighs": Mutation(
+        "policies/fairness/levels.py",
+        "key=lambda each: below[each] / each[1]",
+        "key=lambda each: below[each] * each[1]",
+        "tests/unit/policies/test_levels.py::"
+        "test_who_has_most_for_its_weight_is_looked_for_from_the_highest_level_down",
+    ),
+    "accounts of tiers are mixed": Mutation(
+        "scheduler/accounts.py",
+        "of = base, account",
+        'of = base, ""',
+        "tests/unit/test_accounts.py::test_what_is_charged_in_one_account_is_not_in_another",
     ),
     "refusals of all who ever came are kept": Mutation(
         "gateway/refusals.py",
@@ -120,9 +159,9 @@ FAIRNESS = {
         _REFUSALS + "test_who_was_refused_paid_nothing_and_is_next_as_if_it_had_not_asked",
     ),
     "all are expected to come equally soon": Mutation(
-        "gateway/lane.py",
-        "turns = sum(weights.values()) / share.weight",
-        "turns = len(weights)",
+        "policies/fairness/levels.py",
+        "part *= weight / (weight + others)",
+        "part /= max(1, len(below))",
         _SHARES + "test_who_weighs_more_can_expect_to_come_sooner",
     ),
     "what a step takes by itself is paid by nobody": Mutation(

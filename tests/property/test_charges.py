@@ -18,14 +18,9 @@ from services.policies.fairness.cost import (
     ProfiledQuadratic,
     WeightedTokens,
 )
+from services.policies.fairness.levels import Levels, by_organisation, by_tenant
 from services.policies.fairness.profile import Step, StepProfile
-from services.policies.fairness.vtc import (
-    Levels,
-    Rules,
-    VirtualTokenCounters,
-    by_organisation,
-    by_tenant,
-)
+from services.policies.fairness.vtc import Rules, VirtualTokenCounters
 from tests.reserving_engine import request
 
 PRICES = st.floats(0, 10)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.core.types import EQUAL, AdapterWait, Digest, RequestId, Share, TenantId
+from services.core.types import EQUAL, AdapterWait, Digest, RequestId, Share, TenantId, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class Request:
     max_tokens: int
     adapter: Digest | None = None
     share: Share = EQUAL  # of the tenant, when it came
+    tier: Tier = Tier.DEFAULT
 
 
 class AdmissionPolicy(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from services.core.types import AdapterWait, Digest, RequestId, TenantId
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.cost import Cost
+from services.policies.fairness.levels import Levels, by_tenant
 from services.policies.fairness.measures import Fairness, Measures
-from services.policies.fairness.vtc import Levels, by_tenant
 
 
 class Measured:

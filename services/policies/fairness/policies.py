@@ -12,7 +12,8 @@ from services.policies.fairness.baselines import (
     RejectingRateLimit,
 )
 from services.policies.fairness.lengths import MovingAverages
-from services.policies.fairness.vtc import Rules, VirtualTokenCounters, by_organisation
+from services.policies.fairness.levels import by_organisation
+from services.policies.fairness.vtc import Rules, VirtualTokenCounters
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,23 +18,9 @@ from services.policies.fairness.cost import Cost, WeightedTokens
 from services.policies.fairness.counters import Counters
 from services.policies.fairness.heads import Heads, Path
 from services.policies.fairness.lengths import Lengths
+from services.policies.fairness.levels import Levels, by_tenant
 
 FAR = 1, 8  # of those within the band, the lowest first: one, and only if it cannot run more
-
-
-Levels = tuple[tuple[str, float], ...]  # the highest first: who is charged there, by which weight
-
-
-def by_tenant(request: Request) -> Levels:
-    return ((request.tenant, request.share.weight),)
-
-
-def by_organisation(request: Request) -> Levels:
-    """Organisation, tenant, adapter; a tenant without an organisation is one of its own."""
-    share = request.share
-    organisation = share.organisation or f"tenant {request.tenant}"
-    adapter = request.adapter or ""
-    return (organisation, share.top_weight), (request.tenant, share.weight), (adapter, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

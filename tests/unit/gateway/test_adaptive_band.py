@@ -13,6 +13,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.settings import GatewaySettings
 from services.policies.fairness.band import AUTO, AdaptiveBand
 from services.policies.fairness.policies import POLICIES, Knobs
+from services.policies.fairness.tiers import Tiers
 from services.policies.fairness.vtc import Rules
 from tests.completions import completion
 from tests.paper_worker import PaperWorker
@@ -31,9 +32,9 @@ async def test_a_band_hears_what_workers_say_of_loads() -> None:
     band, unused = AdaptiveBand(), cast(Any, None)
     knobs = Knobs(band=band)
     reports = QueueReports(
-        "vtc-adapter", lambda _: POLICIES["vtc-adapter"](knobs), cost=Rules().cost
+        "vtc-adapter", lambda *_: POLICIES["vtc-adapter"](knobs), cost=Rules().cost
     )
-    queue: Any = FairQueue(Loading(), reports.policy)
+    queue: Any = FairQueue(Loading(), lambda base: Tiers(lambda tier: reports.policy(base, tier)))
     gateway = Gateway(base_models=unused, store=unused, queue=queue, prompts=unused)
     assert band.width == 0
     for _ in range(2):

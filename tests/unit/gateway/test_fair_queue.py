@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from services.core.errors import TooLate, Unavailable
-from services.core.types import Digest, Fingerprint, RequestId
+from services.core.types import Digest, Fingerprint, RequestId, Tier
 from services.gateway.fair_queue import WORKERLESS_SECONDS
 from services.gateway.lane import Ticket
 from services.policies.fairness.vtc import VirtualTokenCounters
@@ -25,7 +25,7 @@ async def standing(world: World, name: str, tenant: str = "t") -> AsyncIterator[
 
 
 def counters(world: World) -> VirtualTokenCounters:
-    policy = world.queue.look()[0].policy
+    policy = world.policies[Tier.DEFAULT]
     assert isinstance(policy, VirtualTokenCounters)
     return policy
 

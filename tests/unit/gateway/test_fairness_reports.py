@@ -3,11 +3,10 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.core.types import Share, TenantId
-from services.gateway.fair_queue import FairQueue
-from services.gateway.fairness import LaneReport, QueueMetrics, QueueReports
+from services.core.types import Fingerprint, Share, TenantId, Tier
+from services.gateway.fairness import QueueMetrics, QueueReports, TierReport
+from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.cost import WeightedTokens
-from services.policies.fairness.policies import POLICIES, Knobs
 from tests.paper_worker import PaperWorker
 from tests.queue_world import World
 
@@ -16,16 +15,14 @@ class ReportedWorld(World):
     """A world whose policy is measured."""
 
     def __post_init__(self) -> None:
+        self.reports = QueueReports(self.policy, super().made, cost=WeightedTokens())
         super().__post_init__()
-        self.reports = QueueReports(
-            self.policy,
-            lambda _: POLICIES[self.policy](Knobs()),
-            cost=WeightedTokens(),
-        )
-        self.queue = FairQueue(self, self.reports.policy, now=lambda: self.now)
         self.reports.follow(self.queue)
 
-    async def report(self) -> LaneReport:
+    def made(self, base: Fingerprint, tier: Tier) -> AdmissionPolicy:
+        return self.reports.policy(base, tier)
+
+    async def report(self) -> TierReport:
         (report,) = self.reports.look()
         return report
 
@@ -61,6 +58,6 @@ async def test_metrics_name_the_most_served_and_no_more() -> None:
     assert any('tenant="t39"' in line for line in named)
     assert not any('tenant="t0"' in line for line in named)
     assert sum(float(line.split()[-1]) for line in named) == sum(12 + n for n in range(40))
-    assert 'lorikeet_running_requests{base_model="tiny"} 40.0' in text
+    assert 'lorikeet_running_requests{base_model="tiny",tier="default"} 40.0' in text
     assert "lorikeet_service_gap_bound" in text
     assert TenantId("other") in text

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from lorikeet.gateway.v1 import queue_service_pb2 as pb
 from services.core.errors import TooLate, Unavailable
-from services.core.types import TenantId
+from services.core.types import TenantId, Tier
 from services.gateway.fairness import QueueMetrics
 from services.gateway.queue_servicer import QueueServicer
 from services.gateway.refusals import Refusals
@@ -40,7 +40,7 @@ async def test_they_are_counted_by_tenant_wherever_it_was_known() -> None:
     await world.ask("runs", "b")
     await refused_in_the_queue(world, "a")
     (lane,) = world.queue.look()
-    assert lane.too_late.most(9) == {A: 2}
+    assert lane.too_late[Tier.DEFAULT].most(9) == {A: 2}
     for n in range(4):
         await world.ask(f"b{n}", "b")
     for _ in range(3):  # one admission in ten seconds
@@ -49,7 +49,7 @@ async def test_they_are_counted_by_tenant_wherever_it_was_known() -> None:
     with pytest.raises(TooLate, match="would come later"):
         async with world.queue.entered(waiting("hopeless", "c", within_ms=100)):
             raise AssertionError("it was let in")
-    assert lane.too_late.most(9) == {A: 2, C: 1}
+    assert lane.too_late[Tier.DEFAULT].most(9) == {A: 2, C: 1}
 
 
 async def test_who_was_refused_paid_nothing_and_is_next_as_if_it_had_not_asked() -> None:
@@ -77,7 +77,7 @@ async def test_ones_burst_gets_nobody_elses_requests_refused() -> None:
         await (await world.ask("its own", "a", within_ms=60_000))
     assert not (await world.ask("another's", "b", within_ms=60_000)).done()
     (lane,) = world.queue.look()
-    assert lane.too_late.most(9) == {A: 1}
+    assert lane.too_late[Tier.DEFAULT].most(9) == {A: 1}
 
 
 def test_the_most_refused_are_named_and_all_are_counted() -> None:
@@ -94,7 +94,7 @@ async def test_operators_see_them_also_of_who_has_gone() -> None:
     await refused_in_the_queue(world, "b")
     registry = CollectorRegistry()
     registry.register(QueueMetrics(world.reports))
-    line = 'lorikeet_too_late_requests_total{base_model="tiny",tenant="b"} 1.0'
+    line = 'lorikeet_too_late_requests_total{base_model="tiny",tenant="b",tier="default"} 1.0'
     assert line in generate_latest(registry).decode()
     await world.end("runs")
     request, context = pb.WatchQueueRequest(once=True), cast(Any, None)

@@ -14,8 +14,9 @@ from services.policies.fairness.cost import (
     WeightedTokens,
 )
 from services.policies.fairness.lengths import MovingAverages
+from services.policies.fairness.levels import Levels, by_organisation
 from services.policies.fairness.policies import POLICIES, Knobs
-from services.policies.fairness.vtc import Levels, Rules, VirtualTokenCounters, by_organisation
+from services.policies.fairness.vtc import Rules, VirtualTokenCounters
 from tests.reserving_engine import ReservingEngine, burst, request
 
 POOL = 200
