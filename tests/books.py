@@ -11,6 +11,7 @@ from typing import Any
 from services.core.types import (
     FinishReason,
     RequestId,
+    Tier,
     TokenPiece,
 )
 from services.gateway.course import Completion, Course, Job
@@ -26,14 +27,21 @@ from tests.completions import completion
 from tests.paper_worker import PaperWorker
 
 COST = WeightedTokens()
-_NAMED = ("asked_id", "key", "model", "adapter")
+_NAMED = ("asked_id", "key", "model", "adapter", "tier")
 
 
 def accepted(
-    tenant: str, *, asked_id: str = "", key: str = "k", model: str = "tiny", adapter: str = ""
+    tenant: str,
+    *,
+    asked_id: str = "",
+    key: str = "k",
+    model: str = "tiny",
+    adapter: str = "",
+    tier: Tier = Tier.DEFAULT,
 ) -> Completion:
     request = f"{asked_id or secrets.token_hex(8)}.{secrets.token_hex(8)}"
-    return completion(tenant, request=request, key=key, model=model, adapter=adapter)
+    asked = completion(tenant, request=request, key=key, model=model, adapter=adapter)
+    return replace(asked, tier=tier)
 
 
 def record(tenant: str, *, accepted_us: int = 0, tokens: int = 0, **changes: Any) -> Record:
@@ -140,10 +148,12 @@ async def rows(sessions: Sessions, tenant: str) -> list[Record]:
     return await SqlUsage(sessions).records(asked, after=None, newest_first=False, limit=1000)
 
 
-async def dead(books: Books, tenant: str, *, requests: int = 1) -> tuple[str, list[Record]]:
+async def dead(
+    books: Books, tenant: str, *, requests: int = 1, tier: Tier = Tier.DEFAULT
+) -> tuple[str, list[Record]]:
     """A gateway that died in the middle of requests, two tokens of each marked."""
     instance = secrets.token_hex(8)
-    opened = [record(tenant) for _ in range(requests)]
+    opened = [record(tenant, tier=tier) for _ in range(requests)]
     await books.write(Batch(instance, beat=7, opened=opened))
     marked = [replace(each, completion_tokens=2, charge=7.0) for each in opened]
     await books.write(Batch(instance, marked=marked))

@@ -11,6 +11,8 @@ from pyarrow import csv, parquet
 
 from lorikeet.gateway.v1 import usage_service_pb2 as pb
 from services.core.errors import AlreadyExists, InvalidRequest
+from services.core.types import Tier
+from services.runtime.wire import tier_from_wire
 
 Write = Callable[[Sequence[pb.RequestRecord]], None]
 
@@ -26,6 +28,7 @@ SCHEMA = pa.schema(
     + [("accept_time", pa.timestamp("us", tz="UTC"))]
     + [(name, pa.int64()) for name in _TIMES]
     + [("outcome", pa.string()), ("charge", pa.float64()), ("cost", pa.string())]
+    + [("tier", pa.string())]  # priority, default, flex
 )
 
 
@@ -63,6 +66,8 @@ def _row(record: pb.RequestRecord) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: getattr(record, name) for name in SCHEMA.names if name not in _TIMES
     }
+    tier = tier_from_wire(record.tier) or Tier.DEFAULT  # a gateway of before has no other
+    row["tier"] = tier.value
     row["accept_time"] = record.accept_time.ToMicroseconds()
     there = {field.name for field, _ in record.ListFields()}
     return row | {name: getattr(record, name) for name in _TIMES if name in there}

@@ -32,6 +32,7 @@ class By(Enum):
     MODEL = "model"
     HOUR = "hour"
     DAY = "day"
+    TIER = "tier"
 
     @property
     def column(self) -> str:
@@ -40,6 +41,7 @@ class By(Enum):
         )
 
 
+Tiers = "priority, default or flex"
 WhenHelp = "2026-11-22, 2026-11-22T13:00 (UTC unless it says), or 30m, 24h, 7d ago."
 Since = Annotated[str, typer.Option("--since", help=f"Accepted then or later: {WhenHelp}")]
 Until = Annotated[str, typer.Option("--until", help="Accepted before: the same forms.")]
@@ -54,7 +56,8 @@ OfModel = Annotated[str, typer.Option("--model", help="Only where the model was 
 def usage(
     context: typer.Context,
     by: Annotated[
-        list[By] | None, typer.Option("--by", help="What sums are by; can be repeated.")
+        list[By] | None,
+        typer.Option("--by", help=f"What sums are by; can be repeated. A tier is {Tiers}."),
     ] = None,
     since: Since = "",
     until: Until = "",
@@ -93,7 +96,8 @@ def export(
     """Write every request that has ended to a file, oldest first.
 
     The file appears whole or not at all. Until now, unless --until says otherwise; requests that
-    still run are not in it, so leave them time (an hour, for instance) before you bill.
+    still run are not in it, so leave them time (an hour, for instance) before you bill. A
+    request's tier of service is priority, default or flex.
     """
     with one_sentence(), channel() as connection, open_table(file) as write:
         asked = pb.ListRequestsRequest(

@@ -33,6 +33,7 @@ class Record:
     outcome: str | None  # None while it runs
     charge: float
     cost: str  # the function that the charge is by
+    tier: str  # of service
 
     def values(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in NAMES}
@@ -64,6 +65,7 @@ def record_of(course: Course, accepted_us: int, cost: Cost, *, outcome: str | No
         outcome=outcome,
         charge=cost(len(job.prompt), course.completion_tokens) if began else 0.0,
         cost=repr(cost)[:64],
+        tier=completion.tier.value,
     )
 
 

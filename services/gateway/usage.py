@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Protocol
 
 from services.core.errors import InvalidRequest, NotFound
+from services.core.types import Tier
 from services.gateway.records import LOST, Record
 from services.runtime.auth import Caller
 from services.runtime.paging import Page, page_of
@@ -22,6 +23,7 @@ class Dimension(Enum):
     MODEL = "model"
     HOUR = "hour"  # of UTC, in which the request was accepted
     DAY = "day"
+    TIER = "tier"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Sum:
     adapter: str = ""
     model: str = ""
     start_us: int | None = None
+    tier: str = ""
     requests: int
     prompt_tokens: int
     cached_tokens: int
@@ -124,7 +127,13 @@ class Usage:
 
 def explanation(record: Record) -> list[str]:
     """Why it waited, where it ran, what it cost: a sentence each."""
-    return [_waited(record), *_first_token(record), _ran(record), _cost(record)]
+    return [*_tier(record), _waited(record), *_first_token(record), _ran(record), _cost(record)]
+
+
+def _tier(record: Record) -> list[str]:
+    """Nothing of what is usual."""
+    usual = record.tier == Tier.DEFAULT.value
+    return [] if usual else [f"Its tier of service is {record.tier}."]
 
 
 def _waited(record: Record) -> str:

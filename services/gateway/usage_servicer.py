@@ -5,11 +5,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lorikeet.gateway.v1 import usage_service_pb2 as pb
 from lorikeet.gateway.v1 import usage_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
+from services.core.types import Tier
 from services.gateway.records import Record
 from services.gateway.usage import Dimension, Filter, Sum, Usage, explanation
 from services.runtime import call
 from services.runtime.interceptors import Context
 from services.runtime.paging import Page
+from services.runtime.wire import tier_to_wire
 
 _DIMENSIONS = {
     pb.USAGE_DIMENSION_TENANT: Dimension.TENANT,
@@ -18,6 +20,7 @@ _DIMENSIONS = {
     pb.USAGE_DIMENSION_MODEL: Dimension.MODEL,
     pb.USAGE_DIMENSION_HOUR: Dimension.HOUR,
     pb.USAGE_DIMENSION_DAY: Dimension.DAY,
+    pb.USAGE_DIMENSION_TIER: Dimension.TIER,
 }
 _NEWEST_FIRST = {
     pb.REQUEST_ORDER_UNSPECIFIED: True,
@@ -98,6 +101,7 @@ def _sum(each: Sum) -> pb.UsageSum:
         cached_tokens=each.cached_tokens,
         completion_tokens=each.completion_tokens,
         charge=each.charge,
+        tier=tier_to_wire(Tier(each.tier) if each.tier else None),
     )
 
 
@@ -121,6 +125,7 @@ def _record(record: Record) -> pb.RequestRecord:
         outcome=record.outcome or "",
         charge=record.charge,
         cost=record.cost,
+        tier=tier_to_wire(Tier(record.tier)),
     )
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from services.core.errors import Unavailable
-from services.core.types import Fingerprint, WorkerId
+from services.core.types import Fingerprint, Tier, WorkerId
 from services.gateway import ledger as module
 from services.gateway.course import Completion, Course, TextPiece
 from services.gateway.gateway import Gateway
@@ -65,6 +65,23 @@ async def test_a_row_says_all_there_is_to_say(
     assert (row.queue_us, row.first_token_us, row.total_us) == (250_000, 500_000, 2_000_000)
     assert (row.outcome, row.worker) == ("STOP", "w1")
     assert (row.charge, row.cost) == (3 + 2 * 4, "WeightedTokens(prompt=1.0, output=2.0)")
+
+
+@pytest.mark.parametrize("tier", Tier)
+async def test_a_row_says_its_tier_from_first_to_last(
+    books: Books, sessions: Sessions, tenant: str, tier: Tier
+) -> None:
+    worker = Worker()
+    worker.go_on.clear()
+    async with keeping(books, worker) as gateway:
+        pieces = gateway.stream(accepted(tenant, tier=tier), seconds=60)
+        await anext(pieces)
+        (row,) = await rows(sessions, tenant)
+        assert (row.outcome, row.tier) == (None, tier.value)
+        worker.go_on.set()
+        await _last(pieces)
+    (row,) = await rows(sessions, tenant)
+    assert (row.outcome, row.tier) == ("LENGTH", tier.value)
 
 
 async def test_the_client_is_told_nothing_that_is_not_on_the_books(

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from services.core.clock import ManualClock
-from services.core.types import TenantId
+from services.core.types import TenantId, Tier
 from services.gateway.leases import Left, Recovery
 from services.gateway.ledger import Batch
 from services.gateway.records import LOST
@@ -61,12 +61,13 @@ async def budget(sessions: Sessions, tenant: str) -> Budget:
 async def test_what_the_dead_left_is_closed_once(
     books: Books, leases: SqlLeases, sessions: Sessions, tenant: str
 ) -> None:
-    instance, _ = await dead(books, tenant, requests=4)
+    instance, _ = await dead(books, tenant, requests=4, tier=Tier.FLEX)
     others = [SqlLeases(sessions, SqlQuotaRepository(sessions)) for _ in range(4)]
     closed = await asyncio.gather(*(other.close_lost(instance, 7) for other in others))
     assert sorted(left.requests for left in closed) == [0, 0, 0, 4]
     found = await rows(sessions, tenant)
     assert [(r.outcome, r.completion_tokens, r.charge) for r in found] == [(LOST, 2, 7.0)] * 4
+    assert {row.tier for row in found} == {"flex"}
     assert instance not in await leases.beats()
 
 

@@ -1,23 +1,31 @@
 """What the books say, and to whom, on SQLite and PostgreSQL."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import combinations
+from typing import cast
 from uuid import uuid4
 
 import pytest
 
+from lorikeet.gateway.v1 import usage_service_pb2 as pb
+from lorikeet.types.v1.tier_pb2 import ServiceTier
 from services.core.errors import InvalidRequest, NotFound, PermissionDenied
-from services.core.types import KeyId, TenantId
+from services.core.types import KeyId, RequestId, TenantId, Tier
 from services.gateway import usage as module
 from services.gateway.ledger import Batch
 from services.gateway.records import LOST, Record
 from services.gateway.repositories.ledger import SqlLedger
 from services.gateway.repositories.usage import SqlUsage
 from services.gateway.usage import Dimension, Filter, Usage, explanation
+from services.gateway.usage_servicer import UsageServicer
+from services.runtime import call
 from services.runtime.auth import Caller
+from services.runtime.call import Call
 from services.runtime.db import Sessions
+from services.runtime.interceptors import Context
 from services.runtime.paging import Page
+from services.runtime.wire import tier_from_wire
 from tests.books import record
 
 OPERATOR = Caller(None)
@@ -43,6 +51,7 @@ async def kept(sessions: Sessions) -> dict[str, list[Record]]:
                 key=draw.choice(["k1", "k2"]),
                 model=draw.choice(["pirate", "tiny"]),
                 adapter=draw.choice(["", "a" * 64, "b" * 64]),
+                tier=draw.choice(list(Tier)),
                 accepted_us=START + draw.randrange(60) * HOUR // 2,
                 tokens=draw.randrange(1, 9),
                 cached_tokens=draw.randrange(3),
@@ -60,6 +69,10 @@ def caller(tenant: str) -> Caller:
     return Caller(TenantId(tenant), KeyId("k1"))
 
 
+def word_of(tier: ServiceTier.ValueType) -> str:
+    return ServiceTier.Name(tier).removeprefix("SERVICE_TIER_").lower()
+
+
 KEYS = {
     Dimension.TENANT: lambda r: r.tenant,
     Dimension.KEY: lambda r: r.key,
@@ -67,6 +80,7 @@ KEYS = {
     Dimension.MODEL: lambda r: r.model,
     Dimension.HOUR: lambda r: r.accepted_us // HOUR * HOUR,
     Dimension.DAY: lambda r: r.accepted_us // DAY * DAY,
+    Dimension.TIER: lambda r: r.tier,
 }
 FIELDS = {Dimension.HOUR: "start_us", Dimension.DAY: "start_us"}
 SUMMED = ("prompt_tokens", "cached_tokens", "completion_tokens", "charge")
@@ -92,6 +106,23 @@ async def test_sums_by_anything_are_those_of_the_rows(
             for each in await usage.sums(caller(tenant), Filter(), by)
         }  # fmt: skip
         assert found == expected
+
+
+async def test_tiers_go_over_the_wire(usage: Usage, kept: dict[str, list[Record]]) -> None:
+    tenant = next(iter(kept))
+    call.enter(Call(RequestId("r"), caller(tenant)))
+    servicer, context = UsageServicer(usage), cast(Context, None)
+    by_both = pb.GetUsageRequest(group_by=[pb.USAGE_DIMENSION_TIER, pb.USAGE_DIMENSION_KEY])
+    sums = (await servicer.GetUsage(by_both, context)).sums
+    ended = Counter((row.key, row.tier) for row in kept[tenant] if row.outcome is not None)
+    found = [(KeyId(each.key), word_of(each.tier)) for each in sums]
+    assert found == sorted(ended)  # by key, then by tier
+    assert [each.requests for each in sums] == [ended[each] for each in found]
+    for each in (await servicer.GetUsage(pb.GetUsageRequest(), context)).sums:
+        assert tier_from_wire(each.tier) is None
+    listed = await servicer.ListRequests(pb.ListRequestsRequest(page_size=1000), context)
+    tiers = {row.id: row.tier for row in kept[tenant]}
+    assert {row.id: word_of(row.tier) for row in listed.requests} == tiers
 
 
 async def test_a_filter_narrows(usage: Usage, kept: dict[str, list[Record]]) -> None:
@@ -237,6 +268,13 @@ def test_an_explanation_says_why_where_and_how_much() -> None:
         "It cost 11 for 3 tokens of prompt and 4 of output, "
         "by WeightedTokens(prompt=1.0, output=2.0).",
     ]
+
+
+def test_an_explanation_says_a_tier_that_is_not_the_usual_one() -> None:
+    said = {tier: " ".join(explanation(record("acme", tier=tier))) for tier in Tier}
+    assert "Its tier of service is priority." in said[Tier.PRIORITY]
+    assert "Its tier of service is flex." in said[Tier.FLEX]
+    assert "tier" not in said[Tier.DEFAULT]
 
 
 def test_what_is_not_known_is_not_made_up() -> None:

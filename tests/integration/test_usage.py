@@ -148,6 +148,12 @@ def test_lorikeet_usage_shows_sums(run: Any) -> None:
     assert shown.exit_code == 0
     assert "user" in shown.stdout
     assert "completion_tokens" in shown.stdout
+    shown = run("usage", "--by", "model", "--by", "tier").stdout.splitlines()
+    assert [line.split()[:2] for line in shown] == [
+        ["model", "tier"],
+        ["pirate", "default"],
+        [BASE, "default"],
+    ]
     assert parsed(run("usage", "--until", "1h", "-o", "json")) == []
     everybody = parsed(run("usage", "--by", "tenant", "--all", "-o", "json"))
     assert "user" in {each["tenant"] for each in everybody}
@@ -167,6 +173,7 @@ def test_an_export_has_every_request_once(run: Any, tmp_path: Path, kind: str) -
     assert [row["asked_id"] for row in rows][:2] == ["first", "second"]
     assert [int(row["completion_tokens"]) for row in rows] == [5, 5, 3, 3]
     assert {row["outcome"] for row in rows} == {"LENGTH"}
+    assert {row["tier"] for row in rows} == {"default"}
     assert all(int(row["total_us"]) > 0 for row in rows)
     again = run("usage", "export", file)
     assert again.exit_code == 1
@@ -198,3 +205,6 @@ def test_lorikeet_explain_says_it_in_sentences(run: Any) -> None:
     assert run("usage", "--tenant", "x", "--all").exit_code == 2
     for command in (["usage"], ["usage", "export"], ["explain"]):
         assert "Usage" in run(*command, "--help").output
+    for command in (["usage"], ["usage", "export"]):
+        said = " ".join(run(*command, "--help").output.replace("│", " ").split())
+        assert "priority, default or flex" in said

@@ -20,6 +20,7 @@ _LABELS = {
     Dimension.MODEL: LedgerRow.model.label("model"),
     Dimension.ADAPTER: LedgerRow.adapter.label("adapter"),
     Dimension.KEY: LedgerRow.key.label("key"),
+    Dimension.TIER: LedgerRow.tier.label("tier"),
 }  # in the order that sums come in
 _SUMMED = ("prompt_tokens", "cached_tokens", "completion_tokens", "charge")
 _RECORDS = select(*(getattr(LedgerRow, name) for name in NAMES))
