@@ -35,7 +35,7 @@ from services.gateway.limits import LimitBook
 from services.gateway.prompts import Prompts
 from services.gateway.proxy import Proxy
 from services.gateway.queue_servicer import QueueServicer
-from services.gateway.queueing import fair_queue
+from services.gateway.queueing import Plan, fair_queue
 from services.gateway.quota_servicer import QuotaServicer
 from services.gateway.quotas import Quotas
 from services.gateway.repositories.leases import SqlLeases
@@ -53,6 +53,7 @@ from services.gateway.tenants import Tenants
 from services.gateway.usage import Usage
 from services.gateway.usage_servicer import UsageServicer
 from services.gateway.workers import Workers
+from services.policies.fairness.tiers import by_tier
 from services.policies.fairness.vtc import Rules
 from services.runtime import telemetry
 from services.runtime.access import (
@@ -91,7 +92,7 @@ async def main() -> None:
     store = StoreClient(store_channel, token)
     workers, templates = Workers(token), ChatTemplates()
     settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
-    queue, reports = fair_queue(settings, workers, settling)
+    queue, reports = fair_queue(_plan(settings), workers, settling)
     sessions = open_sessions(settings.database_url)
     books = _books(settings, sessions)
     base_models, resolutions = BaseModels(store), Resolutions(store)
@@ -193,6 +194,16 @@ def _serve_models(
         build_app(gateway, tenants, limits, intake),
         address=settings.http_address,
         drain_seconds=settings.drain_seconds,
+    )
+
+
+def _plan(settings: GatewaySettings) -> Plan:
+    return Plan(
+        policy=settings.policy,
+        requests_per_minute=settings.requests_per_minute,
+        band=settings.band,
+        tiers=by_tier(settings.tiers),
+        most_waiting=settings.most_waiting,
     )
 
 
