@@ -126,6 +126,18 @@ def test_the_first_piece_says_which_tier_it_has(running: Running) -> None:
     assert details["ErrorInfo"].reason == "PERMISSION_DENIED"
 
 
+def test_a_highest_tier_that_is_unknown_is_named(running: Running) -> None:
+    stub, who = tenants_rpc.TenantServiceStub(running.channel), bearer(running.operator)
+    unknown: Any = {"name": "acme", "highest_tier": 99}
+    for call in (
+        lambda: stub.CreateTenant(tenants_pb.CreateTenantRequest(**unknown), metadata=who),
+        lambda: stub.UpdateTenant(tenants_pb.UpdateTenantRequest(**unknown), metadata=who),
+    ):
+        code, details, _ = failure(call)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert [v.field for v in details["BadRequest"].field_violations] == ["highest_tier"]
+
+
 def test_text_that_is_not_utf8_is_the_callers_mistake(running: Running) -> None:
     model = b"\x0a\x04\xff\xfe\xfd\xfc"  # field 1 of the message, four bytes that are no text
     for data in (model, b"\xff" * 20, struct.pack("<B", 10)):
