@@ -9,6 +9,8 @@ from lorikeet.gateway.v1 import gateway_service_pb2_grpc as rpc
 from lorikeet.types.v1.generation_pb2 import SamplingParams
 from services.cli.connection import as_tenant, channel
 from services.cli.show import Output, OutputOption, console, one_sentence, print_json
+from services.core.types import Tier
+from services.runtime.wire import tier_to_wire
 
 
 def chat(
@@ -17,6 +19,9 @@ def chat(
     max_tokens: Annotated[int, typer.Option(min=1)] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.0,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    tier: Annotated[
+        Tier | None, typer.Option(help="How it compares with others that wait.")
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Ask a model; the answer streams as it is made. An empty line ends a conversation."""
@@ -26,7 +31,9 @@ def chat(
         models = stub.ListModels(pb.ListModelsRequest(), metadata=as_tenant()).models
         if not model and not models:
             raise typer.BadParameter("the server has no models yet")
-        request = pb.GenerateRequest(model=model or models[0].id, sampling=sampling)
+        request = pb.GenerateRequest(
+            model=model or models[0].id, sampling=sampling, service_tier=tier_to_wire(tier)
+        )
         if question:
             _ask(stub, request, question, output)
             return

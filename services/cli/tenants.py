@@ -9,17 +9,22 @@ from lorikeet.gateway.v1 import tenant_service_pb2_grpc as rpc
 from services.cli import organisations
 from services.cli.connection import as_operator, channel, every
 from services.cli.show import Output, OutputOption, one_sentence, show
+from services.core.types import Tier
+from services.runtime.wire import tier_to_wire
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants, for the operator.")
 tenants.add_typer(organisations.app, name="organisations")
 
-COLUMNS = ("name", "organisation", "weight", "create_time")
+COLUMNS = ("name", "organisation", "weight", "highest_tier", "create_time")
 WEIGHT = "What it gets against others, 0.001 to 1000: with 2, twice as much as with 1."
 
 OrganisationOption = Annotated[
     str | None, typer.Option(help='The organisation that it belongs to; "": none.')
 ]
 WeightOption = Annotated[float | None, typer.Option(help=WEIGHT)]
+TierOption = Annotated[
+    Tier | None, typer.Option(help="The highest service tier that its requests may ask for.")
+]
 
 
 @tenants.command("create")
@@ -27,10 +32,16 @@ def create_tenant(
     name: str,
     organisation: OrganisationOption = None,
     weight: WeightOption = None,
+    highest_tier: TierOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Create a tenant, of weight 1 if nothing else is said."""
-    request = pb.CreateTenantRequest(name=name, organisation=organisation or "", weight=weight)
+    """Create a tenant, of weight 1 and for the default tier if nothing else is said."""
+    request = pb.CreateTenantRequest(
+        name=name,
+        organisation=organisation or "",
+        weight=weight,
+        highest_tier=tier_to_wire(highest_tier),
+    )
     with one_sentence(), channel() as connection:
         response = rpc.TenantServiceStub(connection).CreateTenant(request, metadata=as_operator())
     show([response.tenant], output, *COLUMNS)
@@ -41,12 +52,18 @@ def set_tenant(
     name: str,
     organisation: OrganisationOption = None,
     weight: WeightOption = None,
+    highest_tier: TierOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Change a tenant's organisation or weight, from its next request on; the other stays."""
-    if organisation is None and weight is None:
-        raise typer.BadParameter("name what to change: --organisation or --weight")
-    request = pb.UpdateTenantRequest(name=name, organisation=organisation, weight=weight)
+    """Change what is named of a tenant, from its next request on; the rest stays."""
+    if organisation is None and weight is None and highest_tier is None:
+        raise typer.BadParameter("name what to change: --organisation, --weight or --highest-tier")
+    request = pb.UpdateTenantRequest(
+        name=name,
+        organisation=organisation,
+        weight=weight,
+        highest_tier=tier_to_wire(highest_tier),
+    )
     with one_sentence(), channel() as connection:
         response = rpc.TenantServiceStub(connection).UpdateTenant(request, metadata=as_operator())
     show([response.tenant], output, *COLUMNS)

@@ -35,6 +35,7 @@ from services.gateway.lane import Line, Ticket
 from services.gateway.prompts import Prompt, Prompts
 from services.gateway.sampling import Asked, checked
 from services.gateway.text import Detokenizer, StopText
+from services.gateway.tiers import granted
 from services.runtime.auth import Caller
 
 log = structlog.get_logger()
@@ -74,8 +75,9 @@ class Gateway:
         prompt: Prompt,
         asked: Asked,
     ) -> Completion:
-        """Raises InvalidRequest or ModelNotFound before anything runs."""
+        """Raises InvalidRequest, ModelNotFound or PermissionDenied before anything runs."""
         tenant = caller.acting_for("")
+        tier = granted(asked.service_tier, caller.share.highest_tier)
         base, adapter = await self._resolve(tenant, model, request_id)
         tokens = await self._prompts.tokens(base, prompt)
         sampling = checked(asked, base.card, prompt_tokens=len(tokens))
@@ -90,7 +92,7 @@ class Gateway:
             cache_salt=COMMON_SALT if asked.share_prefix and adapter is None else tenant,
             first_token_within_ms=asked.first_token_within_ms,
         )
-        return Completion(tenant, caller.key, model, base, job, share=caller.share)
+        return Completion(tenant, caller.key, model, base, job, share=caller.share, tier=tier)
 
     async def stream(
         self, completion: Completion, *, seconds: float

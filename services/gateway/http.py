@@ -33,10 +33,10 @@ _KEY = HTTPBearer(auto_error=False, description="A key of yours: lk_...")
 _ABOUT = """The OpenAI API, with an adapter or a base model as `model`, and the Open Inference
 Protocol. Every answer has an `x-request-id`; what a client sends under that name, or as
 `x-client-request-id`, is only written to the logs. Fields that change nothing here (`user`,
-`metadata`, `store`, `service_tier`, `reasoning_effort` ...) are ignored; those that would change
-the answer and are not supported (`echo`, `suffix`, `functions` ...) are refused by name. A tenant
-that has limits is told of them in the `x-ratelimit-*` headers; 429 is a limit of its own (with a
-`retry-after`, unless no wait makes room), 503 the system's.
+`metadata`, `store`, `reasoning_effort` ...) are ignored; those that would change the answer and are
+not supported (`echo`, `suffix`, `functions` ...) are refused by name. A tenant that has limits is
+told of them in the `x-ratelimit-*` headers; 429 is a limit of its own (with a `retry-after`, unless
+no wait makes room), 503 the system's.
 """
 
 

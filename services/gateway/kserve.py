@@ -14,6 +14,7 @@ from services.gateway.choices import AskedCompletion, Choices, collect
 from services.gateway.course import Adapter
 from services.gateway.gateway import Gateway
 from services.gateway.sampling import Asked
+from services.gateway.tiers import tier_named
 from services.runtime.auth import Caller
 
 VERSION = "1"
@@ -161,6 +162,9 @@ def _asked(parameters: Mapping[str, Any]) -> Asked:
         values["constraint"] = Constraint(kinds[0], values.pop(kinds[0].value))
     if "stop" in values:
         values["stop"] = (values["stop"],)
+    if "service_tier" in values:
+        tier = tier_named(values["service_tier"], "parameters.service_tier")
+        values["service_tier"] = tier
     return Asked(**{"max_tokens": MAX_TOKENS} | values)
 
 
@@ -204,6 +208,7 @@ _PARAMETERS: dict[str, type] = {
     "regex": str,
     "repetition_penalty": float,
     "seed": int,
+    "service_tier": str,
     "share_prefix": bool,
     "stop": str,
     "temperature": float,

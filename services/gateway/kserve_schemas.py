@@ -26,7 +26,7 @@ class InferRequest(Fields):
         {},
         description="max_tokens, temperature, top_p, top_k, min_p, seed, stop, presence_penalty, "
         "frequency_penalty, repetition_penalty, ignore_eos, json_schema, regex, grammar, "
-        "first_token_within_ms, share_prefix: as in chat completions.",
+        "first_token_within_ms, share_prefix, service_tier: as in chat completions.",
     )
     inputs: list[InputTensor] = Field(json_schema_extra={"minItems": 1, "maxItems": 1})
     outputs: list[OutputTensor] = Field([], description="None: all.")

@@ -13,6 +13,7 @@ from services.gateway.openai_messages import Message
 from services.gateway.openai_tools import Tool, ToolChoice, tools_of
 from services.gateway.prompts import Prompt
 from services.gateway.sampling import Asked
+from services.gateway.tiers import TierWord, tier_named
 from services.gateway.tools import Tools
 
 MOST_CHOICES = 16
@@ -73,6 +74,11 @@ class _Body(Fields):
     share_prefix: Flag = Field(
         False, description="An extension: share cached base-model prefixes with other tenants."
     )
+    service_tier: TierWord = Field(
+        "auto",
+        description="How it compares with others that wait. auto: default, or the highest tier "
+        "that the tenant may ask for if that is lower; 403 for a higher one.",
+    )
 
     def refuse_unsupported(self) -> None:
         """Raises InvalidRequest for fields that would change the answer and are not honoured."""
@@ -122,6 +128,7 @@ class _Body(Fields):
             constraint=self._constraint(),
             first_token_within_ms=self.first_token_within_ms,
             share_prefix=self.share_prefix,
+            service_tier=tier_named(self.service_tier, "service_tier"),
             logprobs=logprobs,
             top_logprobs=top_logprobs,
         )

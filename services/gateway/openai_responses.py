@@ -31,6 +31,7 @@ class Form:
             "created": created_seconds,
             "model": completion.model,
             "system_fingerprint": fingerprint,
+            "service_tier": completion.tier.value,
         }
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:

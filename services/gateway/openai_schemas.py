@@ -61,6 +61,7 @@ class _Completion(BaseModel):
     created: int = Field(description="Seconds since 1970.")
     model: str
     system_fingerprint: str = Field(description="Of the base model and the adapter version.")
+    service_tier: Literal["default", "flex", "priority"] = Field(description="That it had.")
     usage: Usage
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.core.errors import Aborted, AlreadyExists, NotFound
-from services.core.types import KeyId, Share, TenantId
+from services.core.types import KeyId, Share, TenantId, Tier
 from services.gateway.keys import Key, Replaced
 from services.gateway.models import KeyRow, OrganisationRow, TenantRow
 from services.gateway.tenants import Organisation, Tenant
@@ -26,6 +26,7 @@ class SqlTenantRepository:
             created_us=us_of(tenant.created),
             organisation=tenant.organisation or None,
             weight=tenant.weight,
+            highest_tier=tenant.highest_tier.value,
         )
         try:
             async with writing(self._sessions) as session:
@@ -35,7 +36,11 @@ class SqlTenantRepository:
             raise AlreadyExists(f"tenant {tenant.name!r} exists") from error
 
     async def change_tenant(
-        self, name: TenantId, organisation: str | None, weight: float | None
+        self,
+        name: TenantId,
+        organisation: str | None,
+        weight: float | None,
+        highest_tier: Tier | None,
     ) -> Tenant:
         async with writing(self._sessions) as session:
             row = await session.get(TenantRow, name, with_for_update=True)
@@ -46,6 +51,8 @@ class SqlTenantRepository:
                 row.organisation = organisation or None
             if weight is not None:
                 row.weight = weight
+            if highest_tier is not None:
+                row.highest_tier = highest_tier.value
             return _tenant(row)
 
     async def tenants(self, *, after: str, limit: int) -> list[Tenant]:
@@ -81,8 +88,7 @@ class SqlTenantRepository:
             row = (await session.execute(_BEARER, {"id": key})).one_or_none()
             if row is None:
                 return None
-            share = Share(row.organisation or "", row.weight, row.organisation_weight or 1.0)
-            return _key(row), share
+            return _key(row), _share(row)
 
     async def add_key(self, key: Key) -> None:
         row = KeyRow(
@@ -142,6 +148,7 @@ _BEARER = (
     _BY_ID.add_columns(
         TenantRow.organisation,
         TenantRow.weight,
+        TenantRow.highest_tier,
         OrganisationRow.weight.label("organisation_weight"),
     )
     .join(TenantRow, TenantRow.name == KeyRow.tenant)
@@ -156,8 +163,27 @@ async def _require(session: AsyncSession, organisation: str) -> None:
 
 
 def _tenant(row: TenantRow) -> Tenant:
-    created = time_of(row.created_us)
-    return Tenant(TenantId(row.name), created, row.organisation or "", row.weight)
+    return Tenant(
+        name=TenantId(row.name),
+        created=time_of(row.created_us),
+        organisation=row.organisation or "",
+        weight=row.weight,
+        highest_tier=_tier(row.highest_tier),
+    )
+
+
+def _share(row: Row[Any]) -> Share:
+    return Share(
+        organisation=row.organisation or "",
+        weight=row.weight,
+        organisation_weight=row.organisation_weight or 1.0,
+        highest_tier=_tier(row.highest_tier),
+    )
+
+
+def _tier(word: str) -> Tier:
+    """One that a later release added means the default tier here."""
+    return next((tier for tier in Tier if tier.value == word), Tier.DEFAULT)
 
 
 def _key(row: Row[Any]) -> Key:

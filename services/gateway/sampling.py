@@ -15,6 +15,7 @@ from services.core.types import (
     MOST_STOPS,
     MOST_TOP_LOGPROBS,
     SamplingParams,
+    Tier,
     TokenRules,
 )
 
@@ -27,6 +28,7 @@ class Asked(TokenRules):
     seed: int | None = None
     first_token_within_ms: int | None = None
     share_prefix: bool = False
+    service_tier: Tier | None = None
 
 
 def checked(asked: Asked, base: BaseModel, *, prompt_tokens: int) -> SamplingParams:

@@ -132,6 +132,7 @@ def _asked(request: pb.GenerateRequest) -> Asked:
     return Asked(
         first_token_within_ms=request.first_token_within_ms if within else None,
         share_prefix=request.share_prefix,
+        service_tier=wire.tier_from_wire(request.service_tier),
         max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
         seed=sampling.seed if sampling.HasField("seed") else None,
         **wire.rules_from_wire(sampling).values(),
@@ -145,6 +146,7 @@ def _to_wire(piece: TextPiece, completion: Completion, *, first: bool) -> pb.Gen
         logprobs=[_position(position, completion) for position in piece.logprobs],
         finish_reason=wire.finish_to_wire(piece.finish_reason),
         adapter_digest=(completion.job.adapter or "") if first else "",
+        service_tier=wire.tier_to_wire(completion.tier if first else None),
         tool_calls=[
             pb.ToolCall(index=made.index, id=made.id, name=made.name, arguments=made.arguments)
             for made in piece.calls

@@ -8,10 +8,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lorikeet.gateway.v1 import tenant_service_pb2 as pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
+from services.core.types import Tier
 from services.gateway.keys import Key
 from services.gateway.tenants import Organisation, Tenant, Tenants
 from services.runtime.interceptors import Context
-from services.runtime.wire import time_to_wire
+from services.runtime.wire import tier_from_wire, tier_to_wire, time_to_wire
 
 
 class TenantServicer(rpc.TenantServiceServicer):
@@ -22,7 +23,10 @@ class TenantServicer(rpc.TenantServiceServicer):
         self, request: pb.CreateTenantRequest, context: Context
     ) -> pb.CreateTenantResponse:
         weight = request.weight if request.HasField("weight") else 1.0
-        tenant = await self._tenants.create(request.name, request.organisation, weight)
+        highest_tier = tier_from_wire(request.highest_tier, "highest_tier") or Tier.DEFAULT
+        tenant = await self._tenants.create(
+            request.name, request.organisation, weight, highest_tier
+        )
         return pb.CreateTenantResponse(tenant=_tenant(tenant))
 
     async def UpdateTenant(
@@ -32,6 +36,7 @@ class TenantServicer(rpc.TenantServiceServicer):
             request.name,
             organisation=request.organisation if request.HasField("organisation") else None,
             weight=request.weight if request.HasField("weight") else None,
+            highest_tier=tier_from_wire(request.highest_tier, "highest_tier"),
         )
         return pb.UpdateTenantResponse(tenant=_tenant(tenant))
 
@@ -102,6 +107,7 @@ def _tenant(tenant: Tenant) -> pb.Tenant:
         create_time=time_to_wire(tenant.created),
         organisation=tenant.organisation,
         weight=tenant.weight,
+        highest_tier=tier_to_wire(tenant.highest_tier),
     )
 
 

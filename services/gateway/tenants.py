@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from services.core.errors import FailedPrecondition, InvalidRequest, NotFound, Unauthenticated
-from services.core.types import EQUAL, KeyId, Share, TenantId
+from services.core.types import EQUAL, KeyId, Share, TenantId, Tier
 from services.gateway.bearers import BearerRepository, Bearers
 from services.gateway.keys import Key, Replaced, Secrets, fresh_id, id_in, scopes_named
 from services.runtime.auth import Caller
@@ -27,6 +27,7 @@ class Tenant:
     created: datetime
     organisation: str = ""  # empty: it is one of its own
     weight: float = 1.0
+    highest_tier: Tier = Tier.DEFAULT  # that its requests may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,11 @@ class TenantRepository(BearerRepository, Protocol):
         ...
 
     async def change_tenant(
-        self, name: TenantId, organisation: str | None, weight: float | None
+        self,
+        name: TenantId,
+        organisation: str | None,
+        weight: float | None,
+        highest_tier: Tier | None,
     ) -> Tenant:
         """What is None stays. Raises NotFound for it or its organisation."""
         ...
@@ -77,21 +82,34 @@ class Tenants:
         self._now = now
         self._bearers = Bearers(repository, clock)
 
-    async def create(self, name: str, organisation: str = "", weight: float = 1.0) -> Tenant:
+    async def create(
+        self,
+        name: str,
+        organisation: str = "",
+        weight: float = 1.0,
+        highest_tier: Tier = Tier.DEFAULT,
+    ) -> Tenant:
         _check_name(name)
         _check_weight(weight)
-        tenant = Tenant(TenantId(name), self._now(), organisation, weight)
+        tenant = Tenant(TenantId(name), self._now(), organisation, weight, highest_tier)
         await self._repository.add_tenant(tenant)
         return tenant
 
     async def change(
-        self, name: str, *, organisation: str | None = None, weight: float | None = None
+        self,
+        name: str,
+        *,
+        organisation: str | None = None,
+        weight: float | None = None,
+        highest_tier: Tier | None = None,
     ) -> Tenant:
         """What is None stays; "" is no organisation. Requests that come from now on count so, at
         other gateways those that come after a second."""
         if weight is not None:
             _check_weight(weight)
-        changed = await self._repository.change_tenant(TenantId(name), organisation, weight)
+        changed = await self._repository.change_tenant(
+            TenantId(name), organisation, weight, highest_tier
+        )
         self._bearers.forget()
         return changed
 

@@ -53,10 +53,12 @@ def tier_to_wire(tier: Tier | None) -> tier_pb2.ServiceTier.ValueType:
     return _TIERS[tier]
 
 
-def tier_from_wire(tier: tier_pb2.ServiceTier.ValueType) -> Tier | None:
+def tier_from_wire(
+    tier: tier_pb2.ServiceTier.ValueType, field: str = "service_tier"
+) -> Tier | None:
     """None for none. Raises InvalidRequest for one that is not known."""
     if tier not in _TIERS_BACK:
-        raise InvalidRequest.of("service_tier", "is not known")
+        raise InvalidRequest.of(field, "is not known")
     return _TIERS_BACK[tier]
 
 

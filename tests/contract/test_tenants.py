@@ -17,12 +17,13 @@ from services.core.errors import (
     PermissionDenied,
     Unauthenticated,
 )
-from services.core.types import Share, TenantId
+from services.core.types import Share, TenantId, Tier
 from services.gateway.bearers import FRESH_SECONDS
+from services.gateway.models import TenantRow
 from services.gateway.repository import SqlTenantRepository
 from services.gateway.tenants import Tenants
 from services.runtime.auth import Caller, Scope
-from services.runtime.db import close_sessions, open_sessions
+from services.runtime.db import close_sessions, open_sessions, writing
 
 OPERATOR = "operator-token"
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -243,6 +244,37 @@ async def test_a_request_brings_its_tenants_share_as_it_is_then(
     changed = await tenants.change(name, organisation="")
     assert (changed.organisation, changed.weight) == ("", 0.5)
     assert await share() == Share("", 0.5, 1.0)
+
+
+async def test_a_tenants_highest_tier_holds_from_the_next_request_on(
+    tenants: Tenants, name: TenantId
+) -> None:
+    _, secret = await tenants.create_key(name, "")
+
+    async def highest() -> Tier:
+        return (await tenants.authenticate(secret, {})).share.highest_tier
+
+    assert await highest() is Tier.DEFAULT
+    for tier in Tier:
+        assert (await tenants.change(name, highest_tier=tier)).highest_tier is tier
+        assert await highest() is tier
+    assert (await tenants.change(name, weight=2.0)).highest_tier is Tier.FLEX
+    assert await highest() is Tier.FLEX
+    made = await tenants.create(name + "p", highest_tier=Tier.PRIORITY)
+    assert made in (await tenants.list_tenants(1000, ""))[0]
+
+
+async def test_a_tier_of_a_later_release_is_the_default_here(
+    tenants: Tenants, name: TenantId, url: str
+) -> None:
+    _, secret = await tenants.create_key(name, "")
+    sessions = open_sessions(url)
+    async with writing(sessions) as session:
+        row = await session.get_one(TenantRow, name)
+        row.highest_tier = "utmost"
+    await close_sessions(sessions)
+    assert (await tenants.authenticate(secret, {})).share.highest_tier is Tier.DEFAULT
+    assert (await tenants.change(name, weight=2.0)).highest_tier is Tier.DEFAULT
 
 
 async def test_organisations_and_weights_must_be_such(tenants: Tenants, name: TenantId) -> None:

@@ -75,6 +75,22 @@ def test_tenants_belong_to_organisations_and_have_weights(run: Run) -> None:
     assert run("tenants", "set", "member", "--organisation", "nobody").exit_code == 1
 
 
+def test_a_tenant_may_ask_for_the_tiers_that_the_operator_lets_it_have(run: Run) -> None:
+    made = parsed(run("tenants", "create", "calm", "--highest-tier", "flex", "-o", "json"))[0]
+    assert made["highest_tier"] == "SERVICE_TIER_FLEX"
+    key = parsed(run("keys", "create", "calm", "-o", "json"))[0]["secret"]
+    asked = ["chat", "Hi", "-m", BASE, "--max-tokens", "1"]
+    assert run(*asked, LORIKEET_KEY=key).exit_code == 0
+    refused = run(*asked, "--tier", "priority", LORIKEET_KEY=key)
+    assert refused.exit_code == 4
+    assert "'flex' at most" in " ".join(refused.output.split())
+    assert run("tenants", "set", "calm", "--highest-tier", "priority").exit_code == 0
+    assert run(*asked, "--tier", "priority", LORIKEET_KEY=key).exit_code == 0
+    row = next(line for line in run("tenants", "list").stdout.splitlines() if "calm" in line)
+    assert "priority" in row
+    assert run("tenants", "set", "calm", "--highest-tier", "scale").exit_code == 2
+
+
 def test_a_key_gets_a_new_secret_and_the_old_one_some_time(run: Run) -> None:
     assert run("tenants", "create", "rotating").exit_code == 0
     create = ["keys", "create", "rotating", "--expires-in", "30d", "--scope", "generate"]

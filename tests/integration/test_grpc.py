@@ -22,6 +22,7 @@ from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rp
 from lorikeet.gateway.v1 import gateway_service_pb2 as pb
 from lorikeet.gateway.v1 import tenant_service_pb2 as tenants_pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as tenants_rpc
+from lorikeet.types.v1 import tier_pb2
 from tests.integration.conftest import BASE, Running, bearer
 
 CLIENT = """
@@ -100,12 +101,41 @@ def test_a_bad_parameter_is_named(running: Running, sampling: dict[str, Any], fi
         (pb.GenerateRequest(model=BASE, prompt="word " * 9000), "prompt"),
         (pb.GenerateRequest(prompt="x"), "model"),
         (pb.GenerateRequest(model=BASE, tokens={"ids": [49152]}), "prompt"),  # type: ignore[arg-type]
+        (pb.GenerateRequest(model=BASE, prompt="x", service_tier=99), "service_tier"),  # type: ignore[arg-type]
     ],
 )
 def test_a_bad_input_is_named(running: Running, request_: pb.GenerateRequest, field: str) -> None:
     code, details, _ = failure(running.generate(request_))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert [v.field for v in details["BadRequest"].field_violations] == [field]
+
+
+def test_the_first_piece_says_which_tier_it_has(running: Running) -> None:
+    request = running.ask("pirate", "Hi", max_tokens=3)
+    for asked, has in (
+        (tier_pb2.SERVICE_TIER_UNSPECIFIED, tier_pb2.SERVICE_TIER_DEFAULT),
+        (tier_pb2.SERVICE_TIER_FLEX, tier_pb2.SERVICE_TIER_FLEX),
+    ):
+        request.service_tier = asked
+        first, *others = running.generate(request)
+        assert first.service_tier == has
+        assert {piece.service_tier for piece in others} == {tier_pb2.SERVICE_TIER_UNSPECIFIED}
+    request.service_tier = tier_pb2.SERVICE_TIER_PRIORITY
+    code, details, _ = failure(running.generate(request))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert details["ErrorInfo"].reason == "PERMISSION_DENIED"
+
+
+def test_a_highest_tier_that_is_unknown_is_named(running: Running) -> None:
+    stub, who = tenants_rpc.TenantServiceStub(running.channel), bearer(running.operator)
+    unknown: Any = {"name": "acme", "highest_tier": 99}
+    for call in (
+        lambda: stub.CreateTenant(tenants_pb.CreateTenantRequest(**unknown), metadata=who),
+        lambda: stub.UpdateTenant(tenants_pb.UpdateTenantRequest(**unknown), metadata=who),
+    ):
+        code, details, _ = failure(call)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert [v.field for v in details["BadRequest"].field_violations] == ["highest_tier"]
 
 
 def test_text_that_is_not_utf8_is_the_callers_mistake(running: Running) -> None:

@@ -87,6 +87,24 @@ def test_the_server_says_how_it_is(running: Running) -> None:
             "parameters.max_tokens",
         ),
         ("/v2/models/pirate/infer", question(outputs=[{"name": "x"}]), 400, "outputs[0].name"),
+        (
+            "/v2/models/pirate/infer",
+            question(parameters={"service_tier": "scale"}),
+            400,
+            "parameters.service_tier: must be one of",
+        ),
+        (
+            "/v2/models/pirate/infer",
+            question(parameters={"service_tier": 5}),
+            400,
+            "parameters.service_tier",
+        ),
+        (
+            "/v2/models/pirate/infer",
+            question(parameters={"service_tier": "priority"}),
+            403,
+            "'default' at most",
+        ),
     ],
 )
 def test_errors_are_one_sentence(
@@ -126,6 +144,7 @@ def infer(**changes: Any) -> pb.ModelInferRequest:
     tensor.contents.bytes_contents.extend(text.encode() for text in TEXTS)
     parameters = {
         "max_tokens": pb.InferParameter(int64_param=4),
+        "service_tier": pb.InferParameter(string_param="flex"),
         "temperature": pb.InferParameter(string_param="0"),
     }
     arguments = {"model_name": "pirate", "id": "42", "inputs": [tensor], "parameters": parameters}

@@ -79,7 +79,8 @@ def test_rules_change_what_is_said(client: openai.OpenAI) -> None:
 def test_null_asks_for_nothing(running: Running) -> None:
     optional = """temperature top_p top_k min_p repetition_penalty presence_penalty seed stop user
         frequency_penalty logit_bias stop_token_ids response_format structured_outputs logprobs
-        top_logprobs n stream stream_options ignore_eos tools max_tokens first_token_within_ms"""
+        top_logprobs n stream stream_options ignore_eos tools max_tokens first_token_within_ms
+        service_tier"""
     body: dict[str, Any] = dict.fromkeys(optional.split())
     body |= {"model": "pirate", "messages": ASK, "max_completion_tokens": 3}
     answer = post(running, json.dumps(body).encode())
@@ -196,6 +197,8 @@ def test_an_unknown_key_is_refused(running: Running) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": "perhaps"}, "tool_choice"),
         ({"top_logprobs": 3}, "top_logprobs"),
+        ({"service_tier": "scale"}, "service_tier"),
+        ({"service_tier": 5}, "service_tier"),
     ],
 )
 def test_bad_input_is_named(running: Running, changes: dict[str, Any], param: str) -> None:

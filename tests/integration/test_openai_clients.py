@@ -9,6 +9,7 @@ import pytest
 from tests.integration.conftest import BASE, Running
 
 ASK: Any = [{"role": "user", "content": "How do I boil an egg?"}]
+FLEX: Any = {"service_tier": "flex"}
 
 
 def test_errors_are_those_of_the_client(running: Running, client: openai.OpenAI) -> None:
@@ -55,6 +56,19 @@ def test_several_prompts_have_answers_of_their_own(client: openai.OpenAI) -> Non
         for choice in chunk.choices:
             said[choice.index] += choice.text
     assert said == [choice.text for choice in together.choices]
+
+
+def test_an_answer_says_which_tier_it_had(client: openai.OpenAI) -> None:
+    rules: Any = {"model": BASE, "max_tokens": 2, "temperature": 0}
+    for asked, had in ({}, "default"), ({"service_tier": "auto"}, "default"), (FLEX, "flex"):
+        chat = client.chat.completions.create(messages=ASK, **rules, **asked)
+        assert chat.service_tier == had
+    chunks = client.chat.completions.create(messages=ASK, stream=True, **rules, **FLEX)
+    assert {chunk.service_tier for chunk in chunks} == {"flex"}
+    text = client.completions.create(prompt="One, two,", extra_body=FLEX, **rules)
+    assert (text.model_extra or {})["service_tier"] == "flex"
+    with pytest.raises(openai.PermissionDeniedError, match="'default' at most, not for 'priority'"):
+        client.chat.completions.create(messages=ASK, service_tier="priority", **rules)
 
 
 def post(running: Running, body: Any, **headers: str) -> httpx.Response:

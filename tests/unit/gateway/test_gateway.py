@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
-from services.core.types import Digest, RequestId, Share, TenantId
+from services.core.errors import PermissionDenied
+from services.core.types import Digest, RequestId, Share, TenantId, Tier
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Adapter, Completion
 from services.gateway.gateway import COMMON_SALT, Gateway
@@ -29,11 +30,11 @@ class World:
         return (1, 2, 3)
 
 
-async def prepared(model: str, **asked: Any) -> Completion:
+async def prepared(model: str, *, highest_tier: Tier = Tier.DEFAULT, **asked: Any) -> Completion:
     world: Any = World()
     gateway = Gateway(base_models=world, store=world, queue=world, prompts=world)
     return await gateway.prepare(
-        caller=Caller(TenantId("acme"), share=Share("group", 2.0)),
+        caller=Caller(TenantId("acme"), share=Share("group", 2.0, highest_tier=highest_tier)),
         request_id=RequestId("r"),
         model=model,
         prompt="x",
@@ -57,6 +58,39 @@ async def test_prefixes_are_shared_by_those_who_say_so(model: str, shares: bool,
 
 async def test_a_request_brings_its_tenants_share() -> None:
     assert (await prepared("tiny")).share == Share("group", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "highest", "has"),
+    [
+        (None, Tier.PRIORITY, Tier.DEFAULT),
+        (None, Tier.DEFAULT, Tier.DEFAULT),
+        (None, Tier.FLEX, Tier.FLEX),
+        (Tier.PRIORITY, Tier.PRIORITY, Tier.PRIORITY),
+        (Tier.DEFAULT, Tier.PRIORITY, Tier.DEFAULT),
+        (Tier.FLEX, Tier.PRIORITY, Tier.FLEX),
+        (Tier.DEFAULT, Tier.DEFAULT, Tier.DEFAULT),
+        (Tier.FLEX, Tier.FLEX, Tier.FLEX),
+    ],
+)
+async def test_a_request_has_the_tier_that_it_asks_for(
+    asked: Tier | None, highest: Tier, has: Tier
+) -> None:
+    assert (await prepared("tiny", highest_tier=highest, service_tier=asked)).tier is has
+
+
+@pytest.mark.parametrize(
+    ("asked", "highest"),
+    [
+        (Tier.PRIORITY, Tier.DEFAULT),
+        (Tier.PRIORITY, Tier.FLEX),
+        (Tier.DEFAULT, Tier.FLEX),
+    ],
+)
+async def test_a_tier_above_the_tenants_highest_is_refused(asked: Tier, highest: Tier) -> None:
+    said = f"may ask for the service tier '{highest.value}' at most, not for '{asked.value}'"
+    with pytest.raises(PermissionDenied, match=said):
+        await prepared("tiny", highest_tier=highest, service_tier=asked)
 
 
 async def test_how_long_a_first_token_may_take_is_passed_on() -> None:

@@ -449,8 +449,9 @@ class ModelInferRequest(_message.Message):
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
         """max_tokens (16 if unset), temperature, top_p, top_k, min_p, seed, stop, presence_penalty,
         frequency_penalty, repetition_penalty, ignore_eos, json_schema, regex, grammar,
-        first_token_within_ms, share_prefix: as in SamplingParams and GenerateRequest. Fractions may be
-        texts, for clients that know no double_param.
+        first_token_within_ms, share_prefix: as in SamplingParams and GenerateRequest; service_tier:
+        "auto", "default", "flex" or "priority". Fractions may be texts, for clients that know no
+        double_param.
         """
 
     @_builtins.property
