@@ -22,7 +22,8 @@ from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.choices import Choices
 from services.gateway.clients import StoreClient
-from services.gateway.fairness import QueueMetrics, QueueReports
+from services.gateway.fairness import QueueMetrics
+from services.gateway.first_tokens import FirstTokens
 from services.gateway.gateway import Gateway
 from services.gateway.http import HttpLimits, build_app
 from services.gateway.http_server import HttpServer
@@ -94,14 +95,15 @@ async def main() -> None:
     settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
     queue, reports = fair_queue(_plan(settings), workers, settling)
     sessions = open_sessions(settings.database_url)
-    books = _books(settings, sessions)
+    books, registry = _books(settings, sessions), CollectorRegistry()
     base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
         base_models=base_models,
         store=resolutions,
         queue=queue,
         prompts=Prompts(templates),
-        bookkeepers=[Quotas(books.reservations), books.ledger],
+        bookkeepers=[Quotas(books.reservations), books.ledger, FirstTokens(registry)],
+        first_tokens_ms=by_tier(settings.tier_first_tokens_ms),
     )
     server = _grpc_server(settings, books, store_channel, scheduler_channel)
     http = _serve_models(settings, gateway, server, books.tenants)
@@ -114,7 +116,8 @@ async def main() -> None:
         settling.run(),
         books.recovery.run(),
     )
-    metrics = _metrics(settings, reports) if settings.metrics_address else nullcontext()
+    registry.register(QueueMetrics(reports))
+    metrics = _metrics(settings, registry) if settings.metrics_address else nullcontext()
     await _until_stopped(settings, books, (server, http), work, metrics)
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
@@ -207,9 +210,7 @@ def _plan(settings: GatewaySettings) -> Plan:
     )
 
 
-def _metrics(settings: GatewaySettings, reports: QueueReports) -> HttpServer:
-    registry = CollectorRegistry()
-    registry.register(QueueMetrics(reports))
+def _metrics(settings: GatewaySettings, registry: CollectorRegistry) -> HttpServer:
     return HttpServer(
         make_asgi_app(registry),
         address=settings.metrics_address,

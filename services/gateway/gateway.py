@@ -1,9 +1,10 @@
 """From a tenant's request to the text that it gets: resolve, tokenise, queue, follow, say it."""
 
 import asyncio
+import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from itertools import count
@@ -20,7 +21,7 @@ from services.core.errors import (
     TooLate,
     Unavailable,
 )
-from services.core.types import Digest, FinishReason, RequestId, TenantId, TokenPiece
+from services.core.types import Digest, FinishReason, RequestId, TenantId, Tier, TokenPiece
 from services.gateway.base_models import BaseModels, ServedModel
 from services.gateway.course import (
     Adapter,
@@ -59,12 +60,15 @@ class Gateway:
         queue: FairQueue,
         prompts: Prompts,
         bookkeepers: Sequence[Bookkeeper] = (),
+        first_tokens_ms: Mapping[Tier, float] | None = None,
     ) -> None:
+        """`first_tokens_ms`: how long they may take, of requests that do not say it."""
         self._base_models = base_models
         self._store = store
         self._queue = queue
         self._prompts = prompts
         self._bookkeepers = bookkeepers
+        self._first_tokens_ms = first_tokens_ms or {}
 
     async def prepare(
         self,
@@ -90,7 +94,7 @@ class Gateway:
             prompt=tokens,
             sampling=sampling,
             cache_salt=COMMON_SALT if asked.share_prefix and adapter is None else tenant,
-            first_token_within_ms=asked.first_token_within_ms,
+            first_token_within_ms=self._within_ms(asked, tier),
         )
         return Completion(tenant, caller.key, model, base, job, share=caller.share, tier=tier)
 
@@ -144,6 +148,12 @@ class Gateway:
     @property
     def serves_models(self) -> bool:
         return self._base_models.any_known
+
+    def _within_ms(self, asked: Asked, tier: Tier) -> int | None:
+        usual = self._first_tokens_ms.get(tier)
+        if asked.first_token_within_ms is not None or usual is None:
+            return asked.first_token_within_ms
+        return math.ceil(usual)
 
     async def _resolve(
         self, tenant: TenantId, model: str, request_id: RequestId
