@@ -2,14 +2,18 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from services.adapter_store.blobs import Blobs, open_blobs
 from services.core.types import TenantId
+from services.gateway.repository import SqlTenantRepository
+from services.gateway.tenants import Tenants
 from services.runtime.db import IN_MEMORY, Base, Sessions, close_sessions, open_sessions
 from tests.books import Books
 from tests.buckets import bucket
+from tests.contract.tenants_world import OPERATOR, Calendar
 from tests.databases import KINDS, migrated
 from tests.stores import BASE, Store, fresh_tenant
 
@@ -77,3 +81,23 @@ def blobs(
         return
     with bucket("adapters", monkeypatch):
         yield open_blobs("s3://adapters/production")
+
+
+@pytest.fixture
+def calendar() -> Calendar:
+    return Calendar()
+
+
+@pytest.fixture
+def repository(sessions: Sessions) -> SqlTenantRepository:
+    return SqlTenantRepository(sessions)
+
+
+@pytest.fixture
+def tenants(repository: SqlTenantRepository, calendar: Calendar) -> Tenants:
+    return Tenants(repository, pepper="pepper", operator_token=OPERATOR, now=calendar)
+
+
+@pytest.fixture
+async def name(tenants: Tenants) -> TenantId:
+    return (await tenants.create(f"t{uuid4().hex[:8]}")).name

@@ -48,7 +48,9 @@ async def told(gateway: Gateway, of: Completion) -> int:
 async def test_a_row_says_all_there_is_to_say(
     books: Books, sessions: Sessions, tenant: str
 ) -> None:
-    asked = accepted(tenant, asked_id="mine", key="k1", model="pirate", adapter="a" * 64)
+    asked = accepted(
+        tenant, asked_id="mine", key="k1", model="pirate", adapter="a" * 64, tier=Tier.FLEX
+    )
     course = Course(asked)
     ledger = ledger_of(books)
     async with ledger.running():
@@ -63,25 +65,8 @@ async def test_a_row_says_all_there_is_to_say(
     assert (row.key, row.adapter, row.model, row.base_model) == ("k1", "a" * 64, "pirate", "tiny")
     assert (row.prompt_tokens, row.cached_tokens, row.completion_tokens) == (3, 2, 4)
     assert (row.queue_us, row.first_token_us, row.total_us) == (250_000, 500_000, 2_000_000)
-    assert (row.outcome, row.worker) == ("STOP", "w1")
+    assert (row.outcome, row.worker, row.tier) == ("STOP", "w1", "flex")
     assert (row.charge, row.cost) == (3 + 2 * 4, "WeightedTokens(prompt=1.0, output=2.0)")
-
-
-@pytest.mark.parametrize("tier", Tier)
-async def test_a_row_says_its_tier_from_first_to_last(
-    books: Books, sessions: Sessions, tenant: str, tier: Tier
-) -> None:
-    worker = Worker()
-    worker.go_on.clear()
-    async with keeping(books, worker) as gateway:
-        pieces = gateway.stream(accepted(tenant, tier=tier), seconds=60)
-        await anext(pieces)
-        (row,) = await rows(sessions, tenant)
-        assert (row.outcome, row.tier) == (None, tier.value)
-        worker.go_on.set()
-        await _last(pieces)
-    (row,) = await rows(sessions, tenant)
-    assert (row.outcome, row.tier) == ("LENGTH", tier.value)
 
 
 async def test_the_client_is_told_nothing_that_is_not_on_the_books(

@@ -20,9 +20,10 @@ from tests.mutations.mutation import Mutation
 from tests.mutations.quotas import QUOTAS
 from tests.mutations.serving import SERVING
 from tests.mutations.store import STORE
+from tests.mutations.tiers import TIERS
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS
+MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["Outcome"]]

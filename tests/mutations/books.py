@@ -102,18 +102,6 @@ BOOKS = {
         "if True else 0.0,",
         _LEDGER + "test_what_gave_nothing_costs_nothing[sqlite]",
     ),
-    "every request is of the default tier": Mutation(
-        "gateway/records.py",
-        "tier=completion.tier.value,",
-        'tier="default",',
-        _LEDGER + "test_a_row_says_its_tier_from_first_to_last[sqlite-Tier.FLEX]",
-    ),
-    "sums by tier are of all tiers together": Mutation(
-        "gateway/repositories/usage.py",
-        'LedgerRow.tier.label("tier")',
-        'LedgerRow.model.label("tier")',
-        "tests/contract/test_usage.py::test_sums_by_anything_are_those_of_the_rows[sqlite]",
-    ),
     "another tenant's usage is shown": Mutation(
         "gateway/usage.py",
         'return "" if caller.tenant is None and not tenant else caller.acting_for(tenant)',

@@ -3,8 +3,6 @@
 from tests.mutations.mutation import Mutation
 
 _VTC = "tests/unit/policies/test_vtc.py::"
-_TIERS = "tests/unit/policies/test_tiers.py::"
-_QUEUED_TIERS = "tests/unit/gateway/test_tiers.py::"
 _PROPERTY = "tests/property/test_fairness.py::"
 _MEASURES = "tests/unit/policies/test_measures.py::"
 _WAITS = "tests/unit/gpu_worker/test_adapter_waits.py::"
@@ -108,43 +106,6 @@ FAIRNESS = {
         "return min(self._waiting.total(), self._waiting[levels] / part)",
         "return self._waiting.total()",
         _REFUSALS + "test_ones_burst_gets_nobody_elses_requests_refused",
-    ),
-    "tiers weigh the same": Mutation(
-        "policies/fairness/tiers.py",
-        "amount / self._weights[request.tier]",
-        "amount",
-        _TIERS + "test_where_all_ask_for_more_than_there_is_weights_are_their_parts",
-    ),
-    "a lower tier starves": Mutation(
-        "policies/fairness/tiers.py",
-        "key=lambda tier: (self._counters.of(tier.value), _RANKS[tier])",
-        "key=lambda tier: _RANKS[tier]",
-        _TIERS + "test_where_all_ask_for_more_than_there_is_weights_are_their_parts",
-    ),
-    "a tier in which nobody may start stops the others": Mutation(
-        "policies/fairness/tiers.py",
-        "            if found:\n",
-        "            if True:\n",
-        _TIERS + "test_one_in_which_nobody_may_start_stops_no_other",
-    ),
-    "a request is of the default tier whatever it asked for": Mutation(
-        "gateway/lane.py",
-        "        tier=completion.tier,\n",
-        "",
-        _QUEUED_TIERS + "test_a_higher_tier_is_next_and_a_lower_one_has_its_part",
-    ),
-    "who has most has to go, whatever it weighs": Mutation(
-        "policies/fairness/levels.py",
-        "key=lambda each: below[each] / each[1]",
-        "key=lambda each: below[each] * each[1]",
-        "tests/unit/policies/test_levels.py::"
-        "test_who_has_most_for_its_weight_is_looked_for_from_the_highest_level_down",
-    ),
-    "accounts of tiers are mixed": Mutation(
-        "scheduler/accounts.py",
-        "of = base, account",
-        'of = base, ""',
-        "tests/unit/test_accounts.py::test_what_is_charged_in_one_account_is_not_in_another",
     ),
     "refusals of all who ever came are kept": Mutation(
         "gateway/refusals.py",

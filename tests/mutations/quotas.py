@@ -1,4 +1,4 @@
-"""Of keys, tiers of service and quotas."""
+"""Of keys and quotas."""
 
 from tests.mutations.mutation import Mutation
 
@@ -6,7 +6,7 @@ _QUOTAS = "tests/contract/test_quotas.py::"
 _RESERVATIONS = "tests/contract/test_reservations.py::"
 _HALF_OPEN = "tests/unit/gateway/test_half_open.py::"
 _TENANTS = "tests/contract/test_tenants.py::"
-_GATEWAY = "tests/unit/gateway/test_gateway.py::"
+_SHARES = "tests/contract/test_shares.py::"
 
 QUOTAS = {
     "a request is let in whatever the limits say": Mutation(
@@ -148,32 +148,7 @@ QUOTAS = {
         "gateway/tenants.py",
         "return Caller(key.tenant, key.id, key.scopes, share)",
         "return Caller(key.tenant, key.id, key.scopes)",
-        f"{_TENANTS}test_a_request_brings_its_tenants_share_as_it_is_then[sqlite]",
-    ),
-    "a tier is had by whoever asks for it": Mutation(
-        "gateway/tiers.py",
-        "if asked not in allowed:",
-        "if False:",
-        f"{_GATEWAY}test_a_tier_above_the_tenants_highest_is_refused",
-    ),
-    "who asks for no tier has a higher one than it may": Mutation(
-        "gateway/tiers.py",
-        "return Tier.DEFAULT if Tier.DEFAULT in allowed else highest",
-        "return Tier.DEFAULT",
-        f"{_GATEWAY}test_a_request_has_the_tier_that_it_asks_for",
-    ),
-    "a key's requests have tiers that its tenant may not": Mutation(
-        "gateway/repository.py",
-        "        organisation_weight=row.organisation_weight or 1.0,\n"
-        "        highest_tier=_tier(row.highest_tier),\n",
-        "        organisation_weight=row.organisation_weight or 1.0,\n",
-        f"{_TENANTS}test_a_tenants_highest_tier_holds_from_the_next_request_on[sqlite]",
-    ),
-    "a tier of a later release breaks its tenant's requests": Mutation(
-        "gateway/repository.py",
-        "next((tier for tier in Tier if tier.value == word), Tier.DEFAULT)",
-        "Tier(word)",
-        f"{_TENANTS}test_a_tier_of_a_later_release_is_the_default_here[sqlite]",
+        f"{_SHARES}test_a_request_brings_its_tenants_share_as_it_is_then[sqlite]",
     ),
     "of two rotations one is lost": Mutation(
         "gateway/repository.py",

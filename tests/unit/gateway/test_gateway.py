@@ -30,9 +30,17 @@ class World:
         return (1, 2, 3)
 
 
-async def prepared(model: str, *, highest_tier: Tier = Tier.DEFAULT, **asked: Any) -> Completion:
+async def prepared(
+    model: str,
+    *,
+    highest_tier: Tier = Tier.DEFAULT,
+    first_tokens_ms: dict[Tier, float] | None = None,
+    **asked: Any,
+) -> Completion:
     world: Any = World()
-    gateway = Gateway(base_models=world, store=world, queue=world, prompts=world)
+    gateway = Gateway(
+        base_models=world, store=world, queue=world, prompts=world, first_tokens_ms=first_tokens_ms
+    )
     return await gateway.prepare(
         caller=Caller(TenantId("acme"), share=Share("group", 2.0, highest_tier=highest_tier)),
         request_id=RequestId("r"),
