@@ -7,7 +7,8 @@ piece, a token of output 2. What a tenant asks for is in parts of what the worke
 case measures first. Shares, gaps and the rest are of the time after the first fifth.
 
 Cases: `two` tenants ask for 2x and 1x; a `flood` of 3x beside 0.2x; `weights` 1:2:3:4; one joins
-`late`; two with more `adapters` than the worker has room for. python -m bench.plots draws them.
+`late`; two with more `adapters` than the worker has room for; one in each of three `tiers` of
+service. python -m bench.plots draws them.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from bench.results import save
 from bench.shares import CLAIMS, Outcome, measured
 from bench.tenants import Client, Tenant, World, adapter_folder
 from services.cli.suite import Suite, embedded_model, free_addresses, interruptible, only_one
+from services.core.types import Tier
 
 POLICIES = ("fcfs", "rpm-reject", "lcf", "vtc", "vtc-predict", "vtc-adapter")
 SEQUENCES = 8  # that the worker runs at once
@@ -64,6 +66,12 @@ CASES = (
         (Tenant("greedy", 2.0, adapters=4), Tenant("other", 1.0, adapters=4)),
         ("fcfs", "vtc", "vtc-adapter"),
         mebibytes=MEBIBYTES + 3 * 10,
+    ),
+    Case(
+        "tiers",
+        tuple(Tenant(tier.value, 1.0, tier=tier) for tier in Tier),
+        ("vtc",),
+        longer=3,  # so that a request more or less of the lowest is little
     ),
 )
 

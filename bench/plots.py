@@ -135,6 +135,7 @@ PLOTTED: Mapping[str, Sequence[Callable[[Case], Figure]]] = {
     "fairness_weights": (service,),
     "fairness_late": (service,),
     "fairness_adapters": (service, response, gap),
+    "fairness_tiers": (service,),
 }
 
 

@@ -6,6 +6,8 @@ from itertools import combinations
 from typing import Any
 
 from bench.tenants import Client, Promise
+from services.core.types import Tier
+from services.policies.fairness.tiers import WEIGHTS
 
 COUNTED = ("vtc", "vtc-predict", "vtc-adapter")
 WIDE = 0.03  # that a half may be off
@@ -118,12 +120,20 @@ def adapters(of: Outcomes) -> Iterator[Claim]:
     yield from _within_bounds(of)
 
 
+def tiers(of: Outcomes) -> Iterator[Claim]:
+    """Of 16, 4 and 1."""
+    for tier, share in zip(Tier, of["vtc"].shares, strict=True):
+        part = WEIGHTS[tier] / sum(WEIGHTS.values())
+        yield Claim(f"share of {tier.value}, over {part:.3f}", share / part, 0.85, 1.15)
+
+
 CLAIMS: Mapping[str, Callable[[Outcomes], Iterator[Claim]]] = {
     "two": two,
     "flood": flood,
     "weights": weights,
     "late": late,
     "adapters": adapters,
+    "tiers": tiers,
 }
 
 

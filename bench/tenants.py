@@ -23,6 +23,8 @@ from lorikeet.types.v1.generation_pb2 import SamplingParams, TokenIds
 from services.adapter_store.tensors import WEIGHTS
 from services.cli.connection import Profile
 from services.cli.upload import upload_folder
+from services.core.types import Tier
+from services.runtime.wire import tier_to_wire
 
 MODEL = "smollm2-135m-instruct"
 TOKENS = 32  # of prompt and of output
@@ -32,14 +34,15 @@ ADAPTER_BYTES = 10_000_000  # of rank 8
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """`part`: of what the worker can do, that it asks for, from `since` (of the time) on. Its
-    requests name its adapters in turn; without any, the base model."""
+    """`part`: of what the worker can do, that it asks for, from `since` (of the time) on, in its
+    tier of service. Its requests name its adapters in turn; without any, the base model."""
 
     name: str
     part: float
     since: float = 0.0
     weight: float = 1.0
     adapters: int = 0
+    tier: Tier = Tier.DEFAULT
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Client:
     rate: float = 1.0  # requests a second
     since: float = 0.0
     models: Sequence[str] = (MODEL,)
+    tier: Tier = Tier.DEFAULT
     served: list[tuple[float, int]] = field(default_factory=list)
     tokens: list[tuple[float, int]] = field(default_factory=list)  # of output
     first_tokens: list[tuple[float, float]] = field(default_factory=list)  # and how long it took
@@ -99,7 +103,9 @@ class World:
         """With other adapters than anybody else."""
         with grpc.insecure_channel(self._server) as channel:
             stub = tenants_rpc.TenantServiceStub(channel)
-            asked = tenants_pb.CreateTenantRequest(name=tenant.name, weight=tenant.weight)
+            asked = tenants_pb.CreateTenantRequest(
+                name=tenant.name, weight=tenant.weight, highest_tier=tier_to_wire(tenant.tier)
+            )
             stub.CreateTenant(asked, metadata=self._operator)
             wanted = tenants_pb.CreateKeyRequest(tenant=tenant.name)
             key = stub.CreateKey(wanted, metadata=self._operator).secret
@@ -107,7 +113,8 @@ class World:
             if names:
                 self._upload(channel, key, names)
         models = names or [MODEL]
-        return Client(tenant.name, key, tenant.part * capacity, tenant.since * seconds, models)
+        rate, since = tenant.part * capacity, tenant.since * seconds
+        return Client(tenant.name, key, rate, since, models, tenant.tier)
 
     async def run(self, clients: Sequence[Client], seconds: float) -> Promise:
         """Everybody asks at its rate; what is not answered at the end is given up."""
@@ -153,6 +160,7 @@ class World:
             model=client.models[number % len(client.models)],
             tokens=TokenIds(ids=prompt(number, TOKENS)),
             sampling=SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True),
+            service_tier=tier_to_wire(client.tier),
         )
         begun, first = time.perf_counter(), True
         metadata = (("authorization", f"Bearer {client.key}"),)
