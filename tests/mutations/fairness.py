@@ -103,8 +103,8 @@ FAIRNESS = {
     ),
     "ones burst gets anothers requests refused": Mutation(
         "policies/fairness/levels.py",
-        "return min(self._waiting.total(), self._waiting[levels] / part)",
-        "return self._waiting.total()",
+        "return min(self._below.get((), NOBODY).total(), waiting / part)",
+        "return self._below.get((), NOBODY).total()",
         _REFUSALS + "test_ones_burst_gets_nobody_elses_requests_refused",
     ),
     "refusals of all who ever came are kept": Mutation(

@@ -4,7 +4,8 @@ from collections import Counter
 
 from services.policies.fairness.admission import Request
 
-Levels = tuple[tuple[str, float], ...]  # the highest first: who it is there, and by which weight
+Level = tuple[str, float]  # who it is there, and by which weight
+Levels = tuple[Level, ...]  # the highest first
 
 
 def by_tenant(request: Request) -> Levels:
@@ -19,42 +20,43 @@ def by_organisation(request: Request) -> Levels:
     return (organisation, share.top_weight), (request.tenant, share.weight), (adapter, 1.0)
 
 
+NOBODY: Counter[Level] = Counter()
+
+
 class Parts:
-    """Those who wait, by their levels. Looks through all that are different."""
+    """Those who wait, by their levels. Looks through those who have the same above them, and no
+    others."""
 
     def __init__(self) -> None:
-        self._waiting: Counter[Levels] = Counter()
+        self._below: dict[Levels, Counter[Level]] = {}
 
     def add(self, levels: Levels) -> None:
-        self._waiting[levels] += 1
+        for depth, level in enumerate(levels):
+            self._below.setdefault(levels[:depth], Counter())[level] += 1
 
     def remove(self, levels: Levels) -> None:
-        self._waiting[levels] -= 1
-        if not self._waiting[levels]:
-            del self._waiting[levels]
+        for depth, level in enumerate(levels):
+            below = self._below[levels[:depth]]
+            below[level] -= 1
+            if not below[level]:
+                del below[level]
+            if not below:
+                del self._below[levels[:depth]]
 
     def before(self, levels: Levels) -> float:
         """How many start before one more with these, if on each level all who wait take turns by
         their weights."""
-        part = 1.0
+        part, waiting = 1.0, 0
         for depth, (key, weight) in enumerate(levels):
-            below = self._below(levels[:depth])
+            below = self._below.get(levels[:depth], NOBODY)
+            waiting = below.get((key, weight), 0)
             others = sum(other for name, other in below if name != key)
             part *= weight / (weight + others)
-        return min(self._waiting.total(), self._waiting[levels] / part)
+        return min(self._below.get((), NOBODY).total(), waiting / part)
 
     def greediest(self) -> Levels:
         """Who has most waiting for its weight, on the highest level, of those on the next, ..."""
         chosen: Levels = ()
-        while chosen not in self._waiting:
-            below = self._below(chosen)
+        while below := self._below.get(chosen):
             chosen = (*chosen, max(below, key=lambda each: below[each] / each[1]))
         return chosen
-
-    def _below(self, common: Levels) -> Counter[tuple[str, float]]:
-        """Those on the next level with these above them, and how many requests each has."""
-        depth, found = len(common), Counter[tuple[str, float]]()
-        for levels, count in self._waiting.items():
-            if levels[:depth] == common:
-                found[levels[depth]] += count
-        return found

@@ -38,3 +38,7 @@ def test_who_waits_no_more_counts_no_more() -> None:
         parts.remove(A)
     assert parts.greediest() == B
     assert parts.before(B) == 1
+    parts.remove(B)
+    assert parts.before(B) == 0
+    assert parts.greediest() == ()
+    assert not parts._below
