@@ -52,8 +52,10 @@ _HONOURED = frozenset(
         "use_rslora",
     }
 )
-# PEFT makes a whole one, and so another method, of an empty object.
-_SUBCONFIGS = frozenset({"arrow_config", "kasa_config", "use_bdlora", "velora_config"})
+# PEFT makes something even of an empty one: null alone is nothing.
+_NOTHING_IS_NULL = frozenset(
+    {"arrow_config", "kasa_config", "trainable_token_indices", "use_bdlora", "velora_config"}
+)
 _ORDINARY_INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
@@ -185,7 +187,8 @@ def _refuse_what_is_not_honoured(raw: Mapping[str, Any], wrong: "_Wrong") -> Non
             "to one for the unchanged base first",
         )
     for name in sorted(raw.keys() - _HARMLESS - _HONOURED):
-        if raw[name] or (name in _SUBCONFIGS and raw[name] is not None):
+        value = raw[name]
+        if value or value == "" or (name in _NOTHING_IS_NULL and value is not None):
             wrong.add(name, "is not supported and would not be honoured exactly")
 
 

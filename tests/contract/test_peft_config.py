@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from services.adapter_store.peft import PeftConfig, read_config
 from services.core.errors import InvalidAdapter
+from tests.fuzz.adapters import from_bytes
+from tests.fuzz.oracle import check
 from tests.tiny_models import configs
 
 Chosen = dict[str, tuple[int, float]]
@@ -146,6 +149,14 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: Any)
     with pytest.raises(InvalidAdapter) as caught:
         read_config(json.dumps(raw | {field: value}))
     assert [violation.field for violation in caught.value.violations] == [field]
+
+
+@pytest.mark.parametrize("nothing", [False, 0, "", [], {}], ids=repr)
+def test_of_what_asks_for_nothing_peft_makes_nothing_or_it_is_refused(nothing: Any) -> None:
+    good = from_bytes(b"\0")
+    for field in fields(LoraConfig):
+        if field.name != "target_modules":
+            check(json.dumps(json.loads(good.config_json) | {field.name: nothing}), good.data)
 
 
 def test_every_field_that_peft_knows_is_decided_about() -> None:
