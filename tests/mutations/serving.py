@@ -103,7 +103,7 @@ SERVING = {
     ),
     "the one that came last has to go, whoever has most": Mutation(
         "gateway/lane.py",
-        "if ticket.completion.tenant == greediest",
+        "if ticket.levels == greediest",
         "if True",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_where_too_many_wait_the_newest_of_the_greediest_has_to_go",
