@@ -62,14 +62,15 @@ def read_tensors(path: Path) -> dict[str, FileTensor]:
     """By name. Raises InvalidAdapter for anything but a whole safetensors file; never unpickles."""
     with path.open("rb") as file:
         start = file.read(8)
-        if start.startswith(_PICKLES):
+        length = int.from_bytes(start, "little")
+        is_long = len(start) < 8 or length > min(path.stat().st_size, MOST_HEADER_BYTES)
+        text = b"" if is_long else file.read(length)
+    if not text.startswith(b"{"):
+        if start.startswith(_PICKLES):  # as a header's length may begin too
             raise _refused(
                 "only safetensors files are taken; a pickle or an archive is never opened"
             )
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(path.stat().st_size, MOST_HEADER_BYTES):
-            raise _refused("is not a safetensors file, or is truncated")
-        text = file.read(length)
+        raise _refused("is not a safetensors file, or is truncated")
     try:
         with safetensors.safe_open(path, framework="numpy"):  # checks offsets, sizes and types
             header = json.loads(text, object_pairs_hook=_once)

@@ -31,7 +31,7 @@ from tests.fuzz.draft import (
 from tests.peft_folders import peft_config
 from tests.validated import Validated, validated
 
-MOST_SECONDS = 10.0
+MOST_SECONDS = 10.0  # of processor time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Case:
 
 def judge(config_json: str, data: bytes) -> Validated | InvalidAdapter:
     """What the store says; it says nothing else, and it says it in time."""
-    started = time.monotonic()
+    started = time.process_time()
     try:
         return validated(data, read_config(config_json), BASE, max_rank=MAX_RANK)
     except InvalidAdapter as refusal:
         return refusal
     finally:
-        assert time.monotonic() - started < MOST_SECONDS, "took too long"
+        assert time.process_time() - started < MOST_SECONDS, "took too long"
 
 
 @st.composite

@@ -180,6 +180,16 @@ def test_anything_but_a_whole_safetensors_file_is_refused() -> None:
     assert refusal(bytes(garbled))
 
 
+@pytest.mark.parametrize("magic", [b"\x80\x02", b"\x80\x04", b"\x1f\x8b", b"BZh"])
+def test_a_header_may_be_as_long_as_a_pickle_or_an_archive_begins(magic: bytes) -> None:
+    whole = save(good())
+    length = int.from_bytes(whole[:8], "little")
+    longer = int.from_bytes(magic, "little") + 256 ** len(magic) * (len(magic) < 3)
+    header = whole[8 : 8 + length].ljust(longer)
+    checked = check(longer.to_bytes(8, "little") + header + whole[8 + length :])
+    assert checked.digest == check(whole).digest
+
+
 def test_a_name_that_comes_twice_is_refused() -> None:
     whole = save(good())
     length = int.from_bytes(whole[:8], "little")
