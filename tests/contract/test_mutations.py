@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.books import BOOKS
+from tests.mutations.claims import CLAIMS
 from tests.mutations.cli import CLI
 from tests.mutations.fairness import FAIRNESS
 from tests.mutations.mutation import Mutation
@@ -23,7 +24,7 @@ from tests.mutations.store import STORE
 from tests.mutations.tiers import TIERS
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS
+MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS | CLAIMS
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["Outcome"]]

@@ -48,7 +48,8 @@ class GenerateRequest(_message.Message):
     """Text, continued as it is."""
     first_token_within_ms: _builtins.int
     """Milliseconds that the first token may take; a request that no worker is predicted to serve in
-    time is refused at once (UNAVAILABLE with reason TOO_LATE). Unset: the worker's default.
+    time is refused at once (UNAVAILABLE with reason TOO_LATE). Unset: what its tier of service
+    promises, or else the worker's default.
     """
     share_prefix: _builtins.bool
     """Use, and leave for others, cached prefixes of the base model across all tenants who also say

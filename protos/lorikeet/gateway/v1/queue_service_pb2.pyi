@@ -133,7 +133,7 @@ class Lane(_message.Message):
 
     @_builtins.property
     def too_late(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """By tenant, whether it waits now or not: how many of its requests were refused since the gateway
+        """By tenant, whether it waits now or not: how many of its requests of this tier were refused since the gateway
         started because their first token would have come too late. At most 100, the most refused, and
         all "other" together.
         """
