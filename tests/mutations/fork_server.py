@@ -46,29 +46,34 @@ def main() -> None:
 
 
 def _forked(folder: str, test: str) -> dict[str, object]:
-    with tempfile.NamedTemporaryFile() as output:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        output = Path(own) / "output"
         child = os.fork()
         if not child:
-            _run(Path(output.name), folder, test)
+            _run(Path(own), output, folder, test)
         _, status = os.waitpid(child, 0)
-        return {"returncode": os.waitstatus_to_exitcode(status), "output": output.read().decode()}
+        said = output.read_text() if output.exists() else ""
+        return {"returncode": os.waitstatus_to_exitcode(status), "output": said}
 
 
-def _run(output: Path, folder: str, test: str) -> None:
+def _run(own: Path, output: Path, folder: str, test: str) -> None:
     """Never returns."""
     code = 3
     try:
         signal.alarm(MOST_SECONDS)
-        file = os.open(output, os.O_WRONLY)
+        file = os.open(output, os.O_WRONLY | os.O_CREAT, 0o600)
         for stream in (1, 2):
             os.dup2(file, stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         options = ["-q", "-x", "-p", "no:cacheprovider", "-o", f"pythonpath={folder} ."]
+        # Of its own: at its end pytest tidies the folder that its runs share, which others do too.
+        options += ["--basetemp", str(own / "t")]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what is here already
         code = pytest.main([*options, test])
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
+        sys.stdout.flush()
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
