@@ -46,6 +46,9 @@ class PaperWorker:
     def lines(self, base: Fingerprint) -> Sequence[Line]:
         return [self]
 
+    def serves(self, job: Job) -> bool:
+        return True
+
     def fits(self, job: Job) -> bool:
         used = sum(map(_size, self.held.values()))
         return self.has_room and used + _size(job) <= self.pool_tokens

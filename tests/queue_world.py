@@ -7,6 +7,7 @@ from typing import Any
 from services.core.types import Fingerprint, Tier
 from services.gateway.course import Completion
 from services.gateway.fair_queue import FairQueue
+from services.gateway.lane import Ticket
 from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.levels import by_organisation, by_tenant
 from services.policies.fairness.policies import POLICIES, Knobs
@@ -36,6 +37,7 @@ class World:
         self.order: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, asyncio.Event] = {}
+        self.tickets: list[Ticket] = []
 
     def made(self, base: Fingerprint, tier: Tier) -> AdmissionPolicy:
         """A tier's policy."""
@@ -60,9 +62,10 @@ class World:
 
     async def _course(self, name: str, asked: Completion) -> None:
         async with self.queue.entered(asked) as ticket:
+            self.tickets.append(ticket)
             await self.queue.turn(ticket)
             self.order.append(name)
-            ticket.produced(1)
+            ticket.produced([1])
             await self.ends[name].wait()
 
 

@@ -146,6 +146,7 @@ class Room:
     running: int = 0
     waiting: int = 0
     pool_tokens: int = 0  # that the whole pool can hold
+    goes_on: bool = True  # with what another worker has begun
 
 
 @dataclass(frozen=True, slots=True)

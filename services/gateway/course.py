@@ -49,6 +49,8 @@ class Job:
     sampling: SamplingParams
     cache_salt: str
     first_token_within_ms: int | None = None
+    delivered: tuple[int, ...] = ()
+    """Tokens of the completion that a worker which was lost had made."""
 
 
 @dataclass(frozen=True, slots=True)

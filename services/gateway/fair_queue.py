@@ -95,9 +95,11 @@ class FairQueue:
         return ticket.line
 
     def left(self, ticket: Ticket) -> float | None:
-        """Seconds that its first token may take from now."""
+        """Seconds that its first token may take from now; None if it has come."""
         within = ticket.job.first_token_within_ms
-        return None if within is None else ticket.since + within / 1000 - self._now()
+        if within is None or ticket.delivered:
+            return None
+        return ticket.since + within / 1000 - self._now()
 
     def awaited(self, ticket: Ticket, wait: AdapterWait) -> None:
         """What it waited for its adapter on its worker."""
@@ -132,7 +134,9 @@ class FairQueue:
         workers = self._fleet.lines(lane.base)
         lines = [line for line in workers if line.has_room]
         for ticket in [each for each in lane.returning if not each.turn.cancelled()]:
-            left = [line for line in workers if line not in ticket.failed]
+            left = [
+                line for line in workers if line not in ticket.failed and line.serves(ticket.job)
+            ]
             if workers and not left:
                 self._refuse(ticket, Unavailable("every worker has failed it"))
                 return True

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
-from itertools import count
 from typing import Protocol
 
 import structlog
@@ -41,8 +40,9 @@ from services.runtime.auth import Caller
 
 log = structlog.get_logger()
 
-MOST_PLACEMENTS = 3
+MOST_LOST = 3  # workers, one after the other, without a token between
 TOO_LONG = "the deadline passed before a worker could start"
+LOST = "the worker was lost in the middle of the stream, and no other could go on"
 COMMON_SALT = "*"  # no tenant is called that
 
 
@@ -200,35 +200,39 @@ class Gateway:
                     return
 
     async def _follow(self, course: Course, deadline: float) -> AsyncGenerator[TokenPiece, None]:
-        """The tokens of the worker whose turn it is; another's if it fails before its first."""
+        """The tokens of the worker whose turn it is, and if it fails, of others from there on."""
         why: Unavailable | None = None
         async with self._queue.entered(course.completion) as ticket:
-            for placements in count(1):
+            lost = 0  # workers, since the last token
+            while True:
                 line = await self._turn(ticket, deadline, why)
-                course.started, course.worker = time.monotonic(), line.view.id
-                begun = False
+                course.worker = line.view.id
+                if not ticket.delivered:
+                    course.started = time.monotonic()
                 try:
                     stream = line.follow(
                         _hurried(ticket.job, self._queue.left(ticket)), _left(deadline)
                     )
                     async with aclosing(stream) as pieces:
                         async for piece in pieces:
-                            begun = True
+                            lost = 0
                             if piece.adapter_wait is not None:
                                 self._queue.awaited(ticket, piece.adapter_wait)
-                            ticket.produced(len(piece.tokens))
+                            ticket.produced(piece.tokens)
                             yield piece
                     return
                 except TooLate:
                     raise
                 except Unavailable as error:
-                    why = error
-                    log.warning("worker_failed", worker=course.worker, begun=begun, why=str(error))
-                    if begun:
-                        lost = "the worker was lost in the middle of the stream"
-                        raise Unavailable(lost) from error
-                    if placements == MOST_PLACEMENTS:
-                        raise
+                    why, lost = error, lost + 1
+                    log.warning(
+                        "worker_failed",
+                        worker=course.worker,
+                        delivered=len(ticket.delivered),
+                        why=str(error),
+                    )
+                    if lost == MOST_LOST:
+                        raise _given_up(ticket, error) from error
 
     async def _turn(self, ticket: Ticket, deadline: float, why: Unavailable | None) -> Line:
         """`why`: what went wrong with the worker before."""
@@ -238,7 +242,11 @@ class Gateway:
         except TimeoutError as error:
             raise DeadlineExceeded(TOO_LONG) from error
         except Unavailable as error:
-            raise why or error from error
+            raise _given_up(ticket, why or error) from error
+
+
+def _given_up(ticket: Ticket, why: Unavailable) -> Unavailable:
+    return Unavailable(LOST, why.retry_seconds) if ticket.delivered else why
 
 
 def _note(course: Course) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.core.types import (
@@ -38,6 +38,7 @@ class Line(Protocol):
     def adapters(self) -> frozenset[Digest]: ...
     @property
     def view(self) -> WorkerView: ...
+    def serves(self, job: Job) -> bool: ...
     def fits(self, job: Job) -> bool: ...
     def promise(self, job: Job) -> None: ...
     def withdraw(self, request: RequestId) -> None: ...
@@ -56,20 +57,24 @@ class Ticket:
     is_running: bool = False  # as far as the policy goes
     failed: frozenset[Line] = frozenset()  # a worker that comes back has another
     line: Line | None = None
+    delivered: list[int] = field(default_factory=list)  # tokens
     turn: asyncio.Future[Line] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
     @property
     def job(self) -> Job:
-        return self.completion.job
+        """As a worker may be given it now."""
+        job = self.completion.job
+        return replace(job, delivered=tuple(self.delivered)) if self.delivered else job
 
     @property
     def member(self) -> Member:
         return self.completion.tier, self.completion.tenant
 
-    def produced(self, tokens: int) -> None:
-        self.lane.policy.produced(self.job.request_id, tokens)
+    def produced(self, tokens: Sequence[int]) -> None:
+        self.delivered += tokens
+        self.lane.policy.produced(self.completion.job.request_id, len(tokens))
 
 
 @dataclass(frozen=True, slots=True)

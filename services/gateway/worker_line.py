@@ -100,6 +100,10 @@ class WorkerLine:
             draining=False,
         )
 
+    def serves(self, job: Job) -> bool:
+        """Whether it would if it had room: workers of the release before begin anew."""
+        return self._room.goes_on or not job.delivered
+
     def fits(self, job: Job) -> bool:
         """Whether it would start about now. What fits nowhere fits an idle worker, which says why
         it does not."""
@@ -200,6 +204,7 @@ class WorkerLine:
             running=room.running,
             waiting=room.waiting,
             pool_tokens=room.pool_tokens,
+            goes_on=room.goes_on,
         )
         if room.HasField("resident"):
             self._resident = frozenset(Digest(digest) for digest in room.resident.digests)
@@ -215,6 +220,7 @@ def _start(job: Job) -> pb.Start:
         sampling=wire.sampling_to_wire(job.sampling),
         cache_salt=job.cache_salt,
         first_token_within_ms=job.first_token_within_ms,
+        delivered=job.delivered,
     )
 
 

@@ -10,7 +10,7 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, InvalidRequest, ServingError
 from services.core.types import AdapterWait, BatchFacts, Digest, RequestId
-from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.engine.sequence import EngineRequest, TokenFilter
 from services.gpu_worker.model.grammar import Grammars
 from services.gpu_worker.session import News, Outcome, Session
 from services.gpu_worker.worker import Worker
@@ -77,12 +77,20 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
                 raise FailedPrecondition("the request is for another base model")
             asked = _from_wire(start)
             if asked.sampling.constraint is not None:
-                filtered = await asyncio.to_thread(self._grammars.filter, asked.sampling.constraint)
+                filtered = await asyncio.to_thread(self._filter, asked)
                 asked = replace(asked, filter=filtered)
             self._worker.start(session, asked)
         except Exception as error:
             failure = to_serving(error, request=start.request_id)
             session.refuse(RequestId(start.request_id), failure)
+
+    def _filter(self, asked: EngineRequest) -> TokenFilter:
+        """That has seen what was delivered."""
+        assert asked.sampling.constraint is not None
+        filtered = self._grammars.filter(asked.sampling.constraint)
+        for token in asked.delivered:
+            filtered.advance(token)
+        return filtered
 
 
 def _started(
@@ -105,6 +113,7 @@ def _from_wire(start: pb.Start) -> EngineRequest:
         adapter=Digest(start.adapter_digest) if start.adapter_digest else None,
         cache_salt=start.cache_salt or start.request_id,
         first_token_within=start.first_token_within_ms / 1000 if within else None,
+        delivered=tuple(start.delivered),
     )
 
 
@@ -122,6 +131,7 @@ def _to_wire(news: News, told: tuple[Digest, ...]) -> pb.RunResponse:
         response.room.waiting = room.waiting
         response.room.pool_tokens = room.pool_tokens
         response.room.started = news.offer.started
+        response.room.goes_on = True
         if news.offer.resident != told:
             response.room.resident.digests.extend(news.offer.resident)
     return response

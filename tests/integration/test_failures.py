@@ -11,6 +11,7 @@ import openai
 import pytest
 from grpc_status import rpc_status
 
+from services.gateway.gateway import LOST
 from tests.integration.conftest import BASE, Running, soon
 
 LONG: Any = {"max_tokens": 1500, "ignore_eos": True}
@@ -36,12 +37,12 @@ def test_a_worker_that_is_killed_ends_its_streams_with_a_clear_error(breakable: 
         rest = "".join(lines)
     error: Any = caught.value
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert error.details() == "the worker was lost in the middle of the stream"
+    assert error.details() == LOST
     status = rpc_status.from_call(error)
     assert status is not None
     kinds = {detail.TypeName() for detail in status.details}
     assert {"google.rpc.ErrorInfo", "google.rpc.RetryInfo"} <= kinds
-    assert "the worker was lost in the middle of the stream" in rest
+    assert LOST in rest
     assert "[DONE]" not in rest
 
 

@@ -3,6 +3,31 @@
 from tests.mutations.mutation import Mutation
 
 SERVING = {
+    "a stream that goes on elsewhere begins anew": Mutation(
+        "gpu_worker/engine/sequence.py",
+        "[*self.request.prompt, *self.request.delivered]",
+        "list(self.request.prompt)",
+        "tests/contract/test_going_on.py::test_it_goes_on_as_it_would_have_there[greedy]",
+    ),
+    "a constraint begins anew elsewhere": Mutation(
+        "gpu_worker/servicer.py",
+        "            filtered.advance(token)\n",
+        "            pass\n",
+        "tests/contract/test_going_on.py::test_it_goes_on_as_it_would_have_there[constraint]",
+    ),
+    "what was told is told again elsewhere": Mutation(
+        "gateway/lane.py",
+        "        self.delivered += tokens\n",
+        "",
+        "tests/contract/test_going_on.py::test_a_client_does_not_notice_that_its_worker_is_lost",
+    ),
+    "a worker of the release before is asked to go on": Mutation(
+        "gateway/fair_queue.py",
+        " and line.serves(ticket.job)",
+        "",
+        "tests/contract/test_going_on.py::"
+        "test_a_worker_of_the_release_before_is_not_asked_to_go_on",
+    ),
     "an adapter is mixed up": Mutation(
         "gpu_worker/model/runner.py",
         "bank = self._banks[adapter]",

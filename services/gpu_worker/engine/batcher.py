@@ -72,6 +72,8 @@ class Batcher:
                 "prompt", f"must be shorter than the context of {self._context_tokens} tokens"
             )
         sequence = Sequence(request, arrived=self._step, arrived_at=now)
+        if len(sequence.tokens) >= self.end_of(sequence):
+            raise InvalidRequest.of("delivered", "leaves nothing to generate")
         if self._pool.pages_for(self.end_of(sequence)) > self._pool.size:
             raise ResourceExhausted("the request needs more memory than the worker has")
         if len(self._waiting) >= self._limits.max_waiting:

@@ -30,6 +30,8 @@ class EngineRequest:
     filter: TokenFilter | None = None
     first_token_within: float | None = None
     """Seconds from its arrival; a request that is predicted to miss them is refused at once."""
+    delivered: tuple[int, ...] = ()
+    """Tokens that it had generated elsewhere. Its filter has seen them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +51,7 @@ class Sequence:
     peak: BatchFacts = field(default_factory=BatchFacts)
 
     def __post_init__(self) -> None:
-        self.tokens = list(self.request.prompt)
+        self.tokens = [*self.request.prompt, *self.request.delivered]
 
     @property
     def space(self) -> tuple[str, Digest | None]:

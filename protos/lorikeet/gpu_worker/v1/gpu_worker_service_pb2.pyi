@@ -70,6 +70,7 @@ class Start(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names it in this call and in logs. Two that run under one name end the call
     (INVALID_ARGUMENT).
@@ -94,6 +95,12 @@ class Start(_message.Message):
     def sampling(self) -> _generation_pb2.SamplingParams:
         """max_tokens and seed must be set; stop is the gateway's business and ignored here."""
 
+    @_builtins.property
+    def delivered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens that another worker generated before it was lost; fewer than max_tokens. The sequence goes
+        on behind them, as it would have there: they count as its own, and are not told again.
+        """
+
     def __init__(
         self,
         *,
@@ -104,10 +111,11 @@ class Start(_message.Message):
         sampling: _generation_pb2.SamplingParams | None = ...,
         cache_salt: _builtins.str = ...,
         first_token_within_ms: _builtins.int | None = ...,
+        delivered: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "first_token_within_ms", b"first_token_within_ms", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "first_token_within_ms", b"first_token_within_ms", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "delivered", b"delivered", "first_token_within_ms", b"first_token_within_ms", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_within_ms: _TypeAlias = _typing.Literal["first_token_within_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_within_ms: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms"]  # noqa: Y015
@@ -161,6 +169,7 @@ class Room(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     RESIDENT_FIELD_NUMBER: _builtins.int
     POOL_TOKENS_FIELD_NUMBER: _builtins.int
+    GOES_ON_FIELD_NUMBER: _builtins.int
     sequences: _builtins.int
     """Sequences: those that could run in its next steps, and the few that follow at once. Of the
     starts of this call it knows of `started`, so what was started since has to be taken off.
@@ -177,6 +186,8 @@ class Room(_message.Message):
     """Starts of this call that were dealt with: they run, wait, have ended or have failed."""
     pool_tokens: _builtins.int
     """Tokens that its whole pool can hold."""
+    goes_on: _builtins.bool
+    """Whether it knows of Start.delivered; one of the release before begins anew."""
     @_builtins.property
     def resident(self) -> Global___ResidentAdapters:
         """Adapters on the device, if they are others than it said last."""
@@ -192,10 +203,11 @@ class Room(_message.Message):
         started: _builtins.int = ...,
         resident: Global___ResidentAdapters | None = ...,
         pool_tokens: _builtins.int = ...,
+        goes_on: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resident", b"resident"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_share", b"output_share", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goes_on", b"goes_on", "output_share", b"output_share", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
