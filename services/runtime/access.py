@@ -10,6 +10,7 @@ USAGE = "lorikeet.gateway.v1.UsageService"
 ADAPTER_STORE = "lorikeet.adapter_store.v1.AdapterStoreService"
 ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
+FLEET = "lorikeet.scheduler.v1.FleetService"
 GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
 INFERENCE = "inference.GRPCInferenceService"
 
@@ -73,8 +74,28 @@ _METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
         ),
         Scope.OPERATOR: ("CollectGarbage",),
     },
-    SCHEDULER: {Scope.OPERATOR: ("Attach", "Place", "WatchWorkers", "Settle", "ListWorkers")},
-    GPU_WORKER: {Scope.OPERATOR: ("Run",)},
+    SCHEDULER: {
+        Scope.OPERATOR: (
+            "Attach",
+            "Place",
+            "WatchWorkers",
+            "Settle",
+            "ReportDemand",
+            "ListWorkers",
+        )
+    },
+    FLEET: {
+        Scope.OPERATOR: (
+            "SetWorker",
+            "ExplainPlacement",
+            "PinAdapter",
+            "ListPins",
+            "PreloadAdapter",
+            "Rebalance",
+            "ListMigrations",
+        )
+    },
+    GPU_WORKER: {Scope.OPERATOR: ("Run", "ReadPrefix")},
 }
 
 
@@ -100,5 +121,6 @@ PROXIED: dict[str, dict[str, Scope]] = {
     },
     ADAPTER_LIFECYCLE: scopes_of(ADAPTER_LIFECYCLE),
     SCHEDULER: {f"/{SCHEDULER}/ListWorkers": Scope.OPERATOR},
+    FLEET: scopes_of(FLEET),
 }
 """What the gateway passes on to the services behind it."""

@@ -71,6 +71,7 @@ class Start(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
     DELIVERED_FIELD_NUMBER: _builtins.int
+    MOVED_FROM_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names it in this call and in logs. Two that run under one name end the call
     (INVALID_ARGUMENT).
@@ -87,6 +88,8 @@ class Start(_message.Message):
     """Milliseconds that the first token may take from here; if it is predicted to take longer the
     request is refused at once (UNAVAILABLE, TOO_LATE). Unset: the worker's default.
     """
+    moved_from: _builtins.str
+    """host:port of the worker that it was moved from, which may have its keys and values."""
     @_builtins.property
     def prompt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt, at least one token."""
@@ -112,10 +115,11 @@ class Start(_message.Message):
         cache_salt: _builtins.str = ...,
         first_token_within_ms: _builtins.int | None = ...,
         delivered: _abc.Iterable[_builtins.int] | None = ...,
+        moved_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "first_token_within_ms", b"first_token_within_ms", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "delivered", b"delivered", "first_token_within_ms", b"first_token_within_ms", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "delivered", b"delivered", "first_token_within_ms", b"first_token_within_ms", "moved_from", b"moved_from", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_within_ms: _TypeAlias = _typing.Literal["first_token_within_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_within_ms: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms"]  # noqa: Y015
@@ -283,6 +287,7 @@ class Piece(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     ADAPTER_WAIT_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """As it was started."""
     finish_reason: _generation_pb2.FinishReason.ValueType
@@ -309,6 +314,10 @@ class Piece(_message.Message):
     def adapter_wait(self) -> Global___AdapterWait:
         """In the first piece; unset while the worker has had no adapter."""
 
+    @_builtins.property
+    def moved(self) -> Global___Moved:
+        """It goes on elsewhere: the last piece here. Callers start it there with `delivered`."""
+
     def __init__(
         self,
         *,
@@ -320,11 +329,108 @@ class Piece(_message.Message):
         error: _builtins.bytes = ...,
         cached_tokens: _builtins.int = ...,
         adapter_wait: Global___AdapterWait | None = ...,
+        moved: Global___Moved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_wait", b"adapter_wait", "batch", b"batch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_wait", b"adapter_wait", "batch", b"batch", "moved", b"moved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_wait", b"adapter_wait", "batch", b"batch", "cached_tokens", b"cached_tokens", "error", b"error", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_wait", b"adapter_wait", "batch", b"batch", "cached_tokens", b"cached_tokens", "error", b"error", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "moved", b"moved", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Piece: _TypeAlias = Piece  # noqa: Y015
+
+@_typing.final
+class Moved(_message.Message):
+    """Where a sequence goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """The worker."""
+    address: _builtins.str
+    """host:port of its GpuWorkerService."""
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Moved: _TypeAlias = Moved  # noqa: Y015
+
+@_typing.final
+class ReadPrefixRequest(_message.Message):
+    """Which keys and values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    base_fingerprint: _builtins.str
+    """Fingerprint of the base model."""
+    adapter_digest: _builtins.str
+    """Digest of the adapter version; empty for the base model."""
+    cache_salt: _builtins.str
+    """The salt that the sequence was started with."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of the sequence, from its first."""
+
+    def __init__(
+        self,
+        *,
+        base_fingerprint: _builtins.str = ...,
+        adapter_digest: _builtins.str = ...,
+        cache_salt: _builtins.str = ...,
+        tokens: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadPrefixRequest: _TypeAlias = ReadPrefixRequest  # noqa: Y015
+
+@_typing.final
+class ReadPrefixResponse(_message.Message):
+    """A part of what there is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    PAGE_TOKENS_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    layout: _builtins.str
+    """How a page is laid out: others can only be read where it is the same. In the first message."""
+    page_tokens: _builtins.int
+    """Tokens that a page holds. In the first message."""
+    pages: _builtins.int
+    """Pages that are to come. In the first message."""
+    data: _builtins.bytes
+    """Whole pages, in order."""
+    def __init__(
+        self,
+        *,
+        layout: _builtins.str = ...,
+        page_tokens: _builtins.int = ...,
+        pages: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "layout", b"layout", "page_tokens", b"page_tokens", "pages", b"pages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadPrefixResponse: _TypeAlias = ReadPrefixResponse  # noqa: Y015

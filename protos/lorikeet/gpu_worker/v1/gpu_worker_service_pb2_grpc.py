@@ -40,6 +40,11 @@ class GpuWorkerServiceStub:
                 request_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunResponse.FromString,
                 _registered_method=True)
+        self.ReadPrefix = channel.unary_stream(
+                '/lorikeet.gpu_worker.v1.GpuWorkerService/ReadPrefix',
+                request_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.ReadPrefixRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.ReadPrefixResponse.FromString,
+                _registered_method=True)
 
 
 class GpuWorkerServiceServicer:
@@ -55,6 +60,14 @@ class GpuWorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadPrefix(self, request, context):
+        """Keys and values that this worker still has of the beginning of a sequence, for another worker to
+        go on from. None, or fewer than asked for, are no error: the other computes what it misses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GpuWorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +75,11 @@ def add_GpuWorkerServiceServicer_to_server(servicer, server):
                     servicer.Run,
                     request_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunRequest.FromString,
                     response_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunResponse.SerializeToString,
+            ),
+            'ReadPrefix': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadPrefix,
+                    request_deserializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.ReadPrefixRequest.FromString,
+                    response_serializer=lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.ReadPrefixResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +110,33 @@ class GpuWorkerService:
             '/lorikeet.gpu_worker.v1.GpuWorkerService/Run',
             lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunRequest.SerializeToString,
             lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.RunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadPrefix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lorikeet.gpu_worker.v1.GpuWorkerService/ReadPrefix',
+            lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.ReadPrefixRequest.SerializeToString,
+            lorikeet_dot_gpu__worker_dot_v1_dot_gpu__worker__service__pb2.ReadPrefixResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ class GpuWorkerServiceStub:
     for it comes back as one message. When it has closed its side, or the worker drains, the call
     ends with the last sequence; when the call breaks, all that it started is cancelled.
     """
+    ReadPrefix: _grpc.UnaryStreamMultiCallable[_gpu_worker_service_pb2.ReadPrefixRequest, _gpu_worker_service_pb2.ReadPrefixResponse]
+    """Keys and values that this worker still has of the beginning of a sequence, for another worker to
+    go on from. None, or fewer than asked for, are no error: the other computes what it misses.
+    """
 
 @_typing.type_check_only
 class GpuWorkerServiceAsyncStub(GpuWorkerServiceStub):
@@ -48,6 +52,10 @@ class GpuWorkerServiceAsyncStub(GpuWorkerServiceStub):
     """All sequences of one caller, on one call: it starts and cancels them, and what each step made
     for it comes back as one message. When it has closed its side, or the worker drains, the call
     ends with the last sequence; when the call breaks, all that it started is cancelled.
+    """
+    ReadPrefix: _aio.UnaryStreamMultiCallable[_gpu_worker_service_pb2.ReadPrefixRequest, _gpu_worker_service_pb2.ReadPrefixResponse]  # type: ignore[assignment]
+    """Keys and values that this worker still has of the beginning of a sequence, for another worker to
+    go on from. None, or fewer than asked for, are no error: the other computes what it misses.
     """
 
 class GpuWorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +70,16 @@ class GpuWorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """All sequences of one caller, on one call: it starts and cancels them, and what each step made
         for it comes back as one message. When it has closed its side, or the worker drains, the call
         ends with the last sequence; when the call breaks, all that it started is cancelled.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadPrefix(
+        self,
+        request: _gpu_worker_service_pb2.ReadPrefixRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gpu_worker_service_pb2.ReadPrefixResponse], _abc.AsyncIterator[_gpu_worker_service_pb2.ReadPrefixResponse]]:
+        """Keys and values that this worker still has of the beginning of a sequence, for another worker to
+        go on from. None, or fewer than asked for, are no error: the other computes what it misses.
         """
 
 def add_GpuWorkerServiceServicer_to_server(servicer: GpuWorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

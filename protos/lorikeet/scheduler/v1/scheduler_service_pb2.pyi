@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,150 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _WorkerRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkerRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKER_ROLE_UNSPECIFIED: _WorkerRole.ValueType  # 0
+    """Prompts and what follows them."""
+    WORKER_ROLE_PREFILL: _WorkerRole.ValueType  # 1
+    """Prompts only: what follows is another's. No worker is one yet."""
+    WORKER_ROLE_DECODE: _WorkerRole.ValueType  # 2
+    """What follows a prompt that another ran. No worker is one yet."""
+
+class WorkerRole(_WorkerRole, metaclass=_WorkerRoleEnumTypeWrapper):
+    """What of a request a worker runs."""
+
+WORKER_ROLE_UNSPECIFIED: WorkerRole.ValueType  # 0
+"""Prompts and what follows them."""
+WORKER_ROLE_PREFILL: WorkerRole.ValueType  # 1
+"""Prompts only: what follows is another's. No worker is one yet."""
+WORKER_ROLE_DECODE: WorkerRole.ValueType  # 2
+"""What follows a prompt that another ran. No worker is one yet."""
+Global___WorkerRole: _TypeAlias = WorkerRole  # noqa: Y015
+
+class _AdapterPlace:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AdapterPlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdapterPlace.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ADAPTER_PLACE_UNSPECIFIED: _AdapterPlace.ValueType  # 0
+    """Of a worker of the release before."""
+    ADAPTER_PLACE_DEVICE: _AdapterPlace.ValueType  # 1
+    """On the device: a request for it starts at once."""
+    ADAPTER_PLACE_HOST: _AdapterPlace.ValueType  # 2
+    """In host memory, ready to be copied."""
+    ADAPTER_PLACE_LOADING: _AdapterPlace.ValueType  # 3
+    """On its way from the store, or from host memory to the device."""
+
+class AdapterPlace(_AdapterPlace, metaclass=_AdapterPlaceEnumTypeWrapper):
+    """Where an adapter is on a worker."""
+
+ADAPTER_PLACE_UNSPECIFIED: AdapterPlace.ValueType  # 0
+"""Of a worker of the release before."""
+ADAPTER_PLACE_DEVICE: AdapterPlace.ValueType  # 1
+"""On the device: a request for it starts at once."""
+ADAPTER_PLACE_HOST: AdapterPlace.ValueType  # 2
+"""In host memory, ready to be copied."""
+ADAPTER_PLACE_LOADING: AdapterPlace.ValueType  # 3
+"""On its way from the store, or from host memory to the device."""
+Global___AdapterPlace: _TypeAlias = AdapterPlace  # noqa: Y015
+
+class _MoveOutcomeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MoveOutcomeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MoveOutcomeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MOVE_OUTCOME_KIND_UNSPECIFIED: _MoveOutcomeKind.ValueType  # 0
+    """Never said."""
+    MOVE_OUTCOME_KIND_LEFT: _MoveOutcomeKind.ValueType  # 1
+    """It left: its caller was told where it goes on."""
+    MOVE_OUTCOME_KIND_GONE: _MoveOutcomeKind.ValueType  # 2
+    """It had ended before, or is not known here."""
+    MOVE_OUTCOME_KIND_FIXED: _MoveOutcomeKind.ValueType  # 3
+    """It cannot go on elsewhere: its caller is of a release that does not know how."""
+
+class MoveOutcomeKind(_MoveOutcomeKind, metaclass=_MoveOutcomeKindEnumTypeWrapper):
+    """How a sequence was taken to another worker."""
+
+MOVE_OUTCOME_KIND_UNSPECIFIED: MoveOutcomeKind.ValueType  # 0
+"""Never said."""
+MOVE_OUTCOME_KIND_LEFT: MoveOutcomeKind.ValueType  # 1
+"""It left: its caller was told where it goes on."""
+MOVE_OUTCOME_KIND_GONE: MoveOutcomeKind.ValueType  # 2
+"""It had ended before, or is not known here."""
+MOVE_OUTCOME_KIND_FIXED: MoveOutcomeKind.ValueType  # 3
+"""It cannot go on elsewhere: its caller is of a release that does not know how."""
+Global___MoveOutcomeKind: _TypeAlias = MoveOutcomeKind  # noqa: Y015
+
+class _WorkerWish:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkerWishEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerWish.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKER_WISH_UNSPECIFIED: _WorkerWish.ValueType  # 0
+    """In a request: of any kind. In a worker: nothing was said."""
+    WORKER_WISH_SERVE: _WorkerWish.ValueType  # 1
+    """It takes requests."""
+    WORKER_WISH_CORDON: _WorkerWish.ValueType  # 2
+    """It takes no new requests; what runs goes on."""
+    WORKER_WISH_DRAIN: _WorkerWish.ValueType  # 3
+    """It takes no new requests, what runs is moved away, and then its process ends."""
+
+class WorkerWish(_WorkerWish, metaclass=_WorkerWishEnumTypeWrapper):
+    """What the operator wants of a worker."""
+
+WORKER_WISH_UNSPECIFIED: WorkerWish.ValueType  # 0
+"""In a request: of any kind. In a worker: nothing was said."""
+WORKER_WISH_SERVE: WorkerWish.ValueType  # 1
+"""It takes requests."""
+WORKER_WISH_CORDON: WorkerWish.ValueType  # 2
+"""It takes no new requests; what runs goes on."""
+WORKER_WISH_DRAIN: WorkerWish.ValueType  # 3
+"""It takes no new requests, what runs is moved away, and then its process ends."""
+Global___WorkerWish: _TypeAlias = WorkerWish  # noqa: Y015
+
+class _WorkerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORKER_STATE_UNSPECIFIED: _WorkerState.ValueType  # 0
+    """Never said."""
+    WORKER_STATE_SERVING: _WorkerState.ValueType  # 1
+    """It takes requests."""
+    WORKER_STATE_CORDONED: _WorkerState.ValueType  # 2
+    """It takes none, and goes on with what runs."""
+    WORKER_STATE_DRAINING: _WorkerState.ValueType  # 3
+    """It takes none, and what runs is moved away."""
+    WORKER_STATE_AWAY: _WorkerState.ValueType  # 4
+    """Its lease has run out, or it has yet to come."""
+    WORKER_STATE_STUCK: _WorkerState.ValueType  # 5
+    """It reports, and its steps have stopped although something runs."""
+
+class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
+    """What a worker is seen to do."""
+
+WORKER_STATE_UNSPECIFIED: WorkerState.ValueType  # 0
+"""Never said."""
+WORKER_STATE_SERVING: WorkerState.ValueType  # 1
+"""It takes requests."""
+WORKER_STATE_CORDONED: WorkerState.ValueType  # 2
+"""It takes none, and goes on with what runs."""
+WORKER_STATE_DRAINING: WorkerState.ValueType  # 3
+"""It takes none, and what runs is moved away."""
+WORKER_STATE_AWAY: WorkerState.ValueType  # 4
+"""Its lease has run out, or it has yet to come."""
+WORKER_STATE_STUCK: WorkerState.ValueType  # 5
+"""It reports, and its steps have stopped although something runs."""
+Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 @_typing.final
 class WorkerIdentity(_message.Message):
@@ -29,6 +174,8 @@ class WorkerIdentity(_message.Message):
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     BASE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the worker, unique in the fleet."""
     address: _builtins.str
@@ -39,6 +186,10 @@ class WorkerIdentity(_message.Message):
     """Fingerprint of that model."""
     device: _builtins.str
     """"cpu", or the GPU's name."""
+    devices: _builtins.int
+    """Devices that it runs on together: those of a tensor-parallel group. 0 is 1."""
+    role: Global___WorkerRole.ValueType
+    """What of a request it runs."""
     def __init__(
         self,
         *,
@@ -47,14 +198,176 @@ class WorkerIdentity(_message.Message):
         base_model: _builtins.str = ...,
         base_fingerprint: _builtins.str = ...,
         device: _builtins.str = ...,
+        devices: _builtins.int = ...,
+        role: Global___WorkerRole.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "device", b"device", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "device", b"device", "devices", b"devices", "id", b"id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerIdentity: _TypeAlias = WorkerIdentity  # noqa: Y015
+
+@_typing.final
+class AdapterLoad(_message.Message):
+    """An adapter on a worker, and who wants it there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Of the version."""
+    place: Global___AdapterPlace.ValueType
+    """The best place that it is at."""
+    bytes: _builtins.int
+    """Bytes there."""
+    running: _builtins.int
+    """Sequences that run with it."""
+    waiting: _builtins.int
+    """Sequences that wait here for it."""
+    pinned: _builtins.bool
+    """The operator keeps it here."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        place: Global___AdapterPlace.ValueType = ...,
+        bytes: _builtins.int = ...,
+        running: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "digest", b"digest", "pinned", b"pinned", "place", b"place", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterLoad: _TypeAlias = AdapterLoad  # noqa: Y015
+
+@_typing.final
+class AdapterLoads(_message.Message):
+    """All adapters of a worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterLoad]:
+        """By digest."""
+
+    def __init__(
+        self,
+        *,
+        adapters: _abc.Iterable[Global___AdapterLoad] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterLoads: _TypeAlias = AdapterLoads  # noqa: Y015
+
+@_typing.final
+class StepTimes(_message.Message):
+    """How long steps take on a worker, learnt from those it ran: a step of `sequences` that decode and
+    `tokens` of prompts takes base + sequences * per_sequence + tokens * per_token.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_MS_FIELD_NUMBER: _builtins.int
+    TOKEN_MS_FIELD_NUMBER: _builtins.int
+    base_ms: _builtins.float
+    """Milliseconds of any step."""
+    sequence_ms: _builtins.float
+    """Milliseconds of each sequence that decodes."""
+    token_ms: _builtins.float
+    """Milliseconds of each token of a prompt."""
+    def __init__(
+        self,
+        *,
+        base_ms: _builtins.float = ...,
+        sequence_ms: _builtins.float = ...,
+        token_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ms", b"base_ms", "sequence_ms", b"sequence_ms", "token_ms", b"token_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepTimes: _TypeAlias = StepTimes  # noqa: Y015
+
+@_typing.final
+class SequenceLoad(_message.Message):
+    """A sequence that runs, as whoever moves it must know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOKENS_LEFT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Names it on the worker."""
+    adapter_digest: _builtins.str
+    """Of its adapter version; empty for the base model."""
+    tokens: _builtins.int
+    """Tokens that it holds."""
+    tokens_left: _builtins.int
+    """Tokens that it is expected to generate yet."""
+    waiting: _builtins.bool
+    """It has not run a step: nothing is lost when it moves."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        adapter_digest: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        tokens_left: _builtins.int = ...,
+        waiting: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "request_id", b"request_id", "tokens", b"tokens", "tokens_left", b"tokens_left", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceLoad: _TypeAlias = SequenceLoad  # noqa: Y015
+
+@_typing.final
+class SequenceLoads(_message.Message):
+    """All sequences of a worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceLoad]:
+        """The oldest first."""
+
+    def __init__(
+        self,
+        *,
+        sequences: _abc.Iterable[Global___SequenceLoad] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequences", b"sequences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceLoads: _TypeAlias = SequenceLoads  # noqa: Y015
 
 @_typing.final
 class WorkerReport(_message.Message):
@@ -69,6 +382,13 @@ class WorkerReport(_message.Message):
     RESIDENT_ADAPTERS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    STEP_TIMES_FIELD_NUMBER: _builtins.int
+    MOST_SEQUENCES_FIELD_NUMBER: _builtins.int
+    PAGE_TOKENS_FIELD_NUMBER: _builtins.int
+    PAGE_BYTES_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
     running_sequences: _builtins.int
     """Sequences in the running batch."""
     waiting_sequences: _builtins.int
@@ -80,10 +400,32 @@ class WorkerReport(_message.Message):
     steps: _builtins.int
     """Steps since the worker started."""
     draining: _builtins.bool
-    """It finishes what it has and takes nothing new."""
+    """It finishes what it has, unless that is moved away, and takes nothing new."""
+    most_sequences: _builtins.int
+    """Sequences that it can run at once."""
+    page_tokens: _builtins.int
+    """Tokens that a page holds."""
+    page_bytes: _builtins.int
+    """Bytes of a page: what a move of keys and values has to carry."""
     @_builtins.property
     def resident_adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of the adapters on the device."""
+
+    @_builtins.property
+    def adapters(self) -> Global___AdapterLoads:
+        """What adapters are there; unset if they are as it said last on this call."""
+
+    @_builtins.property
+    def step_times(self) -> Global___StepTimes:
+        """How long its steps take; unset while it has run none."""
+
+    @_builtins.property
+    def sequences(self) -> Global___SequenceLoads:
+        """What runs and waits there; in the first report after TellSequences."""
+
+    @_builtins.property
+    def moved(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoveOutcome]:
+        """Moves that have ended, since the report before."""
 
     def __init__(
         self,
@@ -95,14 +437,55 @@ class WorkerReport(_message.Message):
         resident_adapters: _abc.Iterable[_builtins.str] | None = ...,
         steps: _builtins.int = ...,
         draining: _builtins.bool = ...,
+        adapters: Global___AdapterLoads | None = ...,
+        step_times: Global___StepTimes | None = ...,
+        most_sequences: _builtins.int = ...,
+        page_tokens: _builtins.int = ...,
+        page_bytes: _builtins.int = ...,
+        sequences: Global___SequenceLoads | None = ...,
+        moved: _abc.Iterable[Global___MoveOutcome] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "sequences", b"sequences", "step_times", b"step_times"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "free_pages", b"free_pages", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "steps", b"steps", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "draining", b"draining", "free_pages", b"free_pages", "most_sequences", b"most_sequences", "moved", b"moved", "page_bytes", b"page_bytes", "page_tokens", b"page_tokens", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "sequences", b"sequences", "step_times", b"step_times", "steps", b"steps", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerReport: _TypeAlias = WorkerReport  # noqa: Y015
+
+@_typing.final
+class MoveOutcome(_message.Message):
+    """What became of an ordered move, at its source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    move_id: _builtins.str
+    """Of the order."""
+    request_id: _builtins.str
+    """The sequence."""
+    kind: Global___MoveOutcomeKind.ValueType
+    """What became of it."""
+    tokens: _builtins.int
+    """Tokens that it had."""
+    def __init__(
+        self,
+        *,
+        move_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        kind: Global___MoveOutcomeKind.ValueType = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "move_id", b"move_id", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveOutcome: _TypeAlias = MoveOutcome  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):
@@ -135,22 +518,136 @@ class AttachRequest(_message.Message):
 Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
 
 @_typing.final
+class Desired(_message.Message):
+    """What the scheduler wants of a worker, all of it, each time: one that missed a message is not lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAINING_FIELD_NUMBER: _builtins.int
+    PINNED_ADAPTERS_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """Finish what runs, take nothing new, and end the process once nothing is left."""
+    @_builtins.property
+    def pinned_adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of adapters to be kept on the device."""
+
+    def __init__(
+        self,
+        *,
+        draining: _builtins.bool = ...,
+        pinned_adapters: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "pinned_adapters", b"pinned_adapters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Desired: _TypeAlias = Desired  # noqa: Y015
+
+@_typing.final
+class Move(_message.Message):
+    """Take sequences to another worker, each at its next step boundary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    TARGET_WORKER_ID_FIELD_NUMBER: _builtins.int
+    TARGET_ADDRESS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Names the order; one that was carried out is not carried out again."""
+    target_worker_id: _builtins.str
+    """Where they go on."""
+    target_address: _builtins.str
+    """host:port of its GpuWorkerService."""
+    @_builtins.property
+    def request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sequences."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        request_ids: _abc.Iterable[_builtins.str] | None = ...,
+        target_worker_id: _builtins.str = ...,
+        target_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_ids", b"request_ids", "target_address", b"target_address", "target_worker_id", b"target_worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Move: _TypeAlias = Move  # noqa: Y015
+
+@_typing.final
+class Order(_message.Message):
+    """Something to be done once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVE_FIELD_NUMBER: _builtins.int
+    PRELOAD_FIELD_NUMBER: _builtins.int
+    TELL_SEQUENCES_FIELD_NUMBER: _builtins.int
+    preload: _builtins.str
+    """Digest of an adapter version: fetch it into host memory."""
+    tell_sequences: _builtins.bool
+    """Tell all sequences with the next report."""
+    @_builtins.property
+    def move(self) -> Global___Move:
+        """Take sequences elsewhere."""
+
+    def __init__(
+        self,
+        *,
+        move: Global___Move | None = ...,
+        preload: _builtins.str = ...,
+        tell_sequences: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move", b"move", "order", b"order", "preload", b"preload", "tell_sequences", b"tell_sequences"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["move", b"move", "order", b"order", "preload", b"preload", "tell_sequences", b"tell_sequences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["move", "preload", "tell_sequences"]  # noqa: Y015
+    _WhichOneofArgType_order: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_order) -> _WhichOneofReturnType_order | None: ...
+
+Global___Order: _TypeAlias = Order  # noqa: Y015
+
+@_typing.final
 class AttachResponse(_message.Message):
     """A message to a worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    DESIRED_FIELD_NUMBER: _builtins.int
+    ORDERS_FIELD_NUMBER: _builtins.int
     lease_milliseconds: _builtins.int
     """How long the worker stays in the fleet without another report, in milliseconds."""
+    term: _builtins.int
+    """Of the scheduler that says it: workers obey none whose term is lower than one they have heard."""
+    @_builtins.property
+    def desired(self) -> Global___Desired:
+        """What is wanted of the worker."""
+
+    @_builtins.property
+    def orders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]:
+        """What is to be done once."""
+
     def __init__(
         self,
         *,
         lease_milliseconds: _builtins.int = ...,
+        term: _builtins.int = ...,
+        desired: Global___Desired | None = ...,
+        orders: _abc.Iterable[Global___Order] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_milliseconds", b"lease_milliseconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "lease_milliseconds", b"lease_milliseconds", "orders", b"orders", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,22 +743,185 @@ class WatchWorkersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKERS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    HOMES_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    """Of the scheduler that says it: gateways hear none whose term is lower than one they have heard."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerIdentity]:
-        """By id; those that drain are none of them."""
+        """By id; those that are cordoned or drain are none of them."""
+
+    @_builtins.property
+    def homes(self) -> Global___AdapterHomes:
+        """How many homes adapters have, of those that have other than one; unset if as it was said last."""
 
     def __init__(
         self,
         *,
         workers: _abc.Iterable[Global___WorkerIdentity] | None = ...,
+        term: _builtins.int = ...,
+        homes: Global___AdapterHomes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["homes", b"homes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["homes", b"homes", "term", b"term", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchWorkersResponse: _TypeAlias = WatchWorkersResponse  # noqa: Y015
+
+@_typing.final
+class AdapterHomes(_message.Message):
+    """On how many workers adapters are at home: which ones, rendezvous hashing says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By digest."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterHomes: _TypeAlias = AdapterHomes  # noqa: Y015
+
+@_typing.final
+class ReportDemandRequest(_message.Message):
+    """What is wanted of a base model at a gateway."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArrivedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class WaitingByAdapterEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    BASE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    IN_TIME_FIELD_NUMBER: _builtins.int
+    ARRIVED_FIELD_NUMBER: _builtins.int
+    WAITING_BY_ADAPTER_FIELD_NUMBER: _builtins.int
+    gateway: _builtins.str
+    """Names the gateway; one that starts anew takes another name."""
+    base_fingerprint: _builtins.str
+    """Fingerprint of the base model."""
+    waiting: _builtins.int
+    """Requests that wait."""
+    longest_wait_seconds: _builtins.float
+    """Seconds that the first of them has waited."""
+    in_time: _builtins.float
+    """Share of the requests since the report before whose first token came within the time that their
+    tier promises; 1 if none is promised.
+    """
+    @_builtins.property
+    def arrived(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By digest of adapter version, empty for the base model: requests that came since the report before."""
+
+    @_builtins.property
+    def waiting_by_adapter(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By digest: requests that wait."""
+
+    def __init__(
+        self,
+        *,
+        gateway: _builtins.str = ...,
+        base_fingerprint: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        longest_wait_seconds: _builtins.float = ...,
+        in_time: _builtins.float = ...,
+        arrived: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        waiting_by_adapter: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "base_fingerprint", b"base_fingerprint", "gateway", b"gateway", "in_time", b"in_time", "longest_wait_seconds", b"longest_wait_seconds", "waiting", b"waiting", "waiting_by_adapter", b"waiting_by_adapter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDemandRequest: _TypeAlias = ReportDemandRequest  # noqa: Y015
+
+@_typing.final
+class ReportDemandResponse(_message.Message):
+    """It was noted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportDemandResponse: _TypeAlias = ReportDemandResponse  # noqa: Y015
 
 @_typing.final
 class SettleRequest(_message.Message):
@@ -440,18 +1100,24 @@ Global___ListWorkersRequest: _TypeAlias = ListWorkersRequest  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
-    """A live worker."""
+    """A worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTITY_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
     REPORT_AGE_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    WISH_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     report_age_milliseconds: _builtins.int
     """Milliseconds since that report."""
+    wish: Global___WorkerWish.ValueType
+    """What is wanted of it."""
+    state: Global___WorkerState.ValueType
+    """What it is seen to do."""
     @_builtins.property
     def identity(self) -> Global___WorkerIdentity:
-        """Who it is."""
+        """Who it is; of one that is away, only the id."""
 
     @_builtins.property
     def report(self) -> Global___WorkerReport:
@@ -463,10 +1129,12 @@ class Worker(_message.Message):
         identity: Global___WorkerIdentity | None = ...,
         report: Global___WorkerReport | None = ...,
         report_age_milliseconds: _builtins.int = ...,
+        wish: Global___WorkerWish.ValueType = ...,
+        state: Global___WorkerState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "report", b"report", "report_age_milliseconds", b"report_age_milliseconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "report", b"report", "report_age_milliseconds", b"report_age_milliseconds", "state", b"state", "wish", b"wish"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,11 @@ class SchedulerServiceStub:
                 request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.ReportDemand = channel.unary_unary(
+                '/lorikeet.scheduler.v1.SchedulerService/ReportDemand',
+                request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ReportDemandRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ReportDemandResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/lorikeet.scheduler.v1.SchedulerService/ListWorkers',
                 request_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ListWorkersRequest.SerializeToString,
@@ -99,8 +104,16 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportDemand(self, request, context):
+        """Gateways, about once a second: what is wanted there. Heat of adapters, and how many workers there
+        should be, go by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
-        """Every live worker, by id.
+        """Every worker that is live or that the operator has said something of, by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +141,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleRequest.FromString,
                     response_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleResponse.SerializeToString,
+            ),
+            'ReportDemand': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportDemand,
+                    request_deserializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ReportDemandRequest.FromString,
+                    response_serializer=lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ReportDemandResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -244,6 +262,33 @@ class SchedulerService:
             '/lorikeet.scheduler.v1.SchedulerService/Settle',
             lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleRequest.SerializeToString,
             lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportDemand(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.scheduler.v1.SchedulerService/ReportDemand',
+            lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ReportDemandRequest.SerializeToString,
+            lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2.ReportDemandResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,8 +58,12 @@ class SchedulerServiceStub:
     """Makes the fairness counters of several gateways one account: each says what it charged since it
     said so last, and hears what all have. A statement counts once, however often it comes.
     """
+    ReportDemand: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ReportDemandRequest, _scheduler_service_pb2.ReportDemandResponse]
+    """Gateways, about once a second: what is wanted there. Heat of adapters, and how many workers there
+    should be, go by it.
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListWorkersRequest, _scheduler_service_pb2.ListWorkersResponse]
-    """Every live worker, by id."""
+    """Every worker that is live or that the operator has said something of, by id."""
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -85,8 +89,12 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Makes the fairness counters of several gateways one account: each says what it charged since it
     said so last, and hears what all have. A statement counts once, however often it comes.
     """
+    ReportDemand: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ReportDemandRequest, _scheduler_service_pb2.ReportDemandResponse]  # type: ignore[assignment]
+    """Gateways, about once a second: what is wanted there. Heat of adapters, and how many workers there
+    should be, go by it.
+    """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.ListWorkersRequest, _scheduler_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
-    """Every live worker, by id."""
+    """Every worker that is live or that the operator has said something of, by id."""
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The fleet of workers."""
@@ -134,11 +142,21 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ReportDemand(
+        self,
+        request: _scheduler_service_pb2.ReportDemandRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_service_pb2.ReportDemandResponse, _abc.Awaitable[_scheduler_service_pb2.ReportDemandResponse]]:
+        """Gateways, about once a second: what is wanted there. Heat of adapters, and how many workers there
+        should be, go by it.
+        """
+
+    @_abc_1.abstractmethod
     def ListWorkers(
         self,
         request: _scheduler_service_pb2.ListWorkersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_service_pb2.ListWorkersResponse, _abc.Awaitable[_scheduler_service_pb2.ListWorkersResponse]]:
-        """Every live worker, by id."""
+        """Every worker that is live or that the operator has said something of, by id."""
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
