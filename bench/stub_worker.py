@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from lorikeet.types.v1 import generation_pb2
-from services.core.types import WorkerId, WorkerReport
+from services.core.reports import WorkerReport
+from services.core.types import WorkerId
 from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
 from services.gpu_worker.model.loading import load_model
 from services.gpu_worker.settings import GpuWorkerSettings

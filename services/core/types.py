@@ -123,19 +123,6 @@ class BatchFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerReport:
-    """How a worker is doing. Free pages include those that are cached and given up on demand."""
-
-    running: int = 0
-    waiting: int = 0
-    total_pages: int = 0
-    free_pages: int = 0
-    resident: tuple[Digest, ...] = ()
-    steps: int = 0
-    draining: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Room:
     """What a worker could start beyond what it has. `tokens`: that one more may come to hold, its
     prompt and so much of its max_tokens as `output_share` says."""

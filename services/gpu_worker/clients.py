@@ -13,10 +13,12 @@ from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rp
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from services.core.base_model import BaseModel
-from services.core.types import Digest, WorkerId, WorkerReport
+from services.core.reports import WorkerReport
+from services.core.types import Digest, WorkerId
 from services.runtime import wire
 from services.runtime.client import CHANNEL_OPTIONS, bearer
 from services.runtime.status import from_rpc_error
+from services.runtime.wire_reports import report_to_wire
 
 log = structlog.get_logger()
 
@@ -96,11 +98,11 @@ class SchedulerClient:
 
     async def _reports(self) -> AsyncIterator[scheduler_pb.AttachRequest]:
         yield scheduler_pb.AttachRequest(
-            identity=self._identity, report=wire.report_to_wire(self._state())
+            identity=self._identity, report=report_to_wire(self._state())
         )
         while True:
             await asyncio.sleep(self._lease_seconds / 6)
-            yield scheduler_pb.AttachRequest(report=wire.report_to_wire(self._state()))
+            yield scheduler_pb.AttachRequest(report=report_to_wire(self._state()))
 
 
 def identity_of(

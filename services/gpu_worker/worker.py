@@ -11,7 +11,8 @@ from typing import Protocol
 import structlog
 
 from services.core.errors import ServingError, Unavailable
-from services.core.types import Digest, RequestId, Room, WorkerReport
+from services.core.reports import WorkerReport
+from services.core.types import Digest, RequestId, Room
 from services.gpu_worker.engine.engine import Engine, StepReport, Weights
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest

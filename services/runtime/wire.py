@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.types.v1 import adapter_pb2, tier_pb2
 from lorikeet.types.v1 import generation_pb2 as pb
 from services.core.base_model import BaseModel, Module
@@ -13,7 +12,6 @@ from services.core.types import (
     BatchFacts,
     Constraint,
     ConstraintKind,
-    Digest,
     Fingerprint,
     FinishReason,
     PositionLogprobs,
@@ -21,7 +19,6 @@ from services.core.types import (
     Tier,
     TokenLogprob,
     TokenRules,
-    WorkerReport,
 )
 
 _FINISH = {
@@ -173,30 +170,6 @@ def base_model_from_wire(message: adapter_pb2.BaseModel) -> BaseModel:
         tokenizer_json=message.tokenizer_json,
         created=(message.create_time.ToDatetime(UTC) if message.HasField("create_time") else None),
         head_dim=message.head_dim,
-    )
-
-
-def report_to_wire(report: WorkerReport) -> scheduler_pb.WorkerReport:
-    return scheduler_pb.WorkerReport(
-        running_sequences=report.running,
-        waiting_sequences=report.waiting,
-        total_pages=report.total_pages,
-        free_pages=report.free_pages,
-        resident_adapters=report.resident,
-        steps=report.steps,
-        draining=report.draining,
-    )
-
-
-def report_from_wire(message: scheduler_pb.WorkerReport) -> WorkerReport:
-    return WorkerReport(
-        running=message.running_sequences,
-        waiting=message.waiting_sequences,
-        total_pages=message.total_pages,
-        free_pages=message.free_pages,
-        resident=tuple(Digest(digest) for digest in message.resident_adapters),
-        steps=message.steps,
-        draining=message.draining,
     )
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from services.core.clock import Clock
 from services.core.errors import AlreadyExists, Unavailable
-from services.core.types import Digest, Fingerprint, WorkerId, WorkerReport
+from services.core.reports import WorkerReport
+from services.core.types import Digest, Fingerprint, WorkerId
 from services.policies.placement import Wish, WorkerView, place
 
 

@@ -11,8 +11,8 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
 from services.core.types import Fingerprint, WorkerId
 from services.policies.fairness.clearing import Statement
-from services.runtime import wire
 from services.runtime.interceptors import Context
+from services.runtime.wire_reports import report_from_wire, report_to_wire
 from services.scheduler.accounts import Accounts
 from services.scheduler.fleet import Fleet, Identity, Seat, Worker, wish_for
 
@@ -34,7 +34,7 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
                 if seat is None:
                     seat = self._join(request)
                 else:
-                    seat.report(wire.report_from_wire(request.report))
+                    seat.report(report_from_wire(request.report))
                 yield lease
         finally:
             if seat is not None:
@@ -105,7 +105,7 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
             base_fingerprint=Fingerprint(stated.base_fingerprint),
             device=stated.device,
         )
-        seat = self._fleet.join(identity, wire.report_from_wire(request.report))
+        seat = self._fleet.join(identity, report_from_wire(request.report))
         log.info("worker_joined", worker=identity.id, address=identity.address)
         return seat
 
@@ -113,7 +113,7 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
 def _to_wire(worker: Worker) -> pb.Worker:
     return pb.Worker(
         identity=_identity(worker.identity),
-        report=wire.report_to_wire(worker.report),
+        report=report_to_wire(worker.report),
         report_age_milliseconds=int(worker.age_seconds * 1000),
     )
 

@@ -2,7 +2,8 @@ import pytest
 
 from services.core.clock import ManualClock
 from services.core.errors import AlreadyExists, Unavailable
-from services.core.types import Digest, Fingerprint, WorkerId, WorkerReport
+from services.core.reports import WorkerReport
+from services.core.types import Digest, Fingerprint, WorkerId
 from services.scheduler.fleet import Fleet, Identity, wish_for
 
 ADAPTER = Digest("a" * 64)

@@ -1,0 +1,71 @@
+"""What a worker says of itself."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from services.core.types import Digest, RequestId
+
+
+class AdapterPlace(Enum):
+    """Where an adapter is on a worker, the best first."""
+
+    DEVICE = "device"
+    HOST = "host"
+    LOADING = "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterLoad:
+    """An adapter on a worker, and the sequences there that run with it or wait for it."""
+
+    digest: Digest
+    place: AdapterPlace
+    bytes: int = 0
+    running: int = 0
+    waiting: int = 0
+    pinned: bool = False  # by the operator
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Milliseconds of a step: `base`, and for each sequence that decodes, each token of prompts."""
+
+    base: float
+    sequence: float
+    token: float
+
+    def of(self, sequences: int, tokens: int) -> float:
+        return self.base + self.sequence * sequences + self.token * tokens
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceLoad:
+    """A sequence on a worker. `tokens`: that it holds; `tokens_left`: that it is expected to
+    generate yet; `waiting`: it has not run a step, so nothing is lost when it moves."""
+
+    request: RequestId
+    adapter: Digest | None
+    tokens: int
+    tokens_left: int
+    waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """How a worker is doing. Free pages include those that are cached and given up on demand.
+    `resident`: on the device; `adapters`: wherever they are, None if as it said last.
+    `sequences`: None unless it was asked for them."""
+
+    running: int = 0
+    waiting: int = 0
+    total_pages: int = 0
+    free_pages: int = 0
+    resident: tuple[Digest, ...] = ()
+    steps: int = 0
+    draining: bool = False
+    adapters: tuple[AdapterLoad, ...] | None = None
+    step_times: StepTimes | None = None
+    most_sequences: int = 0
+    page_tokens: int = 0
+    page_bytes: int = 0
+    sequences: tuple[SequenceLoad, ...] | None = None

@@ -1,0 +1,53 @@
+"""What migration may know of the fleet, and what it decides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.core.reports import SequenceLoad, StepTimes
+from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
+
+
+class Reason(Enum):
+    BALANCE = "balance"  # its worker had more to do than others
+    MEMORY = "memory"  # its worker ran out of pages
+    DRAIN = "drain"  # its worker drains
+    OPERATOR = "operator"  # somebody asked for it
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """A worker with everything that runs and waits on it. `load_ms`: milliseconds until an adapter
+    that is not resident would be. `move_ms`: milliseconds for the keys and values of one token to
+    get there from elsewhere, where that is possible."""
+
+    id: WorkerId
+    base: Fingerprint
+    sequences: tuple[SequenceLoad, ...]
+    most_sequences: int
+    total_tokens: int  # that its pool can hold
+    free_tokens: int
+    resident: frozenset[Digest]
+    step_times: StepTimes
+    load_ms: float
+    move_ms: float | None = None
+    takes: bool = True  # it is neither cordoned nor draining
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMove:
+    request: RequestId
+    adapter: Digest | None
+    source: WorkerId
+    target: WorkerId
+    reason: Reason
+    gain_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Debts:
+    """What fairness owes tenants, in its own service: who is owed more moves first."""
+
+    owed: Mapping[TenantId, float] = field(default_factory=dict)
+    tenants: Mapping[RequestId, TenantId] = field(default_factory=dict)
