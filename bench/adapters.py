@@ -21,7 +21,7 @@ from bench.streams import Timings, follow, percentile
 from bench.workload import OUTPUT_TOKENS, Arrival, Folder, drawn, prompt
 from services.cli.suite import embedded_model
 from services.core.errors import ServingError
-from services.core.types import Digest
+from services.core.types import Digest, TokenPiece
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.model.adapters import AdapterReader
@@ -85,6 +85,7 @@ def asking(worker: Worker, digests: Sequence[Digest]) -> Callable[..., AsyncIter
                 for _, outcome in outcomes:
                     if isinstance(outcome, ServingError):
                         raise outcome
+                    assert isinstance(outcome, TokenPiece)
                     yield len(outcome.tokens)
 
     return ask

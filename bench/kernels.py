@@ -18,8 +18,8 @@ from bench.engines import engine_request, prepare, settled_thread
 from bench.results import save
 from bench.workload import Arrival, prompt, random_adapters, saturated
 from services.cli.suite import embedded_model
-from services.gpu_worker.engine.batcher import StepPlan
 from services.gpu_worker.engine.engine import Engine, Sampled
+from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.kernels.cpu.attention import attend, lay_out
 from services.gpu_worker.kernels.cpu.linear import Linear
 from services.gpu_worker.kernels.device import Span

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from lorikeet.types.v1 import generation_pb2
-from services.core.reports import WorkerReport
+from services.core.reports import Orders, WorkerReport
 from services.core.types import WorkerId
 from services.gpu_worker.clients import SchedulerClient, StoreClient, identity_of
 from services.gpu_worker.model.loading import load_model
@@ -35,6 +35,11 @@ class StubServicer(rpc.GpuWorkerServiceServicer):
     def __init__(self, step_seconds: float, prompt_seconds: float) -> None:
         self._step_seconds = step_seconds
         self._prompt_seconds = prompt_seconds
+
+    async def ReadPrefix(
+        self, request: pb.ReadPrefixRequest, context: Context
+    ) -> AsyncIterator[pb.ReadPrefixResponse]:
+        yield pb.ReadPrefixResponse()
 
     async def Run(
         self, requests: AsyncIterator[pb.RunRequest], context: Context
@@ -82,6 +87,22 @@ def _next(name: str, left: dict[str, int]) -> pb.Piece:
     return piece
 
 
+class Present:
+    """Says that it is there, and does nothing that it is told."""
+
+    def begin(self) -> None:
+        pass
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def report(self) -> WorkerReport:
+        return WorkerReport()
+
+    def obey(self, orders: Orders) -> None:
+        pass
+
+
 async def main() -> None:
     settings = load(GpuWorkerSettings)
     telemetry.setup("stub_worker", log_format=settings.log_format, level=settings.log_level)
@@ -101,7 +122,8 @@ async def main() -> None:
     rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
     await StoreClient(channels[0], token, card).register()
     await server.start()
-    async with beside(SchedulerClient(channels[1], token, identity, WorkerReport).stay_attached()):
+    scheduler = SchedulerClient(channels[1], token, identity, Present())
+    async with beside(scheduler.stay_attached()):
         await stop_signal().wait()
         await server.drain(1.0)
     await asyncio.gather(*(channel.close() for channel in channels))

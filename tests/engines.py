@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from services.core.types import Digest, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Batcher, StepPlan
+from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.engine import Engine, Sampled
 from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
@@ -25,8 +26,10 @@ class RecordingRunner(TorchRunner):
         super().__init__(network, pages=pages, page_tokens=page_tokens)
         self._arena.memory.fill_(torch.nan)
         self.logits: dict[RequestId, list[Tensor]] = {}
+        self.tokens = 0  # that were run
 
     def run(self, plan: StepPlan) -> list[Sampled | None]:
+        self.tokens += sum(part.count for part in plan.slices)
         self._ids = [part.sequence.request.id for part in plan.slices if part.samples]
         return super().run(plan)
 
@@ -61,6 +64,7 @@ class TestBench:
             runner=self.runner,
             pool=self.pool,
             end_tokens=model.card.end_tokens,
+            memory=self.runner.memory,
         )
 
     def load(self, data: bytes) -> Digest:

@@ -13,16 +13,18 @@ from services.core.types import Digest, RequestId, SamplingParams, WorkerId
 from services.gateway.course import Job
 from services.gateway.worker_line import WorkerIdentity, WorkerLine
 from services.gateway.workers import Workers
+from services.gpu_worker.clients import PeerClient
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.pool import Pool
+from services.gpu_worker.handover import Handover
 from services.gpu_worker.model.loading import LoadedModel
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.worker import Worker
 from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.server import Server
-from tests.engines import TestBench
+from tests.engines import RecordingRunner, TestBench
 from tests.references import smollm
 
 TOKEN = "t" * 40
@@ -46,15 +48,17 @@ class Serving:
     workers: Workers
     address: str
     pool: Pool
+    runner: RecordingRunner
 
     def job(self, name: str, tokens: int = 5, **more: Any) -> Job:
         card = self.model.card
         rules = {"temperature": 0.0, "ignore_eos": True} | more.pop("rules", {})
         sampling = SamplingParams(max_tokens=tokens, **rules)
         facts: dict[str, Any] = {
-            "base_fingerprint": card.fingerprint, "adapter": None, "cache_salt": name
+            "base_fingerprint": card.fingerprint, "adapter": None, "prompt": PROMPT,
+            "cache_salt": name,
         }  # fmt: skip
-        return Job(RequestId(name), card.name, prompt=PROMPT, sampling=sampling, **facts | more)
+        return Job(RequestId(name), card.name, sampling=sampling, **facts | more)
 
     def pieces(self, job: Job, seconds: float = 60) -> Any:
         return self.line.follow(job, seconds)
@@ -75,21 +79,25 @@ class Serving:
 
 
 @asynccontextmanager
-async def a_worker() -> AsyncIterator[Serving]:
+async def a_worker(*, keeps_prefixes: bool = False) -> AsyncIterator[Serving]:
     model, limits = smollm(), Limits(max_sequences=MOST_SEQUENCES)
-    bench = TestBench(model, limits, pages=PAGES)
+    bench = TestBench(model, limits, pages=PAGES, keeps_prefixes=keeps_prefixes)
     worker = Worker(bench.engine, EmptyStore(), HostCache(1 << 20))
     address = free_addresses().worker
     gate = Gate(ServiceToken(TOKEN), scopes_of(GPU_WORKER))
     server = Server(address=address, gate=gate, services=[GPU_WORKER])
-    rpc.add_GpuWorkerServiceServicer_to_server(GpuWorkerServicer(worker, model.card), server.grpc)
+    assert bench.engine.carrying is not None
+    peers = PeerClient(TOKEN, model.card.fingerprint)
+    handover = Handover(worker, bench.engine.carrying, peers)
+    servicer = GpuWorkerServicer(worker, model.card, handover)
+    rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
     turning = asyncio.create_task(worker.run())
     await server.start()
     workers = Workers(TOKEN)
     card = model.card
     workers.name([WorkerIdentity(WorkerId("w"), address, card.name, card.fingerprint)])
     redialing = asyncio.create_task(workers.redial())
-    yield Serving(model, worker, server, workers, address, bench.pool)
+    yield Serving(model, worker, server, workers, address, bench.pool, bench.runner)
     redialing.cancel()
     await workers.close()
     await server.drain(0)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from services.core.types import Digest, RequestId
+from services.core.types import Destination, Digest, RequestId
 
 
 class AdapterPlace(Enum):
@@ -50,6 +50,24 @@ class SequenceLoad:
     waiting: bool = False
 
 
+class MoveOutcome(Enum):
+    """What became of an order to send a sequence elsewhere."""
+
+    LEFT = "left"
+    GONE = "gone"  # it had ended before, or is not known
+    FIXED = "fixed"  # its caller does not know how to follow it
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Of the order `move`, what became of one sequence, and the tokens that it had."""
+
+    move: str
+    request: RequestId
+    outcome: MoveOutcome
+    tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """How a worker is doing. Free pages include those that are cached and given up on demand.
@@ -69,3 +87,26 @@ class WorkerReport:
     page_tokens: int = 0
     page_bytes: int = 0
     sequences: tuple[SequenceLoad, ...] | None = None
+    moved: tuple[Moved, ...] = ()  # since the report before
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOrder:
+    """Sequences that are to go on elsewhere."""
+
+    id: str
+    requests: tuple[RequestId, ...]
+    to: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the scheduler of `term` wants of a worker: `draining` and `pinned` until it says
+    otherwise, the rest once."""
+
+    term: int = 0
+    draining: bool = False
+    pinned: frozenset[Digest] = frozenset()
+    moves: tuple[MoveOrder, ...] = ()
+    preloads: tuple[Digest, ...] = ()
+    tell_sequences: bool = False

@@ -148,6 +148,22 @@ class AdapterWait:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a sequence goes on: the worker, and host:port of it."""
+
+    worker: WorkerId
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A sequence leaves its worker. `cached_tokens`: of its prompt, where it began."""
+
+    to: Destination
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPiece:
     """Tokens that a sequence gained, and how it ended if it did."""
 

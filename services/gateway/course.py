@@ -50,7 +50,9 @@ class Job:
     cache_salt: str
     first_token_within_ms: int | None = None
     delivered: tuple[int, ...] = ()
-    """Tokens of the completion that a worker which was lost had made."""
+    """Tokens of the completion that another worker had made."""
+    moved_from: str = ""
+    """host:port of the worker that has its keys and values, if it was moved."""
 
 
 @dataclass(frozen=True, slots=True)

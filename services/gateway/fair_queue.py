@@ -10,7 +10,7 @@ from typing import Protocol
 from services.core.errors import TooLate, Unavailable
 from services.core.types import AdapterWait, Fingerprint, Tier
 from services.gateway.course import Completion, Job
-from services.gateway.lane import Lane, LaneView, Line, Ticket
+from services.gateway.lane import Lane, LaneView, Line, MovedOn, Ticket
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.levels import Levels, by_tenant
 from services.policies.fairness.tiers import WEIGHTS
@@ -79,6 +79,22 @@ class FairQueue:
             finally:
                 self._leave(ticket)
 
+    def go_on(self, ticket: Ticket, moved: MovedOn) -> None:
+        """It has left its worker, and `turn` says where it goes: to the one that it was sent to, if
+        that has room, and otherwise to the first that has. It was admitted once and for all."""
+        assert ticket.line is not None
+        ticket.moved, ticket.line = moved, None
+        if ticket.cached_tokens is None:
+            ticket.cached_tokens = moved.cached_tokens
+        ticket.turn = asyncio.get_running_loop().create_future()
+        for line in self._fleet.lines(ticket.lane.base):
+            sent_there = line.view.id == moved.worker and line.serves(ticket.job)
+            if sent_there and line.fits(ticket.job):
+                _grant(ticket, line)
+                return
+        ticket.lane.returning.append(ticket)
+        self.dispatch()
+
     async def turn(self, ticket: Ticket) -> Line:
         """The worker it goes to. Asked again, another one: that one has failed it. Raises TooLate,
         or Unavailable if there is no worker, or too many wait and most of them are its tenant's."""
@@ -124,7 +140,7 @@ class FairQueue:
     def _return(self, ticket: Ticket, failing: Line) -> None:
         lane = ticket.lane
         ticket.failed |= {failing}
-        ticket.line = None
+        ticket.line = ticket.moved = None
         ticket.turn = asyncio.get_running_loop().create_future()
         lane.returning.append(ticket)
         self.dispatch()

@@ -31,7 +31,7 @@ from services.gateway.course import (
     TextPiece,
 )
 from services.gateway.fair_queue import FairQueue
-from services.gateway.lane import Line, Ticket
+from services.gateway.lane import Line, MovedOn, Ticket
 from services.gateway.prompts import Prompt, Prompts
 from services.gateway.sampling import Asked, checked
 from services.gateway.text import Detokenizer, StopText
@@ -219,8 +219,11 @@ class Gateway:
                             if piece.adapter_wait is not None:
                                 self._queue.awaited(ticket, piece.adapter_wait)
                             ticket.produced(piece.tokens)
-                            yield piece
+                            yield ticket.as_it_began(piece)
                     return
+                except MovedOn as moved:
+                    self._queue.go_on(ticket, moved)
+                    log.info("request_moved", source=course.worker, to=moved.worker)
                 except TooLate:
                     raise
                 except Unavailable as error:

@@ -14,6 +14,7 @@ from services.core.types import (
     TenantId,
     Tier,
     TokenPiece,
+    WorkerId,
 )
 from services.gateway.course import Completion, Job
 from services.gateway.refusals import Refusals
@@ -25,6 +26,17 @@ from services.policies.placement import WorkerView
 LEARNING_RATE = 0.1
 
 Member = tuple[Tier, TenantId]
+
+
+class MovedOn(Exception):
+    """What a worker ran goes on at another. `source`: host:port of the one that it leaves, which
+    has its keys and values for a while, and knew `cached_tokens` of its prompt."""
+
+    def __init__(self, worker: WorkerId, source: str, cached_tokens: int = 0) -> None:
+        super().__init__(f"it goes on at {worker}")
+        self.worker = worker
+        self.source = source
+        self.cached_tokens = cached_tokens
 
 
 class Line(Protocol):
@@ -58,6 +70,8 @@ class Ticket:
     failed: frozenset[Line] = frozenset()  # a worker that comes back has another
     line: Line | None = None
     delivered: list[int] = field(default_factory=list)  # tokens
+    moved: MovedOn | None = None  # the last time
+    cached_tokens: int | None = None  # of its prompt, if it does not run where it began
     turn: asyncio.Future[Line] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -66,11 +80,20 @@ class Ticket:
     def job(self) -> Job:
         """As a worker may be given it now."""
         job = self.completion.job
-        return replace(job, delivered=tuple(self.delivered)) if self.delivered else job
+        if not self.delivered:
+            return job
+        source = self.moved.source if self.moved is not None else ""
+        return replace(job, delivered=tuple(self.delivered), moved_from=source)
 
     @property
     def member(self) -> Member:
         return self.completion.tier, self.completion.tenant
+
+    def as_it_began(self, piece: TokenPiece) -> TokenPiece:
+        """What was cached is what the first worker knew: another also knows what was moved."""
+        if piece.finish_reason is None or self.cached_tokens is None:
+            return piece
+        return replace(piece, cached_tokens=self.cached_tokens)
 
     def produced(self, tokens: Sequence[int]) -> None:
         self.delivered += tokens

@@ -22,10 +22,13 @@ from services.core.types import (
     WorkerId,
 )
 from services.gateway.course import Job
+from services.gateway.lane import MovedOn
 from services.policies.placement import WorkerView
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status
+
+_Outcome = TokenPiece | MovedOn | ServingError
 
 MOST_PREFETCHED = 64  # that it is remembered of
 
@@ -65,7 +68,7 @@ class WorkerLine:
         self._adapters: dict[RequestId, Digest] = {}  # of what is promised or runs
         self._prefetched: deque[Digest] = deque(maxlen=MOST_PREFETCHED)
         self._commands: asyncio.Queue[pb.RunRequest] = asyncio.Queue()
-        self._streams: dict[RequestId, asyncio.Queue[TokenPiece | ServingError]] = {}
+        self._streams: dict[RequestId, asyncio.Queue[_Outcome]] = {}
         self._channel = open_channel(identity.address)
         stub = rpc.GpuWorkerServiceStub(self._channel)
         self._call = stub.Run(self._outgoing(), metadata=bearer(token))
@@ -132,7 +135,8 @@ class WorkerLine:
             self._commands.put_nowait(pb.RunRequest(prefetch=adapter))
 
     async def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]:
-        """Closing it cancels the sequence. Raises DeadlineExceeded after `seconds`."""
+        """Closing it cancels the sequence. Raises DeadlineExceeded after `seconds`, and MovedOn if
+        it goes on elsewhere."""
         if self.has_ended:
             self.withdraw(job.request_id)
             raise Unavailable("the worker is gone")
@@ -147,7 +151,7 @@ class WorkerLine:
             while not ended:
                 async with asyncio.timeout_at(deadline):
                     outcome = await stream.get()
-                if isinstance(outcome, ServingError):
+                if isinstance(outcome, ServingError | MovedOn):
                     ended = True
                     raise outcome
                 ended = outcome.finish_reason is not None
@@ -181,7 +185,7 @@ class WorkerLine:
                 for piece in response.pieces:
                     stream = self._streams.get(RequestId(piece.request_id))
                     if stream is not None:  # cancelled while it was under way
-                        stream.put_nowait(_outcome(piece))
+                        stream.put_nowait(_outcome(piece, self.identity.address))
                 if response.HasField("room"):
                     self._measured(response.room)
         except grpc.aio.AioRpcError as error:
@@ -221,6 +225,8 @@ def _start(job: Job) -> pb.Start:
         cache_salt=job.cache_salt,
         first_token_within_ms=job.first_token_within_ms,
         delivered=job.delivered,
+        moved_from=job.moved_from,
+        movable=True,
     )
 
 
@@ -228,9 +234,11 @@ def _wait(wait: pb.AdapterWait) -> AdapterWait:
     return AdapterWait(wait.seconds, wait.sequences, max(1, wait.slots))
 
 
-def _outcome(piece: pb.Piece) -> TokenPiece | ServingError:
+def _outcome(piece: pb.Piece, source: str) -> _Outcome:
     if piece.error:
         return from_status(status_pb2.Status.FromString(piece.error))
+    if piece.HasField("moved"):
+        return MovedOn(WorkerId(piece.moved.worker_id), source, piece.cached_tokens)
     return TokenPiece(
         tokens=tuple(piece.tokens),
         logprobs=tuple(wire.logprobs_from_wire(position) for position in piece.logprobs),

@@ -6,9 +6,17 @@ import structlog
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.types import WorkerId
-from services.gpu_worker.clients import SchedulerClient, StoreClient, StoreDownloads, identity_of
+from services.gpu_worker.attendance import Attendance, Build
+from services.gpu_worker.clients import (
+    PeerClient,
+    SchedulerClient,
+    StoreClient,
+    StoreDownloads,
+    identity_of,
+)
 from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.host_cache import HostCache
+from services.gpu_worker.handover import Handover
 from services.gpu_worker.kernels.choice import open_device
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
@@ -57,19 +65,27 @@ async def main() -> None:
         address=address,
         device=str(model.network.device.place),
     )
-    scheduler = SchedulerClient(scheduler_channel, token, identity, lambda: worker.state)
     server = Server(
         address=settings.address,
         gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
         services=[GPU_WORKER],
     )
     prefetcher = Prefetcher(worker)
-    servicer = GpuWorkerServicer(worker, model.card, prefetcher.want)
+    assert engine.carrying is not None
+    handover = Handover(worker, engine.carrying, PeerClient(token, model.card.fingerprint))
+    build = Build(
+        most_sequences=settings.limits.max_sequences,
+        page_tokens=settings.limits.page_tokens,
+        page_bytes=engine.carrying.memory.page_bytes,
+    )
+    attendance = Attendance(worker, build, prefetcher.want)
+    scheduler = SchedulerClient(scheduler_channel, token, identity, attendance)
+    servicer = GpuWorkerServicer(worker, model.card, handover, prefetcher.want)
     rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
     await store.register()
     watch = StoreWatch(store_channel, token)
     async with beside(watch.follow([prefetcher]), prefetcher.run()):
-        await _serve(server, worker, scheduler, drain_seconds=settings.drain_seconds)
+        await _serve(server, worker, scheduler, attendance.is_sent_away, settings.drain_seconds)
     await asyncio.gather(adapters.close(), store_channel.close(), scheduler_channel.close())
 
 
@@ -90,18 +106,27 @@ def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:
 
 
 async def _serve(
-    server: Server, worker: Worker, scheduler: SchedulerClient, *, drain_seconds: float
+    server: Server,
+    worker: Worker,
+    scheduler: SchedulerClient,
+    sent_away: asyncio.Event,
+    drain_seconds: float,
 ) -> None:
-    """Until a signal, or until the engine breaks: then the process must not live on."""
+    """Until a signal, or the scheduler sends it away: then what runs may end or go on elsewhere.
+    Or until the engine breaks: then the process must not live on."""
     stopped = stop_signal()
     await server.start()
-    tasks = [
-        asyncio.create_task(stopped.wait()),
+    stopping = asyncio.create_task(stopped.wait())
+    tasks: list[asyncio.Task[object]] = [
+        stopping,
+        asyncio.create_task(sent_away.wait()),
         asyncio.create_task(worker.run()),
         asyncio.create_task(scheduler.stay_attached()),
     ]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     worker.drain()
+    if sent_away.is_set() or stopped.is_set():
+        await _emptied(worker, stopping, drain_seconds)
     await server.drain(drain_seconds)
     broken = [task.exception() for task in tasks if task.done() and not task.cancelled()]
     for task in tasks:
@@ -109,6 +134,14 @@ async def _serve(
     await asyncio.gather(*tasks, return_exceptions=True)
     for error in filter(None, broken):
         raise SystemExit(f"the worker broke: {error!r}")
+
+
+async def _emptied(worker: Worker, stopping: asyncio.Task[bool], seconds: float) -> None:
+    """A signal, and nothing else, sets a limit to how long that takes."""
+    emptying = asyncio.create_task(worker.emptied())
+    await asyncio.wait([emptying, stopping], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([emptying], timeout=seconds)
+    emptying.cancel()
 
 
 if __name__ == "__main__":

@@ -1,24 +1,28 @@
 """The suite's other services, as a worker calls them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import grpc
 import structlog
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as store_pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rpc
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as worker_pb
+from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as worker_rpc
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from services.core.base_model import BaseModel
-from services.core.reports import WorkerReport
-from services.core.types import Digest, WorkerId
+from services.core.reports import Orders, WorkerReport
+from services.core.types import Digest, Fingerprint, WorkerId
+from services.gpu_worker.handover import Beginning, Part
 from services.runtime import wire
-from services.runtime.client import CHANNEL_OPTIONS, bearer
+from services.runtime.client import CHANNEL_OPTIONS, bearer, open_channel
 from services.runtime.status import from_rpc_error
-from services.runtime.wire_reports import report_to_wire
+from services.runtime.wire_reports import orders_from_wire, report_to_wire
 
 log = structlog.get_logger()
 
@@ -70,6 +74,15 @@ def _store(address: str) -> store_rpc.AdapterStoreServiceStub:
     return store_rpc.AdapterStoreServiceStub(grpc.insecure_channel(address, CHANNEL_OPTIONS))
 
 
+class Attendance(Protocol):
+    """What a worker tells the scheduler, and does for it: attendance.Attendance."""
+
+    def begin(self) -> None: ...
+    async def wait(self, seconds: float) -> None: ...
+    async def report(self) -> WorkerReport: ...
+    def obey(self, orders: Orders) -> None: ...
+
+
 class SchedulerClient:
     """Keeps the worker in the fleet."""
 
@@ -78,12 +91,12 @@ class SchedulerClient:
         channel: grpc.aio.Channel,
         token: str,
         identity: scheduler_pb.WorkerIdentity,
-        state: Callable[[], WorkerReport],
+        attendance: Attendance,
     ) -> None:
         self._stub = scheduler_rpc.SchedulerServiceStub(channel)
         self._metadata = bearer(token)
         self._identity = identity
-        self._state = state
+        self._attendance = attendance
         self._lease_seconds = 3.0
 
     async def stay_attached(self) -> None:
@@ -92,17 +105,19 @@ class SchedulerClient:
             try:
                 async for response in self._stub.Attach(self._reports(), metadata=self._metadata):
                     self._lease_seconds = response.lease_milliseconds / 1000
+                    self._attendance.obey(orders_from_wire(response))
             except grpc.aio.AioRpcError as error:
                 log.warning("scheduler_away", why=error.details())
             await asyncio.sleep(REATTACH_SECONDS)
 
     async def _reports(self) -> AsyncIterator[scheduler_pb.AttachRequest]:
-        yield scheduler_pb.AttachRequest(
-            identity=self._identity, report=report_to_wire(self._state())
-        )
+        self._attendance.begin()
+        report = report_to_wire(await self._attendance.report())
+        yield scheduler_pb.AttachRequest(identity=self._identity, report=report)
         while True:
-            await asyncio.sleep(self._lease_seconds / 6)
-            yield scheduler_pb.AttachRequest(report=report_to_wire(self._state()))
+            await self._attendance.wait(self._lease_seconds / 6)
+            report = report_to_wire(await self._attendance.report())
+            yield scheduler_pb.AttachRequest(report=report)
 
 
 def identity_of(
@@ -115,3 +130,30 @@ def identity_of(
         base_fingerprint=card.fingerprint,
         device=device,
     )
+
+
+class PeerClient:
+    """A handover.Peers."""
+
+    def __init__(self, token: str, fingerprint: Fingerprint) -> None:
+        self._metadata = bearer(token)
+        self._fingerprint = fingerprint
+
+    async def read(self, address: str, wanted: Beginning) -> AsyncGenerator[Part, None]:
+        salt, adapter = wanted.space
+        request = worker_pb.ReadPrefixRequest(
+            base_fingerprint=self._fingerprint,
+            adapter_digest=adapter or "",
+            cache_salt=salt,
+            tokens=wanted.tokens,
+            known_pages=wanted.known_pages,
+        )
+        async with open_channel(address) as channel:
+            call = worker_rpc.GpuWorkerServiceStub(channel).ReadPrefix(
+                request, metadata=self._metadata
+            )
+            try:
+                async for part in call:
+                    yield Part(part.data, part.layout, part.page_tokens, part.pages)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc_error(error) from error

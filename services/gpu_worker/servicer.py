@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
@@ -9,8 +10,9 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, InvalidRequest, ServingError
-from services.core.types import AdapterWait, BatchFacts, Digest, RequestId
+from services.core.types import AdapterWait, BatchFacts, Departure, Digest, RequestId
 from services.gpu_worker.engine.sequence import EngineRequest, TokenFilter
+from services.gpu_worker.handover import Beginning, Handover
 from services.gpu_worker.model.grammar import Grammars
 from services.gpu_worker.session import News, Outcome, Session
 from services.gpu_worker.worker import Worker
@@ -21,10 +23,15 @@ from services.runtime.status import to_status
 
 class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
     def __init__(
-        self, worker: Worker, card: BaseModel, prefetch: Callable[[Digest], None] = lambda _: None
+        self,
+        worker: Worker,
+        card: BaseModel,
+        handover: Handover,
+        prefetch: Callable[[Digest], None] = lambda _: None,
     ) -> None:
         """`prefetch`: told of adapters that requests elsewhere wait for."""
         self._worker = worker
+        self._handover = handover
         self._prefetch = prefetch
         self._fingerprint = card.fingerprint
         self._grammars = Grammars(card)
@@ -41,6 +48,24 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
                     resident = news.offer.resident if news.offer else resident
             finally:
                 reading.cancel()
+
+    async def ReadPrefix(
+        self, request: pb.ReadPrefixRequest, context: Context
+    ) -> AsyncIterator[pb.ReadPrefixResponse]:
+        if request.base_fingerprint != self._fingerprint:
+            raise FailedPrecondition("the prefix is another base model's")
+        adapter = Digest(request.adapter_digest) if request.adapter_digest else None
+        wanted = Beginning(
+            (request.cache_salt, adapter), tuple(request.tokens), request.known_pages
+        )
+        async with aclosing(self._handover.read(wanted)) as parts:
+            async for part in parts:
+                yield pb.ReadPrefixResponse(
+                    layout=part.layout,
+                    page_tokens=part.page_tokens,
+                    pages=part.pages,
+                    data=part.data,
+                )
 
     async def _obey(self, requests: AsyncIterator[pb.RunRequest], session: Session) -> None:
         """Until the caller has closed its side."""
@@ -79,7 +104,9 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
             if asked.sampling.constraint is not None:
                 filtered = await asyncio.to_thread(self._filter, asked)
                 asked = replace(asked, filter=filtered)
-            self._worker.start(session, asked)
+            if start.moved_from and asked.delivered:
+                await self._handover.fetch(asked, start.moved_from)
+            self._worker.start(session, asked, movable=start.movable)
         except Exception as error:
             failure = to_serving(error, request=start.request_id)
             session.refuse(RequestId(start.request_id), failure)
@@ -146,6 +173,9 @@ def _wait(wait: AdapterWait | None) -> pb.AdapterWait | None:
 def _piece(request: RequestId, outcome: Outcome) -> pb.Piece:
     if isinstance(outcome, ServingError):
         return pb.Piece(request_id=request, error=to_status(outcome).SerializeToString())
+    if isinstance(outcome, Departure):
+        to = pb.Moved(worker_id=outcome.to.worker, address=outcome.to.address)
+        return pb.Piece(request_id=request, moved=to, cached_tokens=outcome.cached_tokens)
     ended = outcome.finish_reason is not None
     return pb.Piece(
         request_id=request,

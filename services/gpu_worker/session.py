@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.core.errors import ServingError
-from services.core.types import Digest, RequestId, Room, TokenPiece
+from services.core.types import Departure, Digest, RequestId, Room, TokenPiece
 
-Outcome = TokenPiece | ServingError
+Outcome = TokenPiece | Departure | ServingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class Session:
         self._changed.set()
 
     def put(self, request: RequestId, outcome: Outcome) -> None:
-        """A failure or a piece with a finish reason is the last of its request."""
+        """A failure, a departure or a piece with a finish reason is the last of its request."""
         self._arrived.append((request, outcome))
-        if isinstance(outcome, ServingError) or outcome.finish_reason is not None:
+        if not isinstance(outcome, TokenPiece) or outcome.finish_reason is not None:
             self.running.discard(request)
         self._changed.set()
 

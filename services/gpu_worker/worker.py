@@ -5,49 +5,34 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import structlog
 
 from services.core.errors import ServingError, Unavailable
-from services.core.reports import WorkerReport
-from services.core.types import Digest, RequestId, Room
-from services.gpu_worker.engine.engine import Engine, StepReport, Weights
+from services.core.reports import MoveOutcome, WorkerReport
+from services.core.types import Departure, Destination, Digest, RequestId, Room, TokenPiece
+from services.gpu_worker.engine.engine import Engine, Weights
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
-from services.gpu_worker.session import Outcome, Session
+from services.gpu_worker.session import Session
+from services.gpu_worker.turn import Inbox, Turn, take_turn
+from services.policies.fairness.profile import StepProfile
 
 log = structlog.get_logger()
 
 RETRY_SECONDS = 0.02
+UNFETCHABLE_SECONDS = 30.0
+LINGER_SECONDS = 2.0
+
+T = TypeVar("T")
 
 
 class AdapterSource(Protocol):
     async def fetch(self, digest: Digest) -> Weights:
         """Verified weights, ready to load. Raises ServingError."""
         ...
-
-
-@dataclass(slots=True)
-class _Inbox:
-    arrived: list[EngineRequest] = field(default_factory=list)
-    cancelled: list[RequestId] = field(default_factory=list)
-    staged: dict[Digest, Weights] = field(default_factory=dict)
-    filled: list[Digest] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """What came of one turn of the engine."""
-
-    report: StepReport
-    room: Room
-    refused: list[tuple[RequestId, ServingError]]
-    unloadable: list[tuple[Digest, ServingError]]
-    fills: list[tuple[Digest, Callable[[], None]]]
-    wanted: frozenset[Digest]
-    resident: tuple[Digest, ...]
 
 
 class Worker:
@@ -65,14 +50,19 @@ class Worker:
         self._adapters = adapters
         self._host = host
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         self._wake = asyncio.Event()
         self._sessions: set[Session] = set()
         self._owners: dict[RequestId, Session] = {}
         self._needs: dict[RequestId, Digest] = {}
+        self._movable: set[RequestId] = set()
+        self._unfetchable: dict[Digest, float] = {}  # until when they are left alone
         self._fetching: dict[Digest, asyncio.Task[None]] = {}
         self._filling: set[asyncio.Task[None]] = set()
         self._offered: frozenset[Digest] = frozenset()
+        self._ended = asyncio.Event()
+        self._has_moved = False
+        self.profile = StepProfile()  # the engine's thread's
         self.state = WorkerReport()
 
     @contextlib.contextmanager
@@ -90,8 +80,9 @@ class Worker:
             for request in list(session.running):
                 self.cancel(session, request)
 
-    def start(self, session: Session, request: EngineRequest) -> None:
-        """Raises Unavailable if the worker drains or a request of this id runs."""
+    def start(self, session: Session, request: EngineRequest, *, movable: bool = False) -> None:
+        """`movable`: its caller knows what a departure is. Raises Unavailable if the worker drains
+        or a request of this id runs."""
         if self.state.draining:
             raise Unavailable("the worker is about to stop")
         if request.id in self._owners:
@@ -100,6 +91,8 @@ class Worker:
         self._owners[request.id] = session
         if request.adapter is not None:
             self._needs[request.id] = request.adapter
+        if movable:
+            self._movable.add(request.id)
         self._inbox.arrived.append(request)
         self._wake.set()
 
@@ -108,6 +101,41 @@ class Worker:
         if self._owners.get(request) is session:
             session.running.discard(request)
             self._abandon(request, "cancelled")
+
+    async def between_steps(self, do: Callable[[Engine], T]) -> T:
+        """What comes of it, in the engine's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, do, self._engine)
+
+    async def move(self, request: RequestId, to: Destination) -> tuple[MoveOutcome, int]:
+        """Its caller is told, with all that it has made so far before; and the tokens it had."""
+        if request not in self._owners:
+            return MoveOutcome.GONE, 0
+        if request not in self._movable:
+            return MoveOutcome.FIXED, 0
+        left = await self.between_steps(lambda engine: engine.leave(request))
+        owner = self._owners.get(request)  # what the step before made of it is published by now
+        if left is None or owner is None:
+            return MoveOutcome.GONE, 0
+        self._has_moved = True
+        owner.put(request, Departure(to, left.cached_tokens))
+        self._forget(request, "moved")
+        self._wake.set()
+        return MoveOutcome.LEFT, len(left.tokens)
+
+    async def keep(self, adapters: frozenset[Digest]) -> None:
+        """On the device, requests or not; no others."""
+        await self.between_steps(lambda engine: engine.keep(adapters))
+        self._wake.set()
+
+    @property
+    def fetching(self) -> frozenset[Digest]:
+        """Adapters that are on their way to host memory."""
+        return frozenset(self._fetching)
+
+    @property
+    def on_host(self) -> dict[Digest, int]:
+        """Bytes, by adapter."""
+        return self._host.sizes()
 
     def holds(self, adapter: Digest) -> bool:
         """In host memory, on the device, or on its way."""
@@ -149,19 +177,29 @@ class Worker:
         for session in self._sessions:
             session.finish()
 
-    async def _turn(self) -> _Turn:
-        inbox, self._inbox = self._inbox, _Inbox()
+    async def emptied(self) -> None:
+        """Returns once nothing runs or waits here, and what went on elsewhere has had time to take
+        its keys and values along."""
+        while self._owners:
+            self._ended.clear()
+            await self._ended.wait()
+        await asyncio.sleep(LINGER_SECONDS if self._has_moved else 0)
+
+    async def _turn(self) -> Turn:
+        inbox, self._inbox = self._inbox, Inbox()
         entered = [(session, session.entered) for session in self._sessions]
         loop = asyncio.get_running_loop()
-        turn = await loop.run_in_executor(self._thread, _take_turn, self._engine, inbox)
+        turn = await loop.run_in_executor(
+            self._thread, take_turn, self._engine, inbox, self.profile
+        )
         room = Room() if self.state.draining else turn.room
         for session, count in entered:
             session.measure(room, turn.resident, count)
         return turn
 
-    def _publish(self, turn: _Turn) -> None:
+    def _publish(self, turn: Turn) -> None:
         report = turn.report
-        outcomes: list[tuple[RequestId, Outcome]] = [
+        outcomes: list[tuple[RequestId, TokenPiece | ServingError]] = [
             *report.pieces,
             *report.refused,
             *turn.refused,
@@ -190,7 +228,7 @@ class Worker:
             weights = self._host.get(digest)
             if weights is not None:
                 self._inbox.staged[digest] = weights
-            elif digest not in self._fetching:
+            elif digest not in self._fetching and not self._is_left_alone(digest):
                 self._fetching[digest] = asyncio.create_task(self._fetch(digest))
         offered = frozenset(self._inbox.staged)
         if offered - self._offered:
@@ -207,12 +245,22 @@ class Worker:
     async def _fetch(self, digest: Digest) -> None:
         try:
             self._host.put(digest, await self._adapters.fetch(digest))
+            self._unfetchable.pop(digest, None)
         except ServingError as error:
             log.warning("adapter_failed", digest=digest, error=str(error))
+            now = time.monotonic()
+            self._unfetchable = {each: end for each, end in self._unfetchable.items() if end > now}
+            self._unfetchable[digest] = now + UNFETCHABLE_SECONDS
             self._fail_those_who_need(digest, error)
         finally:
             del self._fetching[digest]
             self._wake.set()
+
+    def _is_left_alone(self, digest: Digest) -> bool:
+        """What cannot be fetched, and only the operator wants, is tried again after a while."""
+        if digest in self._needs.values():
+            return False
+        return time.monotonic() < self._unfetchable.get(digest, 0.0)
 
     async def _fill(self, digest: Digest, fill: Callable[[], None]) -> None:
         await asyncio.to_thread(fill)
@@ -233,38 +281,12 @@ class Worker:
     def _forget(self, request: RequestId, why: str) -> None:
         del self._owners[request]
         self._needs.pop(request, None)
+        self._movable.discard(request)
+        self._ended.set()
         log.info("sequence_ended", request=request, outcome=why)
 
 
-def _name_of(outcome: Outcome) -> str:
+def _name_of(outcome: TokenPiece | ServingError) -> str:
     if isinstance(outcome, ServingError):
         return outcome.reason
     return outcome.finish_reason.value if outcome.finish_reason else ""
-
-
-def _take_turn(engine: Engine, inbox: _Inbox) -> _Turn:
-    """Everything that touches the engine, in the engine's thread."""
-    now = time.monotonic()
-    refused: list[tuple[RequestId, ServingError]] = []
-    unloadable: list[tuple[Digest, ServingError]] = []
-    fills: list[tuple[Digest, Callable[[], None]]] = []
-    for request in inbox.arrived:
-        try:
-            engine.submit(request, now)
-        except ServingError as error:
-            refused.append((request.id, error))
-    for request_id in inbox.cancelled:
-        engine.cancel(request_id)
-    for digest in inbox.filled:
-        engine.activate(digest)
-    for digest, weights in inbox.staged.items():
-        try:
-            fill = engine.reserve(digest, weights)
-        except ServingError as error:
-            unloadable.append((digest, error))
-        else:
-            if fill is not None:
-                fills.append((digest, fill))
-    report = engine.step(now)
-    wanted = frozenset(engine.wanted())
-    return _Turn(report, engine.room(), refused, unloadable, fills, wanted, engine.resident)

@@ -1,14 +1,30 @@
 """A worker's report on the wire."""
 
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
-from services.core.reports import AdapterLoad, AdapterPlace, SequenceLoad, StepTimes, WorkerReport
-from services.core.types import Digest, RequestId
+from services.core.reports import (
+    AdapterLoad,
+    AdapterPlace,
+    Moved,
+    MoveOrder,
+    MoveOutcome,
+    Orders,
+    SequenceLoad,
+    StepTimes,
+    WorkerReport,
+)
+from services.core.types import Destination, Digest, RequestId, WorkerId
 
 _PLACES = {
     AdapterPlace.DEVICE: pb.ADAPTER_PLACE_DEVICE,
     AdapterPlace.HOST: pb.ADAPTER_PLACE_HOST,
     AdapterPlace.LOADING: pb.ADAPTER_PLACE_LOADING,
 }
+_OUTCOMES = {
+    MoveOutcome.LEFT: pb.MOVE_OUTCOME_KIND_LEFT,
+    MoveOutcome.GONE: pb.MOVE_OUTCOME_KIND_GONE,
+    MoveOutcome.FIXED: pb.MOVE_OUTCOME_KIND_FIXED,
+}
+_OUTCOMES_OF_WIRE = {wire: outcome for outcome, wire in _OUTCOMES.items()}
 _PLACES_OF_WIRE = {wire: place for place, wire in _PLACES.items()}
 
 
@@ -36,6 +52,7 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerReport:
     if report.sequences is not None:
         message.sequences.SetInParent()
         message.sequences.sequences.extend(_sequence(load) for load in report.sequences)
+    message.moved.extend(_moved(moved) for moved in report.moved)
     return message
 
 
@@ -54,6 +71,51 @@ def report_from_wire(message: pb.WorkerReport) -> WorkerReport:
         page_tokens=message.page_tokens,
         page_bytes=message.page_bytes,
         sequences=_sequences_from_wire(message),
+        moved=tuple(_moved_from_wire(outcome) for outcome in message.moved),
+    )
+
+
+def orders_to_wire(orders: Orders, *, lease_milliseconds: int) -> pb.AttachResponse:
+    return pb.AttachResponse(
+        lease_milliseconds=lease_milliseconds,
+        term=orders.term,
+        desired=pb.Desired(draining=orders.draining, pinned_adapters=sorted(orders.pinned)),
+        orders=[
+            *(pb.Order(move=_move(order)) for order in orders.moves),
+            *(pb.Order(preload=digest) for digest in orders.preloads),
+            *([pb.Order(tell_sequences=True)] if orders.tell_sequences else ()),
+        ],
+    )
+
+
+def orders_from_wire(message: pb.AttachResponse) -> Orders:
+    by_kind: dict[str, list[pb.Order]] = {}
+    for order in message.orders:
+        by_kind.setdefault(order.WhichOneof("order") or "", []).append(order)
+    return Orders(
+        term=message.term,
+        draining=message.desired.draining,
+        pinned=frozenset(Digest(digest) for digest in message.desired.pinned_adapters),
+        moves=tuple(_move_from_wire(order.move) for order in by_kind.get("move", ())),
+        preloads=tuple(Digest(order.preload) for order in by_kind.get("preload", ())),
+        tell_sequences=any(order.tell_sequences for order in by_kind.get("tell_sequences", ())),
+    )
+
+
+def _move(order: MoveOrder) -> pb.Move:
+    return pb.Move(
+        id=order.id,
+        request_ids=order.requests,
+        target_worker_id=order.to.worker,
+        target_address=order.to.address,
+    )
+
+
+def _move_from_wire(message: pb.Move) -> MoveOrder:
+    return MoveOrder(
+        id=message.id,
+        requests=tuple(RequestId(request) for request in message.request_ids),
+        to=Destination(WorkerId(message.target_worker_id), message.target_address),
     )
 
 
@@ -114,4 +176,23 @@ def _sequences_from_wire(message: pb.WorkerReport) -> tuple[SequenceLoad, ...] |
             waiting=load.waiting,
         )
         for load in message.sequences.sequences
+    )
+
+
+def _moved(moved: Moved) -> pb.MoveOutcome:
+    return pb.MoveOutcome(
+        move_id=moved.move,
+        request_id=moved.request,
+        kind=_OUTCOMES[moved.outcome],
+        tokens=moved.tokens,
+    )
+
+
+def _moved_from_wire(message: pb.MoveOutcome) -> Moved:
+    """Kinds of a later release are taken for what did not leave."""
+    return Moved(
+        move=message.move_id,
+        request=RequestId(message.request_id),
+        outcome=_OUTCOMES_OF_WIRE.get(message.kind, MoveOutcome.GONE),
+        tokens=message.tokens,
     )

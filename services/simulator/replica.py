@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from services.core.clock import ManualClock
 from services.core.types import Digest, SamplingParams
-from services.gpu_worker.engine.batcher import Batcher, StepPlan
+from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.engine import Engine, Sampled, Weights
 from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.simulator.arrivals import Arrival

@@ -17,6 +17,7 @@ from tests.mutations.books import BOOKS
 from tests.mutations.claims import CLAIMS
 from tests.mutations.cli import CLI
 from tests.mutations.fairness import FAIRNESS
+from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
 from tests.mutations.quotas import QUOTAS
 from tests.mutations.serving import SERVING
@@ -24,7 +25,7 @@ from tests.mutations.store import STORE
 from tests.mutations.tiers import TIERS
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS | CLAIMS
+MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS | CLAIMS | MOVES
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["Outcome"]]

@@ -9,9 +9,10 @@ import pytest
 
 from services.core.errors import ServingError
 from services.core.types import Digest, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Batcher, StepPlan
+from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.engine import Engine, Sampled, Weights
 from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 

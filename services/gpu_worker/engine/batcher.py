@@ -1,43 +1,19 @@
 """The next step: who is admitted, and how many tokens of whom run, within budgets."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from services.core.errors import InvalidRequest, ResourceExhausted, ServingError, Unavailable
+from services.core.reports import SequenceLoad
 from services.core.types import Digest, RequestId, Room
+from services.gpu_worker.engine.lengths import Lengths
 from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.engine.plan import Slice, StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.punctuality import Punctuality
 from services.gpu_worker.engine.sequence import EngineRequest, Sequence
 from services.policies.first_token import Holder
 
-LEARNING_RATE = 0.05  # of the expected length of an output
 SOON = 16  # one of so many that run is expected to end before one that is asked for now is here
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """What a step runs of one sequence: `count` tokens from `start`."""
-
-    sequence: Sequence
-    start: int
-    count: int
-
-    @property
-    def samples(self) -> bool:
-        """Whether the step reaches the sequence's end, so that a token follows."""
-        return self.start + self.count == len(self.sequence.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """Complete when made. Slices of one adapter are neighbours; the base model's come first."""
-
-    slices: tuple[Slice, ...]
-
-    @property
-    def adapters(self) -> int:
-        return len({part.sequence.request.adapter for part in self.slices})
 
 
 class Batcher:
@@ -51,7 +27,7 @@ class Batcher:
         self._context_tokens = context_tokens
         self._waiting: dict[RequestId, Sequence] = {}
         self._running: dict[RequestId, Sequence] = {}  # the oldest first
-        self._expected_share = 1.0  # of max_tokens that outputs take, learnt from those that ended
+        self._lengths = Lengths(context_tokens)
         self._rejected: list[tuple[RequestId, ServingError]] = []
         self._step = 0
         self._now = 0.0
@@ -74,7 +50,7 @@ class Batcher:
         sequence = Sequence(request, arrived=self._step, arrived_at=now)
         if len(sequence.tokens) >= self.end_of(sequence):
             raise InvalidRequest.of("delivered", "leaves nothing to generate")
-        if self._pool.pages_for(self.end_of(sequence)) > self._pool.size:
+        if self._pool.pages_for(self.end_of(sequence)) > self._most_for(sequence):
             raise ResourceExhausted("the request needs more memory than the worker has")
         if len(self._waiting) >= self._limits.max_waiting:
             raise Unavailable("too many requests wait here")
@@ -103,7 +79,7 @@ class Batcher:
         return Room(
             sequences=max(0, self._limits.max_sequences + soon - running - waiting),
             tokens=max(0, pages) * self._pool.page_tokens,
-            output_share=self._share,
+            output_share=self._lengths.share,
             running=running,
             waiting=waiting,
             pool_tokens=self._pool.size * self._pool.page_tokens,
@@ -116,10 +92,26 @@ class Batcher:
         if request in self._running:
             self._stop(self._running[request])
 
+    def find(self, request: RequestId) -> Sequence | None:
+        """That waits or runs."""
+        return self._running.get(request) or self._waiting.get(request)
+
+    def loads(self) -> list[SequenceLoad]:
+        """What runs, the oldest first, and what waits."""
+        return [
+            SequenceLoad(
+                request=sequence.request.id,
+                adapter=sequence.request.adapter,
+                tokens=len(sequence.tokens),
+                tokens_left=self._lengths.steps_left(sequence),
+                waiting=sequence.request.id in self._waiting,
+            )
+            for sequence in (*self._running.values(), *self._waiting.values())
+        ]
+
     def retire(self, sequence: Sequence) -> None:
         """A sequence that has ended; others are expected to be as long."""
-        share = sequence.generated / sequence.request.sampling.max_tokens
-        self._expected_share += LEARNING_RATE * (share - self._expected_share)
+        self._lengths.ended(sequence)
         self._stop(sequence)
 
     def wanted(self) -> set[Digest]:
@@ -165,8 +157,7 @@ class Batcher:
 
     def end_of(self, sequence: Sequence) -> int:
         """Length at which the sequence ends for want of tokens or context."""
-        request = sequence.request
-        return min(len(request.prompt) + request.sampling.max_tokens, self._context_tokens)
+        return self._lengths.end_of(sequence)
 
     def _admit(self) -> None:
         """In order of arrival; one that cannot start yet is overtaken until its patience ends."""
@@ -216,13 +207,7 @@ class Batcher:
 
     def _holder(self, sequence: Sequence) -> Holder:
         prefill = sequence.pending if sequence.pending > 1 else 0
-        return Holder(self._need(sequence), prefill, self._steps_left(sequence))
-
-    def _steps_left(self, sequence: Sequence) -> int:
-        """Until it is expected to end."""
-        most = self.end_of(sequence) - len(sequence.tokens)
-        expected = sequence.request.sampling.max_tokens * self._expected_share
-        return max(1, min(most, round(expected) - sequence.generated))
+        return Holder(self._need(sequence), prefill, self._lengths.steps_left(sequence))
 
     def _start(self, sequence: Sequence) -> None:
         del self._waiting[sequence.request.id]
@@ -268,20 +253,16 @@ class Batcher:
         return adapter is None or self._pool.residency.holds(adapter)
 
     def _need(self, sequence: Sequence) -> int:
-        """Pages that the sequence is expected to come to; all it can need if it was wrong once."""
-        expected = 1.0 if sequence.preempted else self._share
-        left = self.end_of(sequence) - len(sequence.tokens)
-        return self._pool.pages_for(len(sequence.tokens) + max(1, round(left * expected)))
-
-    @property
-    def _share(self) -> float:
-        """Of max_tokens, that an output is given room for."""
-        return min(1.0, 1.25 * self._expected_share)
+        """Pages that the sequence is expected to come to."""
+        return self._pool.pages_for(self._lengths.expected(sequence))
 
     def _can_ever_fit(self, sequence: Sequence) -> bool:
         adapter, residency = sequence.request.adapter, self._pool.residency
         beside = residency.pages_of(adapter) if adapter and residency.holds(adapter) else 0
-        return self._pool.pages_for(self.end_of(sequence)) + beside <= self._pool.size
+        return self._pool.pages_for(self.end_of(sequence)) + beside <= self._most_for(sequence)
+
+    def _most_for(self, sequence: Sequence) -> int:
+        return self._pool.size - self._pool.residency.kept_beside(sequence.request.adapter)
 
     def _room_for(self, *sequences: Sequence) -> int:
         """Pages to be had when the sequences run: their own adapters' are none of them."""

@@ -1,11 +1,12 @@
 """Plan, run, settle: one iteration of continuous batching (Orca, OSDI'22, section 4)."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from services.core.errors import ResourceExhausted, ServingError
+from services.core.reports import SequenceLoad
 from services.core.types import (
     AdapterWait,
     BatchFacts,
@@ -17,7 +18,9 @@ from services.core.types import (
     TokenPiece,
 )
 from services.gpu_worker.engine import sequence as running
-from services.gpu_worker.engine.batcher import Batcher, StepPlan
+from services.gpu_worker.engine.batcher import Batcher
+from services.gpu_worker.engine.carrying import Carrying, Memory
+from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 
@@ -59,6 +62,24 @@ class ModelRunner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """A sequence that went on elsewhere: all its tokens, and of those of its prompt, how many had
+    been cached when it began."""
+
+    tokens: tuple[int, ...]
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Sequences, those that run first; pages of adapters on the device; which of them are kept."""
+
+    sequences: tuple[SequenceLoad, ...]
+    pages: Mapping[Digest, int]
+    kept: frozenset[Digest]
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     """What a step did, for callers and metrics. Free pages include what is idle."""
 
@@ -67,6 +88,7 @@ class StepReport:
     sequences: int
     adapters: int
     tokens: int
+    prompt_tokens: int
     reused_tokens: int
     running: int
     waiting: int
@@ -82,13 +104,22 @@ class Engine:
     """Synchronous, and owned by one thread."""
 
     def __init__(
-        self, *, batcher: Batcher, runner: ModelRunner, pool: Pool, end_tokens: Collection[int]
+        self,
+        *,
+        batcher: Batcher,
+        runner: ModelRunner,
+        pool: Pool,
+        end_tokens: Collection[int],
+        memory: Memory | None = None,
     ) -> None:
+        """Without `memory`, keys and values are never carried from one worker to another."""
         self._batcher = batcher
         self._runner = runner
         self._pool = pool
         self._end_tokens = frozenset(end_tokens)
         self._filling: dict[Digest, tuple[Weights, Sequence[int]]] = {}
+        self._to_keep: frozenset[Digest] = frozenset()
+        self.carrying = None if memory is None else Carrying(pool, memory)
 
     @property
     def resident(self) -> tuple[Digest, ...]:
@@ -110,9 +141,39 @@ class Engine:
         """Frees everything that the request holds, at once."""
         self._batcher.cancel(request)
 
+    def leave(self, request: RequestId) -> Left | None:
+        """It goes on elsewhere: what it holds is freed, and its keys and values stay known as long
+        as nobody needs the pages. None if it is not here."""
+        sequence = self._batcher.find(request)
+        if sequence is None:
+            return None
+        left = Left(tuple(sequence.tokens), sequence.reused_of_prompt)
+        self._batcher.cancel(request)
+        return left
+
+    def holdings(self) -> Holdings:
+        """What there is, for whoever places and moves."""
+        residency = self._pool.residency
+        pages = {adapter: residency.pages_of(adapter) for adapter in residency.resident}
+        return Holdings(tuple(self._batcher.loads()), pages, frozenset(residency.kept))
+
+    def promised(self) -> int:
+        """Pages that those who run are expected to need yet."""
+        return self._batcher.promised()
+
+    def keep(self, adapters: frozenset[Digest]) -> None:
+        """On the device from when they are there, and no others: half of the pool at most."""
+        self._to_keep = adapters
+        for adapter in self._pool.residency.kept - adapters:
+            self._pool.residency.let_go(adapter)
+        for adapter in sorted(adapters):
+            self._keep(adapter)
+
     def wanted(self) -> set[Digest]:
-        """Adapters that waiting requests need, and that are neither resident nor on their way."""
-        return {digest for digest in self._batcher.wanted() if digest not in self._filling}
+        """Adapters that waiting requests need or that are to be kept, and that are neither resident
+        nor on their way."""
+        absent = {each for each in self._to_keep if not self._pool.residency.holds(each)}
+        return {digest for digest in self._batcher.wanted() | absent if digest not in self._filling}
 
     def reserve(self, adapter: Digest, weights: Weights) -> Callable[[], None] | None:
         """Make room for an adapter: what is to be called, in any thread, to copy it there.
@@ -136,6 +197,7 @@ class Engine:
         weights, pages = self._filling.pop(adapter)
         self._runner.bind(adapter, weights, pages)
         self._pool.activate(adapter)
+        self._keep(adapter)
 
     def step(self, now: float = 0.0) -> StepReport:
         """`now`: seconds on any clock that only moves forward; promises are kept by it."""
@@ -163,12 +225,20 @@ class Engine:
             sequences=len(plan.slices),
             adapters=plan.adapters,
             tokens=sum(part.count for part in plan.slices),
+            prompt_tokens=sum(part.count for part in plan.slices if part.count > 1),
             reused_tokens=reused,
             running=self._batcher.num_running,
             waiting=self._batcher.num_waiting,
             free_pages=self._pool.available,
             total_pages=self._pool.size,
         )
+
+    def _keep(self, adapter: Digest) -> None:
+        residency = self._pool.residency
+        if adapter not in self._to_keep or not residency.holds(adapter):
+            return
+        if residency.kept_pages + residency.pages_of(adapter) <= self._pool.size // 2:
+            residency.keep(adapter)
 
     def _unbind_evicted(self) -> None:
         for adapter in self._pool.evicted():
@@ -184,7 +254,7 @@ class Engine:
             logprobs=() if result.logprobs is None else (result.logprobs,),
             finish_reason=finish,
             batch=None if finish is None else sequence.peak,
-            cached_tokens=0 if finish is None else sequence.reused,
+            cached_tokens=0 if finish is None else sequence.reused_of_prompt,
             adapter_wait=self._adapter_wait(sequence, step),
         )
 

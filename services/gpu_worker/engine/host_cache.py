@@ -17,6 +17,10 @@ class HostCache:
         self._held: OrderedDict[Digest, Weights] = OrderedDict()
         self.used_bytes = 0
 
+    def sizes(self) -> dict[Digest, int]:
+        """Bytes, by adapter."""
+        return {adapter: weights.size_bytes for adapter, weights in self._held.items()}
+
     def holds(self, adapter: Digest) -> bool:
         return adapter in self._held
 

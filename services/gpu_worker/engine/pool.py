@@ -71,10 +71,16 @@ class Pool:
             raise ResourceExhausted(f"the adapter needs {count} of {self.size} pages")
         if adapter in self._reserved or self.residency.holds(adapter):
             raise ValueError("an adapter was reserved twice")
+        pages = self.spare(count, keep=keep)
+        if pages is not None:
+            self._reserved[adapter] = pages
+        return pages
+
+    def spare(self, count: int, *, keep: int) -> list[int] | None:
+        """Pages for one who can do without; None if less than `keep` would be left for others."""
         if count + keep > self.available or not self._make_room(count):
             return None
-        self._reserved[adapter] = self.pages.allocate(count)
-        return self._reserved[adapter]
+        return self.pages.allocate(count)
 
     def activate(self, adapter: Digest) -> None:
         """What was reserved is filled: the adapter is resident."""

@@ -25,6 +25,8 @@ class Residency:
         self.pages = 0  # of all
         self.idle_pages = 0  # of adapters that nobody pins
         self.step = 0
+        self.kept: set[Digest] = set()  # for the operator, whoever needs them
+        self.kept_pages = 0
 
     @property
     def resident(self) -> tuple[Digest, ...]:
@@ -62,6 +64,25 @@ class Residency:
         resident.used_at = self.step
         resident.pins -= 1
         self.idle_pages += len(resident.pages) if resident.pins == 0 else 0
+
+    def kept_beside(self, adapter: Digest | None) -> int:
+        """Pages of others that never leave."""
+        own = self.pages_of(adapter) if adapter is not None and adapter in self.kept else 0
+        return self.kept_pages - own
+
+    def keep(self, adapter: Digest) -> None:
+        """It is pinned until it is let go; a second time is no error."""
+        if adapter not in self.kept:
+            self.kept.add(adapter)
+            self.kept_pages += self.pages_of(adapter)
+            self.pin(adapter)
+
+    def let_go(self, adapter: Digest) -> None:
+        """What is not kept is no error."""
+        if adapter in self.kept:
+            self.kept.discard(adapter)
+            self.kept_pages -= self.pages_of(adapter)
+            self.unpin(adapter)
 
     def add(self, adapter: Digest, pages: list[int]) -> None:
         """As if it were used now, so that what was just loaded is not what leaves next."""

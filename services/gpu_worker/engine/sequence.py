@@ -64,5 +64,10 @@ class Sequence:
         return len(self.tokens) - self.cached
 
     @property
+    def reused_of_prompt(self) -> int:
+        """One that began elsewhere may have found more than its prompt."""
+        return min(self.reused, len(self.request.prompt))
+
+    @property
     def generated(self) -> int:
         return len(self.tokens) - len(self.request.prompt)

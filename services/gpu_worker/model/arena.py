@@ -1,5 +1,9 @@
 """One block of memory for keys, values and adapters alike, cut into equal pages."""
 
+from collections.abc import Sequence
+
+import torch
+
 from services.gpu_worker.kernels.device import Device, PagedKv
 from services.gpu_worker.model.config import ModelConfig
 
@@ -18,10 +22,24 @@ class Arena:
         self, config: ModelConfig, device: Device, *, pages: int, page_tokens: int
     ) -> None:
         elements = page_elements(config, page_tokens)
+        self._device = device
         self.memory = device.pages(pages, elements)
+        self.page_bytes = elements * device.dtype.itemsize
+        shape = (config.layers, 2, config.kv_heads, page_tokens, config.head_dim)
+        self.layout = f"{device.dtype} {shape}"
         by_layer = self.memory.view(
             pages, config.layers, 2, config.kv_heads, page_tokens, config.head_dim
         )
         self.caches = [
             PagedKv(by_layer[:, layer, 0], by_layer[:, layer, 1]) for layer in range(config.layers)
         ]
+
+    def read(self, pages: Sequence[int]) -> bytes:
+        """That nobody writes meanwhile. In any thread."""
+        taken = self.memory[list(pages)].to("cpu").contiguous()
+        return taken.view(torch.uint8).numpy().tobytes()
+
+    def write(self, pages: Sequence[int], data: bytes) -> None:
+        """Of `page_bytes` each, that nobody else uses. In any thread."""
+        image = torch.frombuffer(bytearray(data), dtype=self.memory.dtype).view(len(pages), -1)
+        self._device.fill(self.memory, self._device.stage(image), pages)

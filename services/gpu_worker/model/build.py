@@ -25,9 +25,11 @@ def build_engine(
     if count < 2:
         raise FailedPrecondition(f"{memory_bytes} bytes are not two pages of {page_bytes}")
     pool = Pool(count, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
+    running = runner(model.network, pages=count, page_tokens=limits.page_tokens)
     return Engine(
         batcher=Batcher(limits=limits, pool=pool, context_tokens=model.card.context_tokens),
-        runner=runner(model.network, pages=count, page_tokens=limits.page_tokens),
+        runner=running,
         pool=pool,
         end_tokens=model.card.end_tokens,
+        memory=running.memory,
     )

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from services.core.types import Digest
-from services.gpu_worker.engine.batcher import StepPlan
 from services.gpu_worker.engine.engine import Sampled, Weights
+from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.sequence import Sequence as Running
 from services.gpu_worker.kernels.device import Bank, Segment, Span
 from services.gpu_worker.kernels.reference import Places
@@ -29,6 +29,11 @@ class TorchRunner:
         self._device = network.device
         self._arena = Arena(config, self._device, pages=pages, page_tokens=page_tokens)
         self._banks: dict[Digest, Bank] = {}
+
+    @property
+    def memory(self) -> Arena:
+        """What is in pages."""
+        return self._arena
 
     def fill(self, weights: Weights, pages: Sequence[int]) -> None:
         assert isinstance(weights, AdapterWeights)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.core.reports import StepTimes
 from services.policies.fairness.cost import ProfiledQuadratic
 
 KEEP = 0.999  # of what was learnt before, at every step
@@ -52,6 +53,14 @@ class StepProfile:
             output_squared=read_token / 2,
             constant=0.0,
         )
+
+    def times(self) -> StepTimes | None:
+        """What a step takes by what runs in it; None before enough was seen."""
+        if self._steps < FEWEST_STEPS:
+            return None
+        step, prompt_token, sequence, read_token = self._fitted()
+        sequences, read = (float(self._moments[0, of]) for of in (2, 3))
+        return StepTimes(step, sequence + read_token * read / max(1.0, sequences), prompt_token)
 
     def _fitted(self) -> list[float]:
         """None below 0: nothing that runs saves time, and a charge below 0 would be a gift."""

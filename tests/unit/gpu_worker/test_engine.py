@@ -187,7 +187,7 @@ def test_a_sequence_that_gives_way_goes_on_where_it_was(model: LoadedModel) -> N
     requests = [sampled(str(index), seed=index, tokens=60) for index in range(4)]
     roomy = TestBench(model, pages=100).generate(requests)
     tight = TestBench(model, pages=13)
-    tight.batcher._expected_share = 0.05
+    tight.batcher._lengths._expected_share = 0.05
     for request in requests:
         tight.engine.submit(request)
     answers: dict[RequestId, list[int]] = {request.id: [] for request in requests}
@@ -206,7 +206,7 @@ def steps_with(model: LoadedModel, watermark: float) -> tuple[int, int]:
     them ran side by side at most.
     """
     bench = TestBench(model, Limits(watermark=watermark), pages=24)
-    bench.batcher._expected_share = 0.4
+    bench.batcher._lengths._expected_share = 0.4
     for index in range(8):
         bench.engine.submit(greedy(str(index), PROMPT, None, 60))
     tokens = together = 0

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from services.core.errors import CorruptData, InvalidRequest, ServingError, TooLate, Unavailable
-from services.core.types import Digest, RequestId
+from services.core.types import Digest, RequestId, TokenPiece
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
@@ -96,6 +96,7 @@ async def drawn_from(session: Session) -> AsyncIterator[int]:
         for _, outcome in outcomes:
             if isinstance(outcome, ServingError):
                 raise outcome
+            assert isinstance(outcome, TokenPiece)
             for token in outcome.tokens:
                 yield token
 

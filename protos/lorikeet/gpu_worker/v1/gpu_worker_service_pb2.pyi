@@ -72,6 +72,7 @@ class Start(_message.Message):
     FIRST_TOKEN_WITHIN_MS_FIELD_NUMBER: _builtins.int
     DELIVERED_FIELD_NUMBER: _builtins.int
     MOVED_FROM_FIELD_NUMBER: _builtins.int
+    MOVABLE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names it in this call and in logs. Two that run under one name end the call
     (INVALID_ARGUMENT).
@@ -90,6 +91,8 @@ class Start(_message.Message):
     """
     moved_from: _builtins.str
     """host:port of the worker that it was moved from, which may have its keys and values."""
+    movable: _builtins.bool
+    """Whether the caller knows of Piece.moved; otherwise it stays where it is."""
     @_builtins.property
     def prompt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The prompt, at least one token."""
@@ -116,10 +119,11 @@ class Start(_message.Message):
         first_token_within_ms: _builtins.int | None = ...,
         delivered: _abc.Iterable[_builtins.int] | None = ...,
         moved_from: _builtins.str = ...,
+        movable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "first_token_within_ms", b"first_token_within_ms", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "delivered", b"delivered", "first_token_within_ms", b"first_token_within_ms", "moved_from", b"moved_from", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms", "adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "delivered", b"delivered", "first_token_within_ms", b"first_token_within_ms", "movable", b"movable", "moved_from", b"moved_from", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_within_ms: _TypeAlias = _typing.Literal["first_token_within_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_within_ms: _TypeAlias = _typing.Literal["_first_token_within_ms", b"_first_token_within_ms"]  # noqa: Y015
@@ -297,7 +301,9 @@ class Piece(_message.Message):
     fit, UNAVAILABLE if too many wait or the worker drains.
     """
     cached_tokens: _builtins.int
-    """Tokens of the prompt that were cached; in the last piece."""
+    """Tokens of the prompt that were cached; in the last piece. Where a sequence was moved to knows
+    less of it than where it began.
+    """
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Tokens generated since the last piece."""
@@ -375,12 +381,15 @@ class ReadPrefixRequest(_message.Message):
     ADAPTER_DIGEST_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    KNOWN_PAGES_FIELD_NUMBER: _builtins.int
     base_fingerprint: _builtins.str
     """Fingerprint of the base model."""
     adapter_digest: _builtins.str
     """Digest of the adapter version; empty for the base model."""
     cache_salt: _builtins.str
     """The salt that the sequence was started with."""
+    known_pages: _builtins.int
+    """Pages, from the first, that the caller has already."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Of the sequence, from its first."""
@@ -392,10 +401,11 @@ class ReadPrefixRequest(_message.Message):
         adapter_digest: _builtins.str = ...,
         cache_salt: _builtins.str = ...,
         tokens: _abc.Iterable[_builtins.int] | None = ...,
+        known_pages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_fingerprint", b"base_fingerprint", "cache_salt", b"cache_salt", "known_pages", b"known_pages", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,7 +426,7 @@ class ReadPrefixResponse(_message.Message):
     page_tokens: _builtins.int
     """Tokens that a page holds. In the first message."""
     pages: _builtins.int
-    """Pages that are to come. In the first message."""
+    """Pages that are to come, behind those that the caller has. In the first message."""
     data: _builtins.bytes
     """Whole pages, in order."""
     def __init__(
