@@ -70,10 +70,10 @@ async def test_what_nobody_expected_ends_its_request_and_no_other(
 ) -> None:
     real = serving.worker.start
 
-    def breaks(session: Session, request: EngineRequest) -> None:
+    def breaks(session: Session, request: EngineRequest, *, movable: bool) -> None:
         if request.id == "odd":
             raise RuntimeError("a bug")
-        real(session, request)
+        real(session, request, movable=movable)
 
     monkeypatch.setattr(serving.worker, "start", breaks)
     odd, good = await asyncio.gather(
