@@ -8,7 +8,7 @@ from services.gateway.course import Job
 from services.gateway.fair_queue import FairQueue
 from services.gateway.lane import Line
 from services.policies.fairness.policies import POLICIES, Knobs
-from services.policies.placement import WorkerView
+from services.policies.placement.views import WorkerView
 from tests.tiny_models import tiny_card
 
 CARD = tiny_card()

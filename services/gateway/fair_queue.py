@@ -14,7 +14,8 @@ from services.gateway.lane import Lane, LaneView, Line, MovedOn, Ticket
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.levels import Levels, by_tenant
 from services.policies.fairness.tiers import WEIGHTS
-from services.policies.placement import Wish, place
+from services.policies.placement.cost import place
+from services.policies.placement.views import Wish
 
 FIRST_IN_LINE = 4  # whose adapters are fetched while they wait
 TICK_SECONDS = 0.25

@@ -21,7 +21,7 @@ from services.gateway.refusals import Refusals
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.levels import Levels, Parts, by_tenant
 from services.policies.fairness.tiers import WEIGHTS
-from services.policies.placement import WorkerView
+from services.policies.placement.views import WorkerView
 
 LEARNING_RATE = 0.1
 

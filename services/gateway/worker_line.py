@@ -23,7 +23,7 @@ from services.core.types import (
 )
 from services.gateway.course import Job
 from services.gateway.lane import MovedOn
-from services.policies.placement import WorkerView
+from services.policies.placement.views import WorkerView
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status

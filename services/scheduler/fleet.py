@@ -8,7 +8,8 @@ from services.core.clock import Clock
 from services.core.errors import AlreadyExists, Unavailable
 from services.core.reports import WorkerReport
 from services.core.types import Digest, Fingerprint, WorkerId
-from services.policies.placement import Wish, WorkerView, place
+from services.policies.placement.cost import place
+from services.policies.placement.views import Wish, WorkerView
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,39 @@
+"""Which adapters to bring where before they are asked for."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from services.core.types import Digest, WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Preload:
+    adapter: Digest
+    worker: WorkerId
+
+
+def preloads(
+    expected: Iterable[tuple[Digest, float]],
+    homes: Callable[[Digest], Iterable[WorkerId]],
+    holders: Callable[[Digest], Collection[WorkerId]],
+    *,
+    least: float = 1.0,
+    most: int = 64,
+    most_each: int = 1,
+) -> list[Preload]:
+    """To homes that do not have them, the most wanted first. `expected`: requests, below `least` of
+    which it is not worth it; `most`, and `most_each` of a worker: at once, so that they take the
+    link from nobody who waits."""
+    found: list[Preload] = []
+    ordered: dict[WorkerId, int] = {}
+    wanted = [(requests, adapter) for adapter, requests in expected if requests >= least]
+    for _, adapter in sorted(wanted, reverse=True):
+        there = holders(adapter)
+        for worker in homes(adapter):
+            if worker in there or ordered.get(worker, 0) >= most_each:
+                continue
+            found.append(Preload(adapter, worker))
+            ordered[worker] = ordered.get(worker, 0) + 1
+            if len(found) == most:
+                return found
+    return found

@@ -1,0 +1,36 @@
+"""Workers in the order of a key that changes all the time."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from services.core.types import WorkerId
+
+
+class Ranking:
+    """The lowest first; of equals the lowest id. A change moves one block of memory: at 1,000
+    workers that is quicker than any heap."""
+
+    def __init__(self) -> None:
+        self._keys: dict[WorkerId, float] = {}
+        self._order: list[tuple[float, WorkerId]] = []
+
+    def __iter__(self) -> Iterator[WorkerId]:
+        return (worker for _, worker in self._order)
+
+    def __getitem__(self, worker: WorkerId) -> float:
+        return self._keys[worker]
+
+    def put(self, worker: WorkerId, key: float) -> None:
+        before = self._keys.get(worker)
+        if before == key:
+            return
+        if before is not None:
+            del self._order[bisect_left(self._order, (before, worker))]
+        self._keys[worker] = key
+        insort(self._order, (key, worker))
+
+    def drop(self, worker: WorkerId) -> None:
+        """If it is not there it is no error."""
+        key = self._keys.pop(worker, None)
+        if key is not None:
+            del self._order[bisect_left(self._order, (key, worker))]
