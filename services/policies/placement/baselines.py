@@ -140,7 +140,7 @@ class AffinityOnly(LeastLoaded):
         holders = self._holders.get(wish.adapter, ()) if wish.adapter else ()
         able = [worker for worker in holders if not self._views[worker].draining]
         if able:
-            return min(able, key=lambda worker: (self._ranking[worker], worker))
+            return min(able, key=lambda worker: (self._ranking.key(worker), worker))
         return super().place(wish)
 
 

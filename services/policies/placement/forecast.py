@@ -36,7 +36,7 @@ class Course:
     """Of an adapter: what came in each bucket of the last period, and what was thought of it."""
 
     bucket: int
-    counts: array[int]
+    counts: "array[int]"
     count: int = 0  # in the bucket that has not ended
     ended: int = 0
     level: float = 0.0

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 from services.core.types import Digest, Fingerprint, WorkerId
 from services.policies.placement.cost import Cost, cheapest, explain, obstacle, total_ms
@@ -82,7 +82,8 @@ class _Shard:
         self.views: dict[WorkerId, WorkerView] = {}
         self.homes = Homes()
         self.holders: dict[Digest, set[WorkerId]] = {}
-        self._ranking = Ranking()
+        self._open = Ranking()  # by what a typical request costs
+        self._full = Ranking()  # no sequence more, whatever it is like
 
     def update(self, view: WorkerView) -> None:
         before = self.views.get(view.id)
@@ -96,36 +97,39 @@ class _Shard:
             self.homes.leave(view.id)
         else:
             self.homes.join(view.id, float(max(1, view.most_sequences)))
-        self._ranking.put(view.id, total_ms(view, _typical(view)))
+        ranking, other = (self._open, self._full) if view.has_room(0) else (self._full, self._open)
+        ranking.put(view.id, total_ms(view, _typical(view)))
+        other.drop(view.id)
 
     def remove(self, worker: WorkerId) -> None:
         view = self.views.pop(worker)
         for adapter in frozenset().union(*_had(view)):
             self._forget(adapter, worker)
         self.homes.leave(worker)
-        self._ranking.drop(worker)
+        self._open.drop(worker)
+        self._full.drop(worker)
 
     def near(self, wish: Wish) -> Iterator[WorkerView]:
         """Those that can run it and may be the cheapest."""
-        holders: Iterable[WorkerId] = ()
+        near = set(islice(self._able(self._ranked(wish), wish), NEAR))
         if wish.adapter is not None:
             holders = self.holders.get(wish.adapter, ())
-        able = (view for view in self._least(holders) if not obstacle(view, wish))
-        found = {view.id: view for view in islice(able, NEAR)}
-        free = (view for view in self._all() if not obstacle(view, wish))
-        found |= {view.id: view for view in islice(free, NEAR)}
-        for home in wish.homes:
-            view = self.views.get(home)
-            if view is not None and home not in found and not obstacle(view, wish):
-                found[home] = view
-        return iter(found.values())
+            near.update(self._least(self._able(holders, wish)))
+        near.update(self._least(self._able(wish.homes & self.views.keys(), wish)))
+        return (self.views[worker] for worker in near)
 
-    def _all(self) -> Iterator[WorkerView]:
-        return (self.views[worker] for worker in self._ranking)
+    def _ranked(self, wish: Wish) -> Iterable[WorkerId]:
+        return self._open if wish.needs_room else chain(self._open, self._full)
 
-    def _least(self, workers: Iterable[WorkerId]) -> Iterator[WorkerView]:
-        chosen = heapq.nsmallest(2 * NEAR, workers, key=self._ranking.__getitem__)
-        return (self.views[worker] for worker in chosen)
+    def _able(self, workers: Iterable[WorkerId], wish: Wish) -> Iterator[WorkerId]:
+        return (worker for worker in workers if not obstacle(self.views[worker], wish))
+
+    def _least(self, workers: Iterable[WorkerId]) -> list[WorkerId]:
+        return heapq.nsmallest(NEAR, workers, key=self._key)
+
+    def _key(self, worker: WorkerId) -> tuple[float, WorkerId]:
+        """Full ones after others."""
+        return (self._open.key(worker) or self._full.key(worker) or 0.0), worker
 
     def _note(self, view: WorkerView, lost: Iterable[Digest], came: Iterable[Digest]) -> None:
         for adapter in came:

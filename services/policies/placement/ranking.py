@@ -17,8 +17,9 @@ class Ranking:
     def __iter__(self) -> Iterator[WorkerId]:
         return (worker for _, worker in self._order)
 
-    def __getitem__(self, worker: WorkerId) -> float:
-        return self._keys[worker]
+    def key(self, worker: WorkerId) -> float | None:
+        """None if it is not there."""
+        return self._keys.get(worker)
 
     def put(self, worker: WorkerId, key: float) -> None:
         before = self._keys.get(worker)
