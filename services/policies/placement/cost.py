@@ -14,6 +14,10 @@ of rank 16 make a step of an 8B model 8% longer, for their weights are read."""
 GAP_SHARE = 0.0002
 """Of a step, by which it is longer for each rank that the highest is above the others: kernels
 are as slow as their longest rows."""
+LOAD_SHADOW = 2.0
+"""Of a load that is begun, what it costs those who come later: the link is taken, and one worker
+more attracts the adapter and keeps another out. In `bench.placement` it takes a third of the loads
+away, and whole requests take no longer."""
 MOST_URGENT = 4.0
 
 
@@ -84,7 +88,7 @@ def urgency(owed: float, bound: float) -> float:
 
 def total_ms(view: WorkerView, wish: Wish) -> float:
     load = load_ms(view, wish)
-    return load + _queue_ms(view, wish, load) + _slowdown_ms(view, wish)
+    return load + _queue_ms(view, wish, load) + _slowdown_ms(view, wish, load)
 
 
 def load_ms(view: WorkerView, wish: Wish) -> float:
@@ -108,7 +112,7 @@ def _queue_ms(view: WorkerView, wish: Wish, load: float) -> float:
     return max(0.0, ahead - load) + times.of(0, wish.prompt_tokens)
 
 
-def _slowdown_ms(view: WorkerView, wish: Wish) -> float:
+def _slowdown_ms(view: WorkerView, wish: Wish, load: float) -> float:
     """By which its own tokens take longer than elsewhere, and by which it makes those of others
     later: their steps, and what they have to load again if it takes their room."""
     times, ranks = view.step_times, view.ranks
@@ -122,15 +126,19 @@ def _slowdown_ms(view: WorkerView, wish: Wish) -> float:
         times.token * wish.prompt_tokens
         + wish.output_tokens * (times.sequence + times.base * (brings + raises))
     )
-    return wish.output_tokens * own + (others + _displaced_ms(view, wish)) / wish.urgency
+    return wish.output_tokens * own + (others + _later_ms(view, wish, load)) / wish.urgency
 
 
-def _displaced_ms(view: WorkerView, wish: Wish) -> float:
-    if wish.adapter is None or view.id in wish.homes:
-        return 0.0
-    if wish.adapter in view.resident or wish.adapter in view.loading:
-        return 0.0
-    return view.evicts_ms
+def _later_ms(view: WorkerView, wish: Wish, load: float) -> float:
+    """Of those who come later. At home the adapter takes no room that is another's. Where it takes
+    the last place, about one comes before another is free, and has to load elsewhere."""
+    turned_away = 0.0
+    if view.most_sequences and view.running + 1 >= view.most_sequences:
+        turned_away = (1.0 + LOAD_SHADOW) * wish.fetch_ms
+    if load == 0.0 or wish.adapter in view.loading:
+        return turned_away
+    displaced = 0.0 if view.id in wish.homes else view.evicts_ms
+    return LOAD_SHADOW * load + displaced + turned_away
 
 
 def _explained(view: WorkerView, wish: Wish) -> Cost:
@@ -141,6 +149,6 @@ def _explained(view: WorkerView, wish: Wish) -> Cost:
         place=view.place_of(wish.adapter),
         load_ms=load,
         queue_ms=_queue_ms(view, wish, load),
-        slowdown_ms=_slowdown_ms(view, wish),
+        slowdown_ms=_slowdown_ms(view, wish, load),
         excluded=obstacle(view, wish),
     )

@@ -21,19 +21,17 @@ def preloads(
     most: int = 64,
     most_each: int = 1,
 ) -> list[Preload]:
-    """To homes that do not have them, the most wanted first. `expected`: requests, below `least` of
-    which it is not worth it; `most`, and `most_each` of a worker: at once, so that they take the
-    link from nobody who waits."""
+    """To homes, until as many workers have it as it has homes; the most wanted first. `expected`:
+    requests, below `least` of which it is not worth it; `most`, and `most_each` of a worker: at
+    once, so that they take the link from nobody who waits."""
     found: list[Preload] = []
     ordered: dict[WorkerId, int] = {}
     wanted = [(requests, adapter) for adapter, requests in expected if requests >= least]
     for _, adapter in sorted(wanted, reverse=True):
-        there = holders(adapter)
-        for worker in homes(adapter):
-            if worker in there or ordered.get(worker, 0) >= most_each:
-                continue
+        there, at_home = holders(adapter), list(homes(adapter))
+        absent = [worker for worker in at_home if worker not in there]
+        free = [worker for worker in absent if ordered.get(worker, 0) < most_each]
+        for worker in free[: max(0, len(at_home) - len(there))]:
             found.append(Preload(adapter, worker))
             ordered[worker] = ordered.get(worker, 0) + 1
-            if len(found) == most:
-                return found
-    return found
+    return found[:most]

@@ -45,9 +45,9 @@ class Trace:
     lost: Mapping[float, float]
 
 
-def zipf(random_: random.Random, shape: Shape) -> Trace:
+def zipf(random_: random.Random, shape: Shape, *, name: str = "zipf") -> Trace:
     """A steady load."""
-    return Trace("zipf", shape, tuple(_poisson(random_, shape, _steady, _popular(shape))), {})
+    return Trace(name, shape, tuple(_poisson(random_, shape, _steady, _popular(shape))), {})
 
 
 def flash_crowd(random_: random.Random, shape: Shape) -> Trace:
@@ -63,8 +63,8 @@ def flash_crowd(random_: random.Random, shape: Shape) -> Trace:
 
 
 def diurnal(random_: random.Random, shape: Shape, *, days: int = 4) -> Trace:
-    """Days of a third of the peak at night; half of the adapters have their noon at the others'
-    midnight."""
+    """Half of the adapters have their noon, three times as busy as their night, at the others'
+    midnight: the load is steady, and what it is made of is not."""
     day = shape.seconds / days
     every = _popular(shape)
 
