@@ -12,6 +12,7 @@ from google.rpc import status_pb2
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.errors import DeadlineExceeded, ServingError, Unavailable
+from services.core.reports import StepTimes
 from services.core.types import (
     AdapterWait,
     Digest,
@@ -23,7 +24,7 @@ from services.core.types import (
 )
 from services.gateway.course import Job
 from services.gateway.lane import MovedOn
-from services.policies.placement.views import WorkerView
+from services.policies.placement.views import UNKNOWN_TIMES, WorkerView
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status
@@ -62,6 +63,7 @@ class WorkerLine:
         self._changed = changed
         self._room = Room()
         self._resident: frozenset[Digest] = frozenset()
+        self._pace = UNKNOWN_TIMES
         self._promised: dict[RequestId, int] = {}  # tokens
         self._sent: deque[int] = deque()  # tokens, of starts that the room does not count yet
         self._dealt = 0  # starts that it does
@@ -101,6 +103,7 @@ class WorkerLine:
             free_pages=self._room.tokens,
             resident=self.adapters,
             draining=False,
+            step_times=self._pace,
         )
 
     def serves(self, job: Job) -> bool:
@@ -210,6 +213,9 @@ class WorkerLine:
             pool_tokens=room.pool_tokens,
             goes_on=room.goes_on,
         )
+        if room.HasField("pace"):
+            pace = room.pace
+            self._pace = StepTimes(pace.base_ms, pace.sequence_ms, pace.token_ms)
         if room.HasField("resident"):
             self._resident = frozenset(Digest(digest) for digest in room.resident.digests)
         self._changed()

@@ -15,7 +15,6 @@ from services.core.reports import (
     MoveOrder,
     Orders,
     SequenceLoad,
-    StepTimes,
     WorkerReport,
 )
 from services.core.types import Digest
@@ -47,7 +46,6 @@ class Attendance:
         self._preload = preload
         self._looking: asyncio.Task[None] | None = None
         self._holdings = Holdings((), {}, frozenset())
-        self._times: StepTimes | None = None
         self._told: tuple[AdapterLoad, ...] | None = None
         self._term = 0
         self._obeyed: OrderedDict[str, None] = OrderedDict()
@@ -76,7 +74,7 @@ class Attendance:
         report = replace(
             self._worker.state,
             adapters=None if adapters == self._told else adapters,
-            step_times=self._times,
+            step_times=self._worker.pace,
             sequences=self._holdings.sequences if tells else None,
             moved=tuple(self._moved),
             most_sequences=self._build.most_sequences,
@@ -132,7 +130,7 @@ class Attendance:
 
     async def _take_a_look(self) -> None:
         profile = self._worker.profile
-        self._holdings, self._times = await self._worker.between_steps(
+        self._holdings, self._worker.pace = await self._worker.between_steps(
             lambda engine: (engine.holdings(), profile.times())
         )
 

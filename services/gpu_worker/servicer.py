@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, InvalidRequest, ServingError
+from services.core.reports import StepTimes
 from services.core.types import AdapterWait, BatchFacts, Departure, Digest, RequestId
 from services.gpu_worker.engine.sequence import EngineRequest, TokenFilter
 from services.gpu_worker.handover import Beginning, Handover
@@ -41,11 +42,10 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
     ) -> AsyncIterator[pb.RunResponse]:
         with self._worker.session() as session:
             reading = asyncio.create_task(self._obey(requests, session))
-            resident: tuple[Digest, ...] = ()
+            told = _Told()
             try:
                 while news := await session.news():
-                    yield _to_wire(news, resident)
-                    resident = news.offer.resident if news.offer else resident
+                    yield _to_wire(news, self._worker.pace, told)
             finally:
                 reading.cancel()
 
@@ -144,8 +144,15 @@ def _from_wire(start: pb.Start) -> EngineRequest:
     )
 
 
-def _to_wire(news: News, told: tuple[Digest, ...]) -> pb.RunResponse:
-    """`told`: the resident adapters, when they were told of last."""
+@dataclass(slots=True)
+class _Told:
+    """What a caller heard last."""
+
+    resident: tuple[Digest, ...] = ()
+    pace: StepTimes | None = None
+
+
+def _to_wire(news: News, pace: StepTimes | None, told: _Told) -> pb.RunResponse:
     response = pb.RunResponse(
         pieces=[_piece(request, outcome) for request, outcome in news.outcomes]
     )
@@ -159,8 +166,15 @@ def _to_wire(news: News, told: tuple[Digest, ...]) -> pb.RunResponse:
         response.room.pool_tokens = room.pool_tokens
         response.room.started = news.offer.started
         response.room.goes_on = True
-        if news.offer.resident != told:
-            response.room.resident.digests.extend(news.offer.resident)
+        if news.offer.resident != told.resident:
+            told.resident = news.offer.resident
+            response.room.resident.SetInParent()
+            response.room.resident.digests.extend(told.resident)
+        if pace is not None and pace != told.pace:
+            told.pace = pace
+            response.room.pace.base_ms = pace.base
+            response.room.pace.sequence_ms = pace.sequence
+            response.room.pace.token_ms = pace.token
     return response
 
 

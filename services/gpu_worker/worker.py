@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from services.core.errors import ServingError, Unavailable
-from services.core.reports import MoveOutcome, WorkerReport
+from services.core.reports import MoveOutcome, StepTimes, WorkerReport
 from services.core.types import Departure, Destination, Digest, RequestId, Room, TokenPiece
 from services.gpu_worker.engine.engine import Engine, Weights
 from services.gpu_worker.engine.host_cache import HostCache
@@ -63,6 +63,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._has_moved = False
         self.profile = StepProfile()  # the engine's thread's
+        self.pace: StepTimes | None = None  # as it was when somebody looked last
         self.state = WorkerReport()
 
     @contextlib.contextmanager

@@ -178,6 +178,7 @@ class Room(_message.Message):
     RESIDENT_FIELD_NUMBER: _builtins.int
     POOL_TOKENS_FIELD_NUMBER: _builtins.int
     GOES_ON_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     sequences: _builtins.int
     """Sequences: those that could run in its next steps, and the few that follow at once. Of the
     starts of this call it knows of `started`, so what was started since has to be taken off.
@@ -200,6 +201,10 @@ class Room(_message.Message):
     def resident(self) -> Global___ResidentAdapters:
         """Adapters on the device, if they are others than it said last."""
 
+    @_builtins.property
+    def pace(self) -> Global___Pace:
+        """How long its steps take, if that is other than it said last."""
+
     def __init__(
         self,
         *,
@@ -212,14 +217,45 @@ class Room(_message.Message):
         resident: Global___ResidentAdapters | None = ...,
         pool_tokens: _builtins.int = ...,
         goes_on: _builtins.bool = ...,
+        pace: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["resident", b"resident"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pace", b"pace", "resident", b"resident"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goes_on", b"goes_on", "output_share", b"output_share", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["goes_on", b"goes_on", "output_share", b"output_share", "pace", b"pace", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Room: _TypeAlias = Room  # noqa: Y015
+
+@_typing.final
+class Pace(_message.Message):
+    """How long steps take: base, and what each sequence that decodes and each token of a prompt add."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_MS_FIELD_NUMBER: _builtins.int
+    TOKEN_MS_FIELD_NUMBER: _builtins.int
+    base_ms: _builtins.float
+    """Milliseconds of any step."""
+    sequence_ms: _builtins.float
+    """Milliseconds of each sequence that decodes."""
+    token_ms: _builtins.float
+    """Milliseconds of each token of a prompt."""
+    def __init__(
+        self,
+        *,
+        base_ms: _builtins.float = ...,
+        sequence_ms: _builtins.float = ...,
+        token_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_ms", b"base_ms", "sequence_ms", b"sequence_ms", "token_ms", b"token_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
 
 @_typing.final
 class ResidentAdapters(_message.Message):
