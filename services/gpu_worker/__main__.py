@@ -1,6 +1,7 @@
 """Runs a GPU worker."""
 
 import asyncio
+import os
 
 import structlog
 
@@ -39,6 +40,7 @@ from services.runtime.watch import StoreWatch
 log = structlog.get_logger()
 
 MEBIBYTE = 1024 * 1024
+EXIT_HUNG = 70
 
 
 async def main() -> None:
@@ -84,7 +86,8 @@ async def main() -> None:
     rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
     await store.register()
     watch = StoreWatch(store_channel, token)
-    async with beside(watch.follow([prefetcher]), prefetcher.run()):
+    watchdog = _end_if_hung(worker, settings.hung_after_seconds)
+    async with beside(watch.follow([prefetcher]), prefetcher.run(), watchdog):
         await _serve(server, worker, scheduler, attendance.is_sent_away, settings.drain_seconds)
     await asyncio.gather(adapters.close(), store_channel.close(), scheduler_channel.close())
 
@@ -134,6 +137,13 @@ async def _serve(
     await asyncio.gather(*tasks, return_exceptions=True)
     for error in filter(None, broken):
         raise SystemExit(f"the worker broke: {error!r}")
+
+
+async def _end_if_hung(worker: Worker, seconds: float) -> None:
+    """Nothing can be waited for then: neither the engine's thread nor what runs in it."""
+    await worker.hung(seconds)
+    log.critical("engine_hung", seconds=seconds)
+    os._exit(EXIT_HUNG)
 
 
 async def _emptied(worker: Worker, stopping: asyncio.Task[bool], seconds: float) -> None:

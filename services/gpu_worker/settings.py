@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from services.gpu_worker.engine.limits import Limits
 from services.runtime.settings import ServiceSettings
@@ -35,4 +35,6 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     threads: NonNegativeInt = 0
     """CPU threads; 0 means one for each processor that the process may use. If they are as many,
     and the device is a CPU, each keeps to a processor."""
+    hung_after_seconds: PositiveFloat = 60.0
+    """A step that takes so long never ends: the process does, and what ran goes on elsewhere."""
     limits: Limits = Limits()

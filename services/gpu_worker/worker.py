@@ -61,6 +61,7 @@ class Worker:
         self._filling: set[asyncio.Task[None]] = set()
         self._offered: frozenset[Digest] = frozenset()
         self._ended = asyncio.Event()
+        self._turn_began: float | None = None
         self._has_moved = False
         self.profile = StepProfile()  # the engine's thread's
         self.pace: StepTimes | None = None  # as it was when somebody looked last
@@ -178,6 +179,11 @@ class Worker:
         for session in self._sessions:
             session.finish()
 
+    async def hung(self, seconds: float) -> None:
+        """Returns once a turn has taken so long: it is taken for one that never ends."""
+        while self._turn_began is None or time.monotonic() - self._turn_began < seconds:  # noqa: ASYNC110
+            await asyncio.sleep(seconds / 10)
+
     async def emptied(self) -> None:
         """Returns once nothing runs or waits here, and what went on elsewhere has had time to take
         its keys and values along."""
@@ -189,10 +195,9 @@ class Worker:
     async def _turn(self) -> Turn:
         inbox, self._inbox = self._inbox, Inbox()
         entered = [(session, session.entered) for session in self._sessions]
-        loop = asyncio.get_running_loop()
-        turn = await loop.run_in_executor(
-            self._thread, take_turn, self._engine, inbox, self.profile
-        )
+        self._turn_began = time.monotonic()
+        turn = await self.between_steps(lambda engine: take_turn(engine, inbox, self.profile))
+        self._turn_began = None
         room = Room() if self.state.draining else turn.room
         for session, count in entered:
             session.measure(room, turn.resident, count)

@@ -67,4 +67,10 @@ MOVES = {
         "            pass",
         f"{_ATTENDANCE}test_what_is_pinned_comes_to_the_device_and_stays",
     ),
+    "an engine that hangs is waited for": Mutation(
+        "gpu_worker/worker.py",
+        "        self._turn_began = time.monotonic()\n",
+        "",
+        f"{_ATTENDANCE}test_an_engine_that_hangs_is_noticed_and_told_of_as_it_was",
+    ),
 }

@@ -1,6 +1,7 @@
 """What a worker tells the scheduler, and does for it."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,6 +107,21 @@ async def test_sequences_are_told_when_asked_for_and_moves_are_made_once(
             ("b", MoveOutcome.GONE),
         ]
         assert (await attendance.report()).moved == ()
+
+
+async def test_an_engine_that_hangs_is_noticed_and_told_of_as_it_was(model: LoadedModel) -> None:
+    async with present(model) as (attendance, worker, _):
+        with worker.session() as session:
+            worker.start(session, greedy("a", range(2, 40), None, 2000))
+            await session.outcomes()
+            goes_on = threading.Event()
+            hangs = asyncio.create_task(worker.between_steps(lambda _: goes_on.wait(30)))
+            await worker.hung(0.3)
+            steps = (await attendance.report()).steps
+            assert (await attendance.report()).steps == steps
+            goes_on.set()
+            await hangs
+            await reported(attendance, lambda report: report.steps > steps)
 
 
 async def reported(attendance: Attendance, wanted: Callable[[WorkerReport], bool]) -> WorkerReport:
