@@ -116,10 +116,13 @@ async def test_an_engine_that_hangs_is_noticed_and_told_of_as_it_was(model: Load
             await session.outcomes()
             goes_on = threading.Event()
             hangs = asyncio.create_task(worker.between_steps(lambda _: goes_on.wait(30)))
-            await worker.hung(0.3)
-            steps = (await attendance.report()).steps
-            assert (await attendance.report()).steps == steps
-            goes_on.set()
+            try:
+                async with asyncio.timeout(5):
+                    await worker.hung(0.3)
+                steps = (await attendance.report()).steps
+                assert (await attendance.report()).steps == steps
+            finally:
+                goes_on.set()
             await hangs
             await reported(attendance, lambda report: report.steps > steps)
 
