@@ -120,7 +120,11 @@ class Forecast:
 
     def _catch_up(self, course: Course, bucket: int) -> None:
         """Buckets that ended since; a period without requests says all that more would."""
-        if bucket - course.bucket > self.season.buckets:
-            course.bucket = bucket - self.season.buckets
+        if course.bucket < bucket:
+            course.end(self.season)
+        skipped = bucket - course.bucket - self.season.buckets
+        if skipped > 0:
+            course.level *= (1 - self.season.level_rate) ** skipped
+            course.bucket += skipped
         while course.bucket < bucket:
             course.end(self.season)

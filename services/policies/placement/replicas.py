@@ -4,6 +4,7 @@ It grows on what chance does not explain, with room to spare; it shrinks late an
 so a steady load changes nothing, and one that comes and goes changes little.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,8 +63,9 @@ class Replicas:
         heat = self._heats.pop(adapter, None) or Heat(now)
         self._heats[adapter] = heat
         heat.add(times, busy_ms / 1000, now, fast=rules.fast_seconds, slow=rules.slow_seconds)
-        if heat.surely(rules.deviations) > rules.share * self._carried(adapter):
-            self._many[adapter] = _Many(self._wanted(heat), now)
+        surely = heat.surely(rules.deviations)
+        if surely > rules.share * self._carried(adapter):
+            self._many[adapter] = _Many(self._wanted(surely), now)
         self._forget(now)
 
     def settle(self, now: float) -> Mapping[Digest, int]:
@@ -74,7 +76,7 @@ class Replicas:
             heat.decay(now, fast=self._rules.fast_seconds, slow=self._rules.slow_seconds)
             fewer = self._rules.share * (many.count - 1) * self._rules.margin
             if now - many.since >= self._rules.least_seconds and heat.most < fewer:
-                many.count, many.since = min(many.count - 1, self._wanted(heat)), now
+                many.count, many.since = min(many.count - 1, self._wanted(heat.most)), now
                 fallen[adapter] = self.count(adapter)
                 if many.count == 1:
                     del self._many[adapter]
@@ -109,8 +111,9 @@ class Replicas:
         count = many.count if many else 1
         return count if count < self._rules.most else 1 << 60
 
-    def _wanted(self, heat: Heat) -> int:
-        needed = -int(-heat.most * self._rules.spare / self._rules.share // 1)
+    def _wanted(self, workers: float) -> int:
+        """By an adapter that keeps so many busy."""
+        needed = math.ceil(workers * self._rules.spare / self._rules.share)
         return max(1, min(self._rules.most, needed))
 
     def _forget(self, now: float) -> None:

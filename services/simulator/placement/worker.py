@@ -54,12 +54,13 @@ class LeanWorker:
     def held(self) -> int:
         return len(self.running) + len(self.waiting)
 
-    def give(self, job: Job, now: float) -> None:
+    def give(self, job: Job, now: float) -> list[Job]:
+        """What has ended by now, as go_on."""
         self._used[job.adapter.digest] += 1
         self.waiting.append(job)
         if job.adapter.digest not in self._device and job.adapter.digest not in self._loading:
             self._load(job.adapter, now)
-        self.go_on(now)
+        return self.go_on(now)
 
     def preload(self, adapter: Adapter, now: float) -> None:
         """Into host memory."""

@@ -132,7 +132,7 @@ class World:
             self.placed[job.number] = chosen
             self._debts.serve(job.tenant, job.output_tokens)
             worker = self.workers[chosen]
-            worker.give(job, now)
+            self._ended(worker.give(job, now), now)
             self._refresh(worker, now)
 
     def _wish(self, job: Job) -> Wish:
@@ -156,12 +156,15 @@ class World:
             if self._due.get(name) != at:
                 continue
             worker = self.workers[name]
-            for job in worker.go_on(at):
-                self.measured.waits.append(job.first_token - job.at)
-                self.measured.lives.append(at - job.at)
-                del self.placed[job.number]
+            self._ended(worker.go_on(at), at)
             self._refresh(worker, at)
             self._dispatch(at)
+
+    def _ended(self, jobs: Iterable[Job], now: float) -> None:
+        for job in jobs:
+            self.measured.waits.append(job.first_token - job.at)
+            self.measured.lives.append(now - job.at)
+            del self.placed[job.number]
 
     def _refresh(self, worker: LeanWorker, now: float) -> None:
         self._steering.update(worker.view(now))
