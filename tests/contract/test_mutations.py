@@ -19,13 +19,14 @@ from tests.mutations.cli import CLI
 from tests.mutations.fairness import FAIRNESS
 from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
+from tests.mutations.placement import PLACEMENT
 from tests.mutations.quotas import QUOTAS
 from tests.mutations.serving import SERVING
 from tests.mutations.store import STORE
 from tests.mutations.tiers import TIERS
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS | CLAIMS | MOVES
+MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS | CLAIMS | MOVES | PLACEMENT
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["Outcome"]]

@@ -163,8 +163,8 @@ def test_homes_are_as_many_as_capacities_say() -> None:
     for worker, capacity in workers.items():
         known.join(worker, capacity)
     found = Counter(known.of(Digest(f"{n:064x}"))[0] for n in range(5000))
-    assert found["big"] == pytest.approx(3000, rel=0.05)
-    assert found["tiny"] == pytest.approx(1000, rel=0.1)
+    assert found[WorkerId("big")] == pytest.approx(3000, rel=0.05)
+    assert found[WorkerId("tiny")] == pytest.approx(1000, rel=0.1)
 
 
 def test_first_and_second_homes_are_independent() -> None:
@@ -179,7 +179,7 @@ def test_first_and_second_homes_are_independent() -> None:
 
 
 def test_a_home_is_remembered_until_the_fleet_is_another() -> None:
-    known = Homes(remembered=2)
+    known = Homes()
     known.join(WorkerId("w1"), 1.0)
     assert all(known.of(adapter) == ("w1",) for adapter in NAMES)
     known.join(WorkerId("w2"), 1.0)

@@ -50,7 +50,7 @@ def test_affinity_outweighs_a_little_load() -> None:
 
 
 def test_affinity_yields_to_a_queue() -> None:
-    fleet = [a_view("w1"), a_view("w2", running=8, waiting=4, **HERE)]
+    fleet = [a_view("w1"), a_view("w2", running=2, waiting=2, **HERE)]
     assert place(a_wish(), fleet) == "w1"
 
 
@@ -71,10 +71,9 @@ def test_a_free_place_is_better_than_one_that_displaces() -> None:
 
 
 def test_a_high_rank_goes_where_ranks_are_high() -> None:
-    low, high = ({Digest(str(n)): rank for n in range(3)} for rank in (8, 64))
     fleet = [
-        a_view("w1", running=3, ranks=low, **HERE),
-        a_view("w2", running=3, ranks=high | {ADAPTER: 64}, **HERE),
+        a_view("w1", running=3, ranks={OTHER: 8}),
+        a_view("w2", running=3, ranks={OTHER: 64}),
     ]
     assert place(a_wish(rank=64), fleet) == "w2"
     assert place(a_wish(rank=8), fleet) == "w1"
