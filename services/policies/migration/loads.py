@@ -19,7 +19,10 @@ class Reason(Enum):
 class WorkerLoad:
     """A worker with everything that runs and waits on it. `load_ms`: milliseconds until an adapter
     that is not resident would be. `move_ms`: milliseconds for the keys and values of one token to
-    get there from elsewhere, where that is possible."""
+    get there from elsewhere, where that is possible. `most_waiting`: sequences that may wait there
+    beyond those that run; where requests are bound late, nobody is sent to wait. `most_adapters`:
+    that it can have resident, None if only memory says. `adapter_tokens`: of the pool, that one
+    more adapter takes."""
 
     id: WorkerId
     base: Fingerprint
@@ -33,6 +36,9 @@ class WorkerLoad:
     move_ms: float | None = None
     takes: bool = True  # it is neither cordoned nor draining
     draining: bool = False
+    most_waiting: int = 0
+    most_adapters: int | None = None
+    adapter_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

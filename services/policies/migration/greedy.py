@@ -1,0 +1,171 @@
+"""What moves first, and mostly all that moves: who must go, then from the busiest worker to the
+least busy, requests that have not begun before those that have."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from services.core.reports import SequenceLoad
+from services.core.types import Digest, RequestId
+from services.policies.migration.board import Board, Place
+from services.policies.migration.loads import Debts, Reason
+
+NO_DEBTS = Debts()
+MIN_GAIN_OVER_COST = 2.0  # of what has begun: predictions err
+MEMORY_SHORT = 0.1  # of the pool, from where on a worker may run out
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Puts whoever is owed more first; `weight` is lambda: service owed that counts as much as one
+    more request of an adapter does."""
+
+    debts: Debts = NO_DEBTS
+    weight: float = 1e-4
+
+    def of(self, request: RequestId) -> float:
+        tenant = self.debts.tenants.get(request)
+        return 0.0 if tenant is None else max(0.0, self.debts.owed.get(tenant, 0.0))
+
+    def first(self, sequences: Iterable[SequenceLoad]) -> list[SequenceLoad]:
+        """Of those owed the same, as they were."""
+        return sorted(sequences, key=lambda each: -self.of(each.request))
+
+    def groups(self, sequences: Iterable[SequenceLoad]) -> list[list[SequenceLoad]]:
+        """By adapter, the largest first, and in each whoever is owed more."""
+        groups: defaultdict[Digest | None, list[SequenceLoad]] = defaultdict(list)
+        for each in sequences:
+            groups[each.adapter].append(each)
+        return sorted(map(self.first, groups.values()), key=self._size, reverse=True)
+
+    def _size(self, group: list[SequenceLoad]) -> float:
+        return len(group) + self.weight * sum(self.of(each.request) for each in group)
+
+
+def make_room(board: Board, owed: Owed, most_moves: int) -> None:
+    """Who must go: everything on workers that drain, what has not begun first; on others what
+    there will be no memory for."""
+    for source in [place for place in board.places.values() if place.load.draining]:
+        groups = owed.groups(source.sequences.values())
+        for each in sorted(
+            (each for group in groups for each in group), key=lambda e: not e.waiting
+        ):
+            if len(board.moves) < most_moves:
+                _move_to_best(board, source, each, Reason.DRAIN)
+    for source in list(board.places.values()):
+        _relieve(board, source, owed, most_moves)
+
+
+def _relieve(board: Board, source: Place, owed: Owed, most_moves: int) -> None:
+    """Until what runs there could end there: whoever has most to come for what its move costs."""
+    load = source.load
+    running = [each for each in load.sequences if not each.waiting]
+    short = sum(each.tokens_left for each in running if each.request in source.sequences)
+    short -= load.free_tokens
+    if load.free_tokens >= MEMORY_SHORT * load.total_tokens or short <= 0:
+        return
+    able = [each for each in running if each.request not in board.frozen]
+    for each in sorted(owed.first(able), key=lambda e: -e.tokens_left / max(1, e.tokens)):
+        if short <= 0 or len(board.moves) >= most_moves:
+            return
+        if _move_to_best(board, source, each, Reason.MEMORY):
+            short -= each.tokens + each.tokens_left
+
+
+def _move_to_best(board: Board, source: Place, sequence: SequenceLoad, reason: Reason) -> bool:
+    target = _best(board, source, sequence)
+    if target is not None:
+        board.move(sequence, source, target, reason)
+    return target is not None
+
+
+def balance(board: Board, owed: Owed, most_moves: int) -> None:
+    """Takes work from the busiest worker as long as that shortens what the busiest has to do."""
+    _even_out(board, lambda source: _move_waiting(board, source, owed, most_moves))
+    _even_out(board, lambda source: _move_running(board, source, owed, most_moves))
+
+
+def _even_out(board: Board, move_from: Callable[[Place], bool]) -> None:
+    """Until nothing can be moved from any; the busiest is asked first, each time."""
+    asked = list(board.places.values())
+    while asked:
+        source = max(asked, key=lambda place: place.drain_ms)
+        if not move_from(source):
+            asked.remove(source)
+
+
+def _move_waiting(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
+    """Of one adapter, as many as are worth it."""
+    if not source.has_line:
+        return False
+    waiting = (each for each in source.sequences.values() if each.waiting)
+    for group in owed.groups(each for each in waiting if each.request not in board.frozen):
+        moved = len(board.moves)
+        for each in group:
+            if len(board.moves) >= most_moves or not _move_if_sooner(board, source, each):
+                break
+        if len(board.moves) > moved:
+            return True
+    return False
+
+
+def _move_if_sooner(board: Board, source: Place, sequence: SequenceLoad) -> bool:
+    target = _best(board, source, sequence)
+    if target is None:
+        return False
+    gain = _gain_ms(source, target, sequence)
+    if gain <= 0:
+        return False
+    board.move(sequence, source, target, Reason.BALANCE, gain)
+    return True
+
+
+def _gain_ms(source: Place, target: Place, sequence: SequenceLoad) -> float:
+    """By how much the busier of the two is done sooner."""
+    after = max(source.drain_ms_without(sequence), target.drain_ms_with(sequence))
+    return source.drain_ms - after
+
+
+def _best(board: Board, source: Place, sequence: SequenceLoad) -> Place | None:
+    """Where it starts at once rather than where it waits, then the least busy."""
+    return min(
+        board.targets(source, sequence),
+        key=lambda place: (not place.starts(sequence), place.drain_ms_with(sequence)),
+        default=None,
+    )
+
+
+def _move_running(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
+    """Of one adapter, as many together as are worth the load that they share."""
+    running = [each for each in source.sequences.values() if not each.waiting]
+    for group in owed.groups(each for each in running if each.request not in board.frozen):
+        target = _best(board, source, group[0])
+        room = most_moves - len(board.moves)
+        chosen = [] if target is None else _worth_it(source, target, group[:room])
+        for each, gain in chosen:
+            assert target is not None
+            board.move(each, source, target, Reason.BALANCE, gain)
+        if chosen:
+            return True
+    return False
+
+
+def _worth_it(
+    source: Place, target: Place, group: list[SequenceLoad]
+) -> list[tuple[SequenceLoad, float]]:
+    """The most that gain more than twice what they cost, load and all, and what each gains."""
+    before, after = source.copy(), target.copy()
+    chosen: list[tuple[SequenceLoad, float]] = []
+    gains, costs, worth = 0.0, 0.0, 0
+    for each in group:
+        gain = _gain_ms(before, after, each)
+        if gain <= 0 or not after.has_room(each):
+            break
+        gains += gain
+        costs += after.cost_ms(each) + after.load_ms(each.adapter)
+        before.give(each)
+        after.take(each)
+        chosen.append((each, gain))
+        if gains > MIN_GAIN_OVER_COST * costs:
+            worth = len(chosen)
+    return chosen[:worth]

@@ -1,0 +1,213 @@
+"""The rows and columns of the co-migration program, in seconds of work:
+
+    minimise  T + sum_j work_j / N + sum_i price_i (i moves)
+    work_j  = sum_i run_ij x_ij + sum_k load_kj y_kj + spill_j z_j + fixed_j  <= T
+    sum_j x_ij = 1;  x_ij <= y_kj where i's adapter k is not in use on j
+    z_j >= tokens that what runs on j will hold - those it has
+
+Nothing in use on j makes room for what comes in the same round: rows for what comes to j say so.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from services.core.reports import SequenceLoad
+from services.core.types import Digest, WorkerId
+from services.policies.migration.board import Board, Place
+from services.policies.migration.greedy import Owed
+
+CAUTION = 1.0  # what has begun pays so much of its move's cost once more: predictions err
+LEAST_PRICE = 1e-4  # seconds, of any move: it must gain something
+OWED_OFF = 0.5  # of that, for whoever is owed most
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long the program may think. `gap`: of the best, that need not be closed. `exact`: up to
+    so many choices x is 0 or 1; beyond, where one request is little of the whole, it is relaxed."""
+
+    seconds: float = 0.5
+    gap: float = 0.02
+    nodes: int = 1000
+    exact: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A sequence may be on `target`; if that is its `source` it stays."""
+
+    sequence: SequenceLoad
+    source: WorkerId
+    target: WorkerId
+
+    @property
+    def stays(self) -> bool:
+        return self.source == self.target
+
+
+def choices_of(board: Board) -> list[Choice]:
+    """Of all that may move; of each the first is to stay."""
+    return [
+        Choice(each, source.load.id, place.load.id)
+        for source in board.places.values()
+        for each in source.sequences.values()
+        if each.request not in board.frozen
+        for place in (source, *board.targets(source, each))
+    ]
+
+
+class Model:
+    """Columns: x by choice, y by adapter and worker, z by worker, T."""
+
+    def __init__(self, board: Board, choices: list[Choice], owed: Owed, *, most_moves: int) -> None:
+        self._choices = choices
+        self._places = board.places
+        self._chosen: defaultdict[WorkerId, list[int]] = defaultdict(list)
+        self._y: dict[tuple[Digest | None, WorkerId], int] = {}
+        for column, choice in enumerate(choices):
+            self._chosen[choice.target].append(column)
+            key = choice.sequence.adapter, choice.target
+            if choice.sequence.adapter not in self._places[choice.target].used:
+                self._y.setdefault(key, len(choices) + len(self._y))
+        self._z = len(choices) + len(self._y)  # the first
+        self._t = self._z + len(self._places)
+        self._rows: list[tuple[dict[int, float], float, float]] = []
+        self._price = self._prices(owed)
+        for number, place in enumerate(self._places.values()):
+            self._add_work(place, self._z + number)
+            self._add_memory(place, self._z + number)
+            self._add_room(place)
+        self._add_choices(most_moves)
+
+    def solve(self, effort: Effort, *, below_seconds: float) -> list[float] | None:
+        """x; None if T cannot be so small, or nothing was found in time."""
+        size = self._t + 1
+        integral, most = np.zeros(size), np.ones(size)
+        integral[len(self._choices) : self._z] = 1
+        integral[: len(self._choices)] = len(self._choices) <= effort.exact
+        most[self._z : self._t] = np.inf
+        most[self._t] = below_seconds
+        found = milp(
+            self._price,
+            integrality=integral,
+            bounds=Bounds(0, most),
+            constraints=self._constraints(),
+            options={
+                "time_limit": effort.seconds,
+                "mip_rel_gap": effort.gap,
+                "node_limit": effort.nodes,
+            },
+        )
+        return None if found.x is None else list(found.x[: len(self._choices)])
+
+    def _constraints(self) -> LinearConstraint:
+        terms = [terms for terms, _, _ in self._rows]
+        starts = np.cumsum([0, *map(len, terms)])
+        columns = np.fromiter(chain.from_iterable(terms), dtype=np.int64)
+        values = np.fromiter(chain.from_iterable(each.values() for each in terms), dtype=float)
+        matrix = csr_array((values, columns, starts), shape=(len(terms), self._t + 1))
+        return LinearConstraint(
+            matrix, [low for _, low, _ in self._rows], [high for _, _, high in self._rows]
+        )
+
+    def _prices(self, owed: Owed) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        """Of T and of moves; who is owed more moves for less."""
+        prices = np.zeros(self._t + 1)
+        prices[self._t] = 1.0
+        debts = [owed.of(choice.sequence.request) for choice in self._choices]
+        most = max(debts) or 1.0
+        for column, (choice, debt) in enumerate(zip(self._choices, debts, strict=True)):
+            if not choice.stays:
+                cost = self._places[choice.target].cost_ms(choice.sequence) / 1000
+                prices[column] = CAUTION * cost / len(self._places)
+                prices[column] += LEAST_PRICE * (1 - OWED_OFF * debt / most)
+        return prices
+
+    def _add_work(self, place: Place, z: int) -> None:
+        """work_j <= T, and a part of work_j in the price."""
+        terms = {column: self._run_seconds(column) for column in self._chosen[place.load.id]}
+        for adapter, column in self._y_of(place):
+            terms[column] = place.load_ms(adapter) / 1000
+        terms[z] = place.load.step_times.token / 1000
+        for column, seconds in terms.items():
+            self._price[column] += seconds / len(self._places)
+        fixed = (
+            place.moves_ms / 1000 + sum(run_ms(each, place) for each in self._fixed(place)) / 1000
+        )
+        self._rows.append(({**terms, self._t: -1.0}, -np.inf, -fixed))
+
+    def _add_memory(self, place: Place, z: int) -> None:
+        terms = {
+            column: float(_length(self._choices[column].sequence))
+            for column in self._chosen[place.load.id]
+            if not self._choices[column].sequence.waiting
+        }
+        fixed = sum(_length(each) for each in self._fixed(place) if not each.waiting)
+        self._rows.append(({**terms, z: -1.0}, -np.inf, place.load.total_tokens - fixed))
+
+    def _add_room(self, place: Place) -> None:
+        """For what comes: in tokens and seats for what must start at once, which is all if nobody
+        may wait here; in the line for all; in slots for adapters."""
+        coming = [c for c in self._chosen[place.load.id] if not self._choices[c].stays]
+        if not coming:
+            return
+        ys = [column for _, column in self._y_of(place)]
+        waits = place.load.most_waiting > 0
+        starting = [c for c in coming if not (waits and self._choices[c].sequence.waiting)]
+        if waits:
+            tokens = {c: float(place.needs(self._choices[c].sequence)) for c in starting}
+        else:
+            tokens = {c: float(_length(self._choices[c].sequence)) for c in starting}
+            tokens |= {
+                column: float(place.load.adapter_tokens)
+                for adapter, column in self._y_of(place)
+                if adapter not in place.adapters
+            }
+        if starting:
+            self._rows.append((tokens, -np.inf, max(0, place.room_tokens)))
+            self._rows.append((dict.fromkeys(starting, 1.0), -np.inf, max(0, place.seats)))
+        self._rows.append((dict.fromkeys(coming, 1.0), -np.inf, max(0, place.line)))
+        if ys and place.slots < np.inf:
+            self._rows.append((dict.fromkeys(ys, 1.0), -np.inf, max(0, place.slots)))
+
+    def _add_choices(self, most_moves: int) -> None:
+        by_request: defaultdict[str, list[int]] = defaultdict(list)
+        for column, choice in enumerate(self._choices):
+            by_request[choice.sequence.request].append(column)
+            y = self._y.get((choice.sequence.adapter, choice.target))
+            if y is not None:
+                self._rows.append(({column: 1.0, y: -1.0}, -np.inf, 0.0))
+        for columns in by_request.values():
+            self._rows.append((dict.fromkeys(columns, 1.0), 1.0, 1.0))
+        moves = [c for c, choice in enumerate(self._choices) if not choice.stays]
+        self._rows.append((dict.fromkeys(moves, 1.0), -np.inf, most_moves))
+
+    def _run_seconds(self, column: int) -> float:
+        choice = self._choices[column]
+        place = self._places[choice.target]
+        cost = 0.0 if choice.stays else place.cost_ms(choice.sequence)
+        return (run_ms(choice.sequence, place) + cost) / 1000
+
+    def _fixed(self, place: Place) -> Iterable[SequenceLoad]:
+        """What is there whatever is chosen."""
+        free = {self._choices[c].sequence.request for c in self._chosen[place.load.id]}
+        return (each for each in place.sequences.values() if each.request not in free)
+
+    def _y_of(self, place: Place) -> list[tuple[Digest | None, int]]:
+        return [(k, column) for (k, target), column in self._y.items() if target == place.load.id]
+
+
+def run_ms(sequence: SequenceLoad, place: Place) -> float:
+    """Of the worker's time, where it is busy."""
+    prompt = sequence.tokens * place.load.step_times.token if sequence.waiting else 0.0
+    return sequence.tokens_left * place.token_ms() + prompt
+
+
+def _length(sequence: SequenceLoad) -> int:
+    return sequence.tokens + sequence.tokens_left

@@ -1,0 +1,58 @@
+"""dLoRA's integer program of co-migration (OSDI'24), over all workers at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.policies.migration.board import Board
+from services.policies.migration.greedy import Owed
+from services.policies.migration.loads import Reason
+from services.policies.migration.model import Choice, Effort, Model, choices_of
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Of an answer: moves, and when the busiest worker must be done."""
+
+    moves: int
+    milliseconds: float = np.inf
+
+
+def solve(board: Board, owed: Owed, limit: Limit, effort: Effort) -> Board | None:
+    """The board after the program's moves; None if it finds none within the limit in its time.
+
+    Where x was relaxed a request goes where its largest part is, and stays if no room is left.
+    """
+    choices = choices_of(board)
+    if limit.moves < 1 or all(choice.stays for choice in choices):
+        return None
+    model = Model(board, choices, owed, most_moves=limit.moves)
+    parts = model.solve(effort, below_seconds=limit.milliseconds / 1000)
+    if parts is None:
+        return None
+    solved = board.copy()
+    for choice in _rounded(choices, parts):
+        _play(solved, choice)
+    return solved if solved.makespan_ms < limit.milliseconds else None
+
+
+def _rounded(choices: list[Choice], parts: list[float]) -> list[Choice]:
+    """Moves: what runs, which has less room, before what waits, and whole ones before parts."""
+    best: dict[str, tuple[float, Choice]] = {}
+    for choice, part in zip(choices, parts, strict=True):
+        request = choice.sequence.request
+        if request not in best or part > best[request][0] + 1e-9:
+            best[request] = part, choice
+    moves = [(part, choice) for part, choice in best.values() if not choice.stays]
+    moves.sort(key=lambda move: (move[1].sequence.waiting, -move[0]))
+    return [choice for _, choice in moves]
+
+
+def _play(board: Board, choice: Choice) -> None:
+    source, target = board.places[choice.source], board.places[choice.target]
+    if not target.has_room(choice.sequence):
+        return
+    before = source.drain_ms
+    after = max(source.drain_ms_without(choice.sequence), target.drain_ms_with(choice.sequence))
+    gain = max(0.0, before - after)
+    board.move(choice.sequence, source, target, Reason.BALANCE, gain)
