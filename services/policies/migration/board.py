@@ -28,14 +28,14 @@ class Place:
     line: int = 0
     slots: float = 0.0
     adapters: set[Digest | None] = field(default_factory=set)  # resident or to come
-    used: set[Digest | None] = field(default_factory=set)
+    held: set[Digest | None] = field(default_factory=set)  # in use, now or then
 
     @classmethod
     def of(cls, load: WorkerLoad) -> "Place":
         there = load.sequences
         waiting = sum(each.tokens for each in there if each.waiting)
         left = sum(each.tokens_left for each in there)
-        used = {None, *(each.adapter for each in there)}
+        held = {None, *(each.adapter for each in there)}
         most = load.most_adapters
         return cls(
             load,
@@ -46,16 +46,16 @@ class Place:
             room_tokens=load.free_tokens - left - waiting,
             seats=load.most_sequences - len(there),
             line=load.most_sequences - len(there) + load.most_waiting,
-            slots=float("inf") if most is None else most - len(used) + 1,
+            slots=float("inf") if most is None else most - len(held) + 1,
             adapters={None, *load.resident},
-            used=used,
+            held=held,
         )
 
     def copy(self) -> "Place":
         return Place(
             self.load, dict(self.sequences), self.tokens_left, self.prompts, self.lengths,
             self.moves_ms, self.room_tokens, self.seats, self.line, self.slots,
-            set(self.adapters), set(self.used),
+            set(self.adapters), set(self.held),
         )  # fmt: skip
 
     @property
@@ -112,7 +112,7 @@ class Place:
 
     def has_room(self, sequence: SequenceLoad) -> bool:
         """Whether it may come: what runs must go on at once, what waits may wait there too."""
-        if not self.load.takes or (sequence.adapter not in self.used and self.slots < 1):
+        if not self.load.takes or (sequence.adapter not in self.held and self.slots < 1):
             return False
         if self.starts(sequence):
             return True
@@ -128,10 +128,10 @@ class Place:
         self.room_tokens -= self.needs(sequence)
         self.seats -= 1
         self.line -= 1
-        if sequence.adapter not in self.used:
+        if sequence.adapter not in self.held:
             self.slots -= 1
         self.adapters.add(sequence.adapter)
-        self.used.add(sequence.adapter)
+        self.held.add(sequence.adapter)
         self.sequences[sequence.request] = sequence
         self._count(sequence, 1)
 

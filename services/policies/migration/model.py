@@ -2,10 +2,10 @@
 
     minimise  T + sum_j work_j / N + sum_i price_i (i moves)
     work_j  = sum_i run_ij x_ij + sum_k load_kj y_kj + spill_j z_j + fixed_j  <= T
-    sum_j x_ij = 1;  x_ij <= y_kj where i's adapter k is not in use on j
+    sum_j x_ij = 1;  x_ij <= y_kj where i's adapter k is not held by j
     z_j >= tokens that what runs on j will hold - those it has
 
-Nothing in use on j makes room for what comes in the same round: rows for what comes to j say so.
+What leaves j makes no room for what comes in the same round: rows for what comes say so.
 """
 
 from collections import defaultdict
@@ -73,7 +73,7 @@ class Model:
         for column, choice in enumerate(choices):
             self._chosen[choice.target].append(column)
             key = choice.sequence.adapter, choice.target
-            if choice.sequence.adapter not in self._places[choice.target].used:
+            if choice.sequence.adapter not in self._places[choice.target].held:
                 self._y.setdefault(key, len(choices) + len(self._y))
         self._z = len(choices) + len(self._y)  # the first
         self._t = self._z + len(self._places)
