@@ -1,7 +1,7 @@
-"""A fleet while a round is planned: who has what, how long that takes, where there is room."""
+"""A fleet while a round is planned: who has what, how much work that is, where there is room."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.core.reports import SequenceLoad
 from services.core.types import Digest, RequestId, WorkerId
@@ -13,78 +13,62 @@ class Place:
     """A worker with what was planned for it. What leaves frees nothing in the same round: nobody
     knows who goes first.
 
-    `room_tokens`: that nothing there will want; `seats`: sequences that would start at once;
-    `line`: that may come, to run or to wait; `slots`: adapters that may come.
+    `side_by_side`: sequences that run at once, as its limit and memory let; `token_ms`: of its time
+    for a token to generate, when so many run. `work_ms`: of all it has, and of what moves to it
+    cost. `room_tokens`: that nothing there will want; `seats`: of sequences that would start at
+    once; `line`: that may come, to run or to wait; `slots`: of adapters that may come. `held`:
+    adapters in use, by somebody who is there or comes; `adapters`: also those that are resident.
     """
 
     load: WorkerLoad
     sequences: dict[RequestId, SequenceLoad]
-    tokens_left: int
-    prompts: int  # tokens of those that have not begun
-    lengths: int  # tokens that all will hold in the end
-    moves_ms: float = 0.0  # that moves to it cost it
-    room_tokens: int = 0
-    seats: int = 0
-    line: int = 0
-    slots: float = 0.0
-    adapters: set[Digest | None] = field(default_factory=set)  # resident or to come
-    held: set[Digest | None] = field(default_factory=set)  # in use, now or then
+    side_by_side: int
+    token_ms: float
+    work_ms: float
+    room_tokens: int
+    seats: int
+    line: int
+    slots: float
+    held: set[Digest | None]
+    adapters: set[Digest | None]
 
     @classmethod
     def of(cls, load: WorkerLoad) -> "Place":
-        there = load.sequences
-        waiting = sum(each.tokens for each in there if each.waiting)
+        there, times, most = load.sequences, load.step_times, load.most_adapters
         left = sum(each.tokens_left for each in there)
+        waiting = sum(each.tokens for each in there if each.waiting)
+        side_by_side = _side_by_side(load)
+        token_ms = times.base / side_by_side + times.sequence
         held = {None, *(each.adapter for each in there)}
-        most = load.most_adapters
         return cls(
-            load,
-            {each.request: each for each in there},
-            tokens_left=left,
-            prompts=waiting,
-            lengths=left + sum(each.tokens for each in there),
+            load=load,
+            sequences={each.request: each for each in there},
+            side_by_side=side_by_side,
+            token_ms=token_ms,
+            work_ms=left * token_ms + waiting * times.token,
             room_tokens=load.free_tokens - left - waiting,
             seats=load.most_sequences - len(there),
             line=load.most_sequences - len(there) + load.most_waiting,
             slots=float("inf") if most is None else most - len(held) + 1,
-            adapters={None, *load.resident},
             held=held,
+            adapters={*held, *load.resident},
         )
 
     def copy(self) -> "Place":
         return Place(
-            self.load, dict(self.sequences), self.tokens_left, self.prompts, self.lengths,
-            self.moves_ms, self.room_tokens, self.seats, self.line, self.slots,
-            set(self.adapters), set(self.held),
+            self.load, dict(self.sequences), self.side_by_side, self.token_ms, self.work_ms,
+            self.room_tokens, self.seats, self.line, self.slots, set(self.held), set(self.adapters),
         )  # fmt: skip
 
     @property
     def has_line(self) -> bool:
-        """Whether it has more than run side by side."""
-        return len(self.sequences) > self._side_by_side(len(self.sequences), self.lengths)
+        """Whether it has more than run at once: only then anybody gains from leaving."""
+        return len(self.sequences) > self.side_by_side
 
-    @property
-    def drain_ms(self) -> float:
-        """Milliseconds until all that it has would be done, as one crowd that shares its steps."""
-        return self._drain_ms(len(self.sequences), self.tokens_left, self.prompts, self.lengths)
-
-    def drain_ms_with(self, sequence: SequenceLoad, *, moved: bool = True) -> float:
-        """If it came too; `moved`: and cost what a move costs."""
-        drain = self._drain_ms(
-            len(self.sequences) + 1,
-            self.tokens_left + sequence.tokens_left,
-            self.prompts + sequence.tokens * sequence.waiting,
-            self.lengths + sequence.tokens + sequence.tokens_left,
-        )
-        return drain + (self.cost_ms(sequence) + self.load_ms(sequence.adapter)) * moved
-
-    def drain_ms_without(self, sequence: SequenceLoad) -> float:
-        return self._drain_ms(
-            len(self.sequences) - 1,
-            self.tokens_left - sequence.tokens_left,
-            self.prompts - sequence.tokens * sequence.waiting,
-            self.lengths - sequence.tokens - sequence.tokens_left,
-        )
+    def run_ms(self, sequence: SequenceLoad) -> float:
+        """Of its time, to the end of the sequence."""
+        prompt = sequence.tokens * self.load.step_times.token if sequence.waiting else 0.0
+        return sequence.tokens_left * self.token_ms + prompt
 
     def cost_ms(self, sequence: SequenceLoad) -> float:
         """Of its keys and values, moved here or computed here once more, whichever is cheaper."""
@@ -96,10 +80,10 @@ class Place:
     def load_ms(self, adapter: Digest | None) -> float:
         return 0.0 if adapter in self.adapters else self.load.load_ms
 
-    def token_ms(self) -> float:
-        """Of one token to generate when it is busy."""
-        most = self._side_by_side(max(len(self.sequences), 1), self.lengths)
-        return self.load.step_times.base / most + self.load.step_times.sequence
+    def work_ms_with(self, sequence: SequenceLoad) -> float:
+        """If it came too."""
+        moved = self.cost_ms(sequence) + self.load_ms(sequence.adapter)
+        return self.work_ms + self.run_ms(sequence) + moved
 
     def needs(self, sequence: SequenceLoad) -> int:
         """Tokens of the pool."""
@@ -107,11 +91,11 @@ class Place:
         return sequence.tokens + sequence.tokens_left + self.load.adapter_tokens * absent
 
     def starts(self, sequence: SequenceLoad) -> bool:
-        """Whether it would run there at once."""
+        """Whether it would run here at once."""
         return self.seats > 0 and self.needs(sequence) <= self.room_tokens
 
     def has_room(self, sequence: SequenceLoad) -> bool:
-        """Whether it may come: what runs must go on at once, what waits may wait there too."""
+        """Whether it may come: what runs must go on at once, what waits may wait here too."""
         if not self.load.takes or (sequence.adapter not in self.held and self.slots < 1):
             return False
         if self.starts(sequence):
@@ -121,36 +105,17 @@ class Place:
 
     def give(self, sequence: SequenceLoad) -> None:
         del self.sequences[sequence.request]
-        self._count(sequence, -1)
+        self.work_ms -= self.run_ms(sequence)
 
     def take(self, sequence: SequenceLoad) -> None:
-        self.moves_ms += self.cost_ms(sequence) + self.load_ms(sequence.adapter)
+        self.work_ms = self.work_ms_with(sequence)
         self.room_tokens -= self.needs(sequence)
         self.seats -= 1
         self.line -= 1
-        if sequence.adapter not in self.held:
-            self.slots -= 1
-        self.adapters.add(sequence.adapter)
+        self.slots -= sequence.adapter not in self.held
         self.held.add(sequence.adapter)
+        self.adapters.add(sequence.adapter)
         self.sequences[sequence.request] = sequence
-        self._count(sequence, 1)
-
-    def _count(self, sequence: SequenceLoad, sign: int) -> None:
-        self.tokens_left += sign * sequence.tokens_left
-        self.prompts += sign * sequence.tokens * sequence.waiting
-        self.lengths += sign * (sequence.tokens + sequence.tokens_left)
-
-    def _drain_ms(self, count: int, left: int, prompts: int, lengths: int) -> float:
-        times = self.load.step_times
-        step = times.base / max(1, min(count, self._side_by_side(count, lengths))) + times.sequence
-        return left * step + prompts * times.token + self.moves_ms
-
-    def _side_by_side(self, count: int, lengths: int) -> int:
-        """How many could run at once if there were so many: as its limit and memory let."""
-        most = self.load.most_sequences
-        if lengths * most > self.load.total_tokens * count:
-            most = self.load.total_tokens * count // lengths
-        return max(most, 1)
 
 
 class Board:
@@ -170,18 +135,18 @@ class Board:
 
     @property
     def makespan_ms(self) -> float:
-        return max((place.drain_ms for place in self.places.values()), default=0.0)
+        return max((place.work_ms for place in self.places.values()), default=0.0)
 
     @property
     def imbalance(self) -> float:
-        """How much longer the busiest takes than all do on average; 0 if nobody waits there: who
-        has a seat gains nothing from a worker that has less to do."""
+        """How much more the busiest has to do than workers have on average; 0 if nobody waits
+        there."""
         if not self.places:
             return 0.0
-        busiest = max(self.places.values(), key=lambda place: place.drain_ms)
-        drains = [p.drain_ms for p in self.places.values() if p.load.takes or p is busiest]
-        mean = sum(drains) / len(drains)
-        return busiest.drain_ms / mean - 1 if mean and busiest.has_line else 0.0
+        busiest = max(self.places.values(), key=lambda place: place.work_ms)
+        work = [p.work_ms for p in self.places.values() if p.load.takes or p is busiest]
+        mean = sum(work) / len(work)
+        return busiest.work_ms / mean - 1 if mean and busiest.has_line else 0.0
 
     def targets(self, source: Place, sequence: SequenceLoad) -> list[Place]:
         """Where it could go."""
@@ -204,12 +169,20 @@ class Board:
         source.give(sequence)
         target.take(sequence)
         self.frozen.add(sequence.request)
-        self.moves.append(
-            PlannedMove(
-                sequence.request, sequence.adapter, source.load.id, target.load.id, reason,
-                gain_ms / 1000,
-            )
-        )  # fmt: skip
+        ids: tuple[WorkerId, WorkerId] = source.load.id, target.load.id
+        move = PlannedMove(sequence.request, sequence.adapter, *ids, reason, gain_ms / 1000)
+        self.moves.append(move)
 
-    def where(self) -> dict[RequestId, WorkerId]:
-        return {request: id_ for id_, place in self.places.items() for request in place.sequences}
+
+def gain_ms(source: Place, target: Place, sequence: SequenceLoad) -> float:
+    """By how much the busier of the two is done sooner if it moves."""
+    after = max(source.work_ms - source.run_ms(sequence), target.work_ms_with(sequence))
+    return max(source.work_ms, target.work_ms) - after
+
+
+def _side_by_side(load: WorkerLoad) -> int:
+    lengths = sum(each.tokens + each.tokens_left for each in load.sequences)
+    most = load.most_sequences
+    if lengths:
+        most = min(most, load.total_tokens * len(load.sequences) // lengths)
+    return max(most, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from services.core.reports import SequenceLoad
 from services.core.types import Digest, RequestId
-from services.policies.migration.board import Board, Place
+from services.policies.migration.board import Board, Place, gain_ms
 from services.policies.migration.loads import Debts, Reason
 
 NO_DEBTS = Debts()
@@ -89,15 +89,13 @@ def _even_out(board: Board, move_from: Callable[[Place], bool]) -> None:
     """Until nothing can be moved from any; the busiest is asked first, each time."""
     asked = list(board.places.values())
     while asked:
-        source = max(asked, key=lambda place: place.drain_ms)
+        source = max(asked, key=lambda place: place.work_ms)
         if not move_from(source):
             asked.remove(source)
 
 
 def _move_waiting(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
     """Of one adapter, as many as are worth it."""
-    if not source.has_line:
-        return False
     waiting = (each for each in source.sequences.values() if each.waiting)
     for group in owed.groups(each for each in waiting if each.request not in board.frozen):
         moved = len(board.moves)
@@ -110,33 +108,29 @@ def _move_waiting(board: Board, source: Place, owed: Owed, most_moves: int) -> b
 
 
 def _move_if_sooner(board: Board, source: Place, sequence: SequenceLoad) -> bool:
-    target = _best(board, source, sequence)
+    target = _best(board, source, sequence) if source.has_line else None
     if target is None:
         return False
-    gain = _gain_ms(source, target, sequence)
+    gain = gain_ms(source, target, sequence)
     if gain <= 0:
         return False
     board.move(sequence, source, target, Reason.BALANCE, gain)
     return True
 
 
-def _gain_ms(source: Place, target: Place, sequence: SequenceLoad) -> float:
-    """By how much the busier of the two is done sooner."""
-    after = max(source.drain_ms_without(sequence), target.drain_ms_with(sequence))
-    return source.drain_ms - after
-
-
 def _best(board: Board, source: Place, sequence: SequenceLoad) -> Place | None:
     """Where it starts at once rather than where it waits, then the least busy."""
     return min(
         board.targets(source, sequence),
-        key=lambda place: (not place.starts(sequence), place.drain_ms_with(sequence)),
+        key=lambda place: (not place.starts(sequence), place.work_ms_with(sequence)),
         default=None,
     )
 
 
 def _move_running(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
     """Of one adapter, as many together as are worth the load that they share."""
+    if not source.has_line:
+        return False
     running = [each for each in source.sequences.values() if not each.waiting]
     for group in owed.groups(each for each in running if each.request not in board.frozen):
         target = _best(board, source, group[0])
@@ -158,8 +152,8 @@ def _worth_it(
     chosen: list[tuple[SequenceLoad, float]] = []
     gains, costs, worth = 0.0, 0.0, 0
     for each in group:
-        gain = _gain_ms(before, after, each)
-        if gain <= 0 or not after.has_room(each):
+        gain = gain_ms(before, after, each)
+        if not before.has_line or gain <= 0 or not after.has_room(each):
             break
         gains += gain
         costs += after.cost_ms(each) + after.load_ms(each.adapter)

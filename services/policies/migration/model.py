@@ -1,7 +1,8 @@
 """The rows and columns of the co-migration program, in seconds of work:
 
-    minimise  T + sum_j work_j / N + sum_i price_i (i moves)
-    work_j  = sum_i run_ij x_ij + sum_k load_kj y_kj + spill_j z_j + fixed_j  <= T
+    minimise  T + sum_j lost_j / N + sum_i price_i (i moves)
+    work_j  = sum_i run_ij x_ij + lost_j + fixed_j  <= T
+    lost_j  = sum_i move_ij x_ij + sum_k load_kj y_kj + spill_j z_j
     sum_j x_ij = 1;  x_ij <= y_kj where i's adapter k is not held by j
     z_j >= tokens that what runs on j will hold - those it has
 
@@ -52,10 +53,11 @@ class Choice:
 
 
 def choices_of(board: Board) -> list[Choice]:
-    """Of all that may move; of each the first is to stay."""
+    """Of all that may move, from workers where some wait; of each the first is to stay."""
     return [
         Choice(each, source.load.id, place.load.id)
         for source in board.places.values()
+        if source.has_line
         for each in source.sequences.values()
         if each.request not in board.frozen
         for place in (source, *board.targets(source, each))
@@ -83,6 +85,7 @@ class Model:
             self._add_work(place, self._z + number)
             self._add_memory(place, self._z + number)
             self._add_room(place)
+            self._add_rest(place)
         self._add_choices(most_moves)
 
     def solve(self, effort: Effort, *, below_seconds: float) -> list[float] | None:
@@ -124,23 +127,23 @@ class Model:
         most = max(debts) or 1.0
         for column, (choice, debt) in enumerate(zip(self._choices, debts, strict=True)):
             if not choice.stays:
-                cost = self._places[choice.target].cost_ms(choice.sequence) / 1000
-                prices[column] = CAUTION * cost / len(self._places)
+                prices[column] = CAUTION * self._move_seconds(column) / len(self._places)
                 prices[column] += LEAST_PRICE * (1 - OWED_OFF * debt / most)
         return prices
 
     def _add_work(self, place: Place, z: int) -> None:
-        """work_j <= T, and a part of work_j in the price."""
-        terms = {column: self._run_seconds(column) for column in self._chosen[place.load.id]}
-        for adapter, column in self._y_of(place):
-            terms[column] = place.load_ms(adapter) / 1000
-        terms[z] = place.load.step_times.token / 1000
-        for column, seconds in terms.items():
+        """work_j <= T; what of it others need not have done is priced too."""
+        lost = {c: self._move_seconds(c) for c in self._chosen[place.load.id]}
+        lost |= {column: place.load_ms(adapter) / 1000 for adapter, column in self._y_of(place)}
+        lost[z] = place.load.step_times.token / 1000
+        for column, seconds in lost.items():
             self._price[column] += seconds / len(self._places)
-        fixed = (
-            place.moves_ms / 1000 + sum(run_ms(each, place) for each in self._fixed(place)) / 1000
-        )
-        self._rows.append(({**terms, self._t: -1.0}, -np.inf, -fixed))
+        terms = dict(lost)
+        for column in self._chosen[place.load.id]:
+            terms[column] += place.run_ms(self._choices[column].sequence) / 1000
+        free = (self._choices[c] for c in self._chosen[place.load.id])
+        fixed = place.work_ms - sum(place.run_ms(each.sequence) for each in free if each.stays)
+        self._rows.append(({**terms, self._t: -1.0}, -np.inf, -fixed / 1000))
 
     def _add_memory(self, place: Place, z: int) -> None:
         terms = {
@@ -176,6 +179,13 @@ class Model:
         if ys and place.slots < np.inf:
             self._rows.append((dict.fromkeys(ys, 1.0), -np.inf, max(0, place.slots)))
 
+    def _add_rest(self, place: Place) -> None:
+        """As many stay as run at once: nobody else gains from leaving."""
+        here = [c for c in self._chosen[place.load.id] if self._choices[c].stays]
+        if here:
+            fixed = len(place.sequences) - len(here)
+            self._rows.append((dict.fromkeys(here, 1.0), place.side_by_side - fixed, np.inf))
+
     def _add_choices(self, most_moves: int) -> None:
         by_request: defaultdict[str, list[int]] = defaultdict(list)
         for column, choice in enumerate(self._choices):
@@ -188,11 +198,10 @@ class Model:
         moves = [c for c, choice in enumerate(self._choices) if not choice.stays]
         self._rows.append((dict.fromkeys(moves, 1.0), -np.inf, most_moves))
 
-    def _run_seconds(self, column: int) -> float:
+    def _move_seconds(self, column: int) -> float:
         choice = self._choices[column]
-        place = self._places[choice.target]
-        cost = 0.0 if choice.stays else place.cost_ms(choice.sequence)
-        return (run_ms(choice.sequence, place) + cost) / 1000
+        cost = 0.0 if choice.stays else self._places[choice.target].cost_ms(choice.sequence)
+        return cost / 1000
 
     def _fixed(self, place: Place) -> Iterable[SequenceLoad]:
         """What is there whatever is chosen."""
@@ -201,12 +210,6 @@ class Model:
 
     def _y_of(self, place: Place) -> list[tuple[Digest | None, int]]:
         return [(k, column) for (k, target), column in self._y.items() if target == place.load.id]
-
-
-def run_ms(sequence: SequenceLoad, place: Place) -> float:
-    """Of the worker's time, where it is busy."""
-    prompt = sequence.tokens * place.load.step_times.token if sequence.waiting else 0.0
-    return sequence.tokens_left * place.token_ms() + prompt
 
 
 def _length(sequence: SequenceLoad) -> int:

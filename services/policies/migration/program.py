@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.policies.migration.board import Board
+from services.policies.migration.board import Board, gain_ms
 from services.policies.migration.greedy import Owed
 from services.policies.migration.loads import Reason
 from services.policies.migration.model import Choice, Effort, Model, choices_of
@@ -52,7 +52,5 @@ def _play(board: Board, choice: Choice) -> None:
     source, target = board.places[choice.source], board.places[choice.target]
     if not target.has_room(choice.sequence):
         return
-    before = source.drain_ms
-    after = max(source.drain_ms_without(choice.sequence), target.drain_ms_with(choice.sequence))
-    gain = max(0.0, before - after)
+    gain = max(0.0, gain_ms(source, target, choice.sequence))
     board.move(choice.sequence, source, target, Reason.BALANCE, gain)

@@ -27,7 +27,7 @@ class Iterations:
     switch: float = 0.02
     token: float = 0.0001
     seats: int = 16
-    merge_at: float = 1.0
+    merge_at: float = 0.7
     unmerge_at: float = 0.556
 
 

@@ -19,7 +19,7 @@ class Bursts:
     adapters: int = 32
     seconds: float = 200.0
     every: float = 60.0
-    evenness: float = 0.5
+    evenness: float = 0.25
     length_ratio: float = 1.0
 
 

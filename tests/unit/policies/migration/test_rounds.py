@@ -1,0 +1,151 @@
+"""A round: greedy, then the program if much is left, and nobody to and fro."""
+
+import math
+
+import pytest
+
+from services.core.types import RequestId, TenantId
+from services.policies.migration.board import Board
+from services.policies.migration.greedy import Owed, balance
+from services.policies.migration.loads import Debts, Reason, WorkerLoad
+from services.policies.migration.model import Effort
+from services.policies.migration.program import Limit, solve
+from services.policies.migration.published import decide_pair, pair
+from services.policies.migration.rounds import Knobs, Mover, decide
+from tests.fleets import a_sequence, a_worker, after, several
+
+GREEDY = Knobs(uneven=math.inf)
+
+
+def test_nobody_moves_twice_in_a_short_time() -> None:
+    mover = Mover(GREEDY)
+    loads = [a_worker("one", [*several("r", 4), a_sequence("w", waits=True)]), a_worker("two")]
+    back = [a_worker("one"), a_worker("two", [*several("r", 4), a_sequence("w", waits=True)])]
+    assert [move.request for move in mover.plan(loads, now=0.0)] == ["w"]
+    assert "w" not in [move.request for move in mover.plan(back, now=29.0)]
+    assert "w" in [move.request for move in mover.plan(back, now=30.0)]
+
+
+def test_who_must_go_moves_again() -> None:
+    mover = Mover(GREEDY)
+    mover.plan(
+        [a_worker("one", [*several("r", 4), a_sequence("w", waits=True)]), a_worker("two")], 0.0
+    )
+    leaving = a_worker("two", [a_sequence("w", waits=True)], takes=False, draining=True)
+    [move] = mover.plan([a_worker("one"), leaving], now=1.0)
+    assert (move.target, move.reason) == ("one", Reason.DRAIN)
+
+
+def test_who_is_forgotten_may_move() -> None:
+    mover = Mover(GREEDY)
+    loads = [a_worker("one", [*several("r", 4), a_sequence("w", waits=True)]), a_worker("two")]
+    [first] = mover.plan(loads, now=0.0)
+    mover.forget(first.request)
+    assert mover.plan(loads, now=1.0) == [first]
+
+
+def test_a_fleet_that_is_even_is_left_alone() -> None:
+    crowd = {"most_waiting": 9}
+    loads = [
+        a_worker(name, [*several(name, 4), *several(f"w{name}", 3, waits=True)], **crowd)
+        for name in ("one", "two", "three")
+    ]
+    assert decide(loads) == []
+
+
+def one_slot_for_a_large_few() -> list[WorkerLoad]:
+    """The other worker has a slot for one adapter: three small requests or one large could go."""
+    waiting = [*several("small", 3, "b", waits=True, left=10), a_sequence("large", "c", left=900)]
+    running = several("r", 4, left=10)
+    return [
+        a_worker("busy", [*running, *waiting], most_waiting=9),
+        a_worker("other", resident="", most_adapters=1, most_waiting=9),
+    ]
+
+
+def test_the_program_finds_what_greedy_does_not() -> None:
+    loads = one_slot_for_a_large_few()
+    assert {str(move.request) for move in decide(loads, knobs=GREEDY)} == {
+        "small0", "small1", "small2",
+    }  # fmt: skip
+    assert [str(move.request) for move in decide(loads)] == ["large"]
+
+
+def test_the_program_is_not_asked_where_little_is_left() -> None:
+    loads = one_slot_for_a_large_few()
+    greedy = decide(loads, knobs=GREEDY)
+    assert decide(loads, knobs=Knobs(uneven=1.0)) == greedy
+    assert decide(loads, knobs=Knobs(uneven=0.2)) != greedy
+
+
+def test_without_time_the_answer_is_the_greedy_one() -> None:
+    loads = one_slot_for_a_large_few()
+    hasty = Knobs(effort=Effort(seconds=0.0))
+    assert decide(loads, knobs=hasty) == decide(loads, knobs=GREEDY)
+
+
+def test_an_answer_that_is_no_better_is_none() -> None:
+    board = Board([a_worker("busy", [*several("r", 4), *several("w", 4)]), a_worker("idle")])
+    greedy = board.copy()
+    balance(greedy, Owed(), 64)
+    assert solve(board, Owed(), Limit(64, greedy.makespan_ms * 0.9), Effort()) is None
+
+
+def test_the_program_moves_those_who_are_owed() -> None:
+    board = Board([a_worker("busy", [*several("r", 4), *several("w", 2, waits=True)]),
+                   a_worker("seat", most_sequences=1)])  # fmt: skip
+    board.frozen |= {RequestId(f"r{number}") for number in range(4)}
+    for tenant in ("0", "1"):
+        tenants = {RequestId(f"w{number}"): TenantId(str(number)) for number in range(2)}
+        owed = Owed(Debts({TenantId(tenant): 5.0}, tenants))
+        solved = solve(board, owed, Limit(64), Effort(gap=0.0))
+        assert solved is not None
+        assert [str(move.request) for move in solved.moves] == [f"w{tenant}"]
+
+
+def test_a_move_that_gains_nothing_is_not_made() -> None:
+    board = Board([a_worker("one", several("r", 2)), a_worker("two", several("s", 2))])
+    solved = solve(board, Owed(), Limit(64), Effort(gap=0.0))
+    assert solved is None or not solved.moves
+
+
+def test_what_has_no_memory_leaves_by_the_program() -> None:
+    """The two would come to 1200 tokens of 1000; there is time enough on either worker."""
+    there = several("r", 2, tokens=300, left=300)
+    small = {"total_tokens": 1000, "most_sequences": 2}
+    solved = solve(
+        Board([a_worker("small", there, **small), a_worker("other")]), Owed(), Limit(64), Effort()
+    )
+    assert solved is not None
+    assert len(solved.moves) == 1
+
+
+def test_knobs_are_checked() -> None:
+    with pytest.raises(ValueError, match="most_moves"):
+        Knobs(most_moves=-1)
+    with pytest.raises(ValueError, match="uneven"):
+        Knobs(uneven=math.nan)
+
+
+def test_the_artifacts_rule_takes_the_busiest_and_the_first_that_is_not() -> None:
+    crowd = a_worker("crowd", several("r", 30))
+    loads = [a_worker("some", several("s", 2)), crowd, a_worker("none")]
+    assert pair(loads) == (crowd, loads[0])
+    assert pair([a_worker("few", several("r", 15)), a_worker("none")]) is None
+
+
+def test_the_artifacts_rule_puts_memory_first() -> None:
+    full = a_worker("full", [a_sequence("x", tokens=950)], total_tokens=1000)
+    empty = a_worker("empty")
+    assert pair([a_worker("crowd", several("r", 30)), full, empty]) == (full, empty)
+
+
+def test_the_artifacts_rule_moves_between_the_pair_alone() -> None:
+    loads = [
+        a_worker("crowd", [*several("r", 4), *several("w", 20, waits=True)], most_waiting=99),
+        a_worker("first", most_waiting=99),
+        a_worker("second", most_waiting=99),
+    ]
+    moves = decide_pair(loads, Effort())
+    assert moves
+    assert not after(loads, moves)["second"]
