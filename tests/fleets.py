@@ -24,7 +24,7 @@ def several(name: str, count: int, adapter: str | None = "a", **of_each: Any) ->
 
 
 def a_worker(
-    name: str, sequences: Iterable[SequenceLoad] = (), *, resident: str = "abcd", **differing: Any
+    name: str, sequences: Iterable[SequenceLoad] = (), resident: str = "abcd", **differing: Any
 ) -> WorkerLoad:
     """With four seats, memory for all that could come, and the adapters a to d."""
     whole: dict[str, Any] = {

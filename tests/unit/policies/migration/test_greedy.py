@@ -87,7 +87,7 @@ def test_who_runs_moves_if_it_gains_twice_what_the_cheaper_way_costs(
 ) -> None:
     """Seats for one: the other, which has begun and was preempted, stands in line. Its 100 tokens
     take 2010 ms on either worker."""
-    of_all = {"most_sequences": 1, "total_tokens": 100_000, "move_ms": move_ms}
+    of_all: dict[str, Any] = {"most_sequences": 1, "total_tokens": 100_000, "move_ms": move_ms}
     crowded = [a_sequence("x", tokens=tokens), a_sequence("y", tokens=tokens)]
     loads = [a_worker("crowded", crowded, **of_all), a_worker("idle", **of_all)]
     assert bool(moves_of(loads)) == moves
@@ -95,7 +95,7 @@ def test_who_runs_moves_if_it_gains_twice_what_the_cheaper_way_costs(
 
 def test_those_that_move_together_share_the_load_of_their_adapter() -> None:
     """1100 ms are too much for one that gains 2020, and not for two that gain 2920."""
-    of_all = {"most_sequences": 2, "load_ms": 1100.0}
+    of_all: dict[str, Any] = {"most_sequences": 2, "load_ms": 1100.0}
 
     def moved(count: int) -> int:
         crowded = a_worker("crowded", several("x", 4 + count, left=200), **of_all)

@@ -1,6 +1,7 @@
 """A round: greedy, then the program if much is left, and nobody to and fro."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_who_is_forgotten_may_move() -> None:
 
 
 def test_a_fleet_that_is_even_is_left_alone() -> None:
-    crowd = {"most_waiting": 9}
+    crowd: dict[str, Any] = {"most_waiting": 9}
     loads = [
         a_worker(name, [*several(name, 4), *several(f"w{name}", 3, waits=True)], **crowd)
         for name in ("one", "two", "three")
@@ -112,7 +113,7 @@ def test_a_move_that_gains_nothing_is_not_made() -> None:
 def test_what_has_no_memory_leaves_by_the_program() -> None:
     """The two would come to 1200 tokens of 1000; there is time enough on either worker."""
     there = several("r", 2, tokens=300, left=300)
-    small = {"total_tokens": 1000, "most_sequences": 2}
+    small: dict[str, Any] = {"total_tokens": 1000, "most_sequences": 2}
     solved = solve(
         Board([a_worker("small", there, **small), a_worker("other")]), Owed(), Limit(64), Effort()
     )
