@@ -10,12 +10,16 @@ from services.policies.migration.model import Effort
 from services.policies.migration.published import decide_pair
 from services.policies.migration.rounds import Knobs, Mover
 from services.simulator.early.fleet import Fleet, Outcome, Planner, replay_early
+from services.simulator.early.replica import Iterations
 from services.simulator.early.workload import Bursts, adapter_names, bursts
 
 EFFORT = Effort()
 GREEDY = Knobs(uneven=math.inf)
 ROUNDS = Knobs(effort=EFFORT)
 PROGRAM = Knobs(uneven=0.0, effort=EFFORT)
+UNMERGED = Fleet(iterations=Iterations(merge_at=math.inf))
+"""Replicas whose iterations take the same whatever they run."""
+EVEN_POPULARITY = 10.0  # an evenness of `Bursts`
 
 
 def _published(loads: Sequence[WorkerLoad], now: float) -> list[PlannedMove]:
