@@ -113,6 +113,7 @@ class Replica:
             prompts = sum(each.to_compute for each in batch)
             count, seconds = self._count(batch, prompts, until)
             self._now += seconds
+            self._usual += (1 - 0.99**count) * (self._seconds - self._usual)
             for each in batch:
                 each.to_compute = 0
                 each.left -= count
@@ -122,11 +123,11 @@ class Replica:
 
     def _count(self, batch: Iterable[Sequence], prompts: int, until: float) -> tuple[int, float]:
         """Iterations until something changes, and their seconds."""
-        self._usual += 0.01 * (self._seconds - self._usual)
         if prompts:
             return 1, self._seconds + prompts * self._iterations.token
         fewest = min(each.left for each in batch)
-        count = min(fewest, math.ceil((until - self._now) / self._seconds))
+        until_then = max(1.0, (until - self._now) / self._seconds)  # a switch may have passed it
+        count = math.ceil(min(fewest, until_then))
         return count, count * self._seconds
 
     def _form(self) -> tuple[list[Sequence], float]:

@@ -1,8 +1,8 @@
 """Demand that drifts: which adapters are asked for is drawn anew every minute."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from services.core.types import Digest, RequestId, TenantId
 from services.policies.fairness.admission import Request
@@ -33,11 +33,14 @@ def bursts(random_: random.Random, asked: Bursts) -> list[Arrival]:
     names = adapter_names(asked.adapters)
     times = poisson(asked.per_second, asked.seconds, random_)
     spans = int(asked.seconds // asked.every) + 1
-    weights = [[random_.gammavariate(asked.evenness, 1) for _ in names] for _ in range(spans)]
+    weights = [
+        list(accumulate(random_.gammavariate(asked.evenness, 1) for _ in names))
+        for _ in range(spans)
+    ]
     short = 2 / (1 + asked.length_ratio)
     coming = []
     for number, at in enumerate(times):
-        [place] = _drawn(random_, weights[int(at // asked.every)])
+        [place] = random_.choices(range(len(names)), cum_weights=weights[int(at // asked.every)])
         scale = short * (asked.length_ratio if place % 2 else 1)
         prompt = min(max(round(random_.lognormvariate(4.6, 1.2)), 4), 1024)
         output = min(max(round(scale * random_.lognormvariate(4.85, 1.0)), 4), 2048 - prompt)
@@ -45,7 +48,3 @@ def bursts(random_: random.Random, asked: Bursts) -> list[Arrival]:
         request = Request(RequestId(str(number)), tenant, prompt, output, names[place])
         coming.append(Arrival(at, request, output))
     return coming
-
-
-def _drawn(random_: random.Random, weights: Sequence[float]) -> list[int]:
-    return random_.choices(range(len(weights)), weights)
