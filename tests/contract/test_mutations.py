@@ -17,6 +17,7 @@ from tests.mutations.books import BOOKS
 from tests.mutations.claims import CLAIMS
 from tests.mutations.cli import CLI
 from tests.mutations.fairness import FAIRNESS
+from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
 from tests.mutations.placement import PLACEMENT
@@ -26,7 +27,19 @@ from tests.mutations.store import STORE
 from tests.mutations.tiers import TIERS
 
 ROOT = Path(__file__).parent.parent.parent
-MUTATIONS = SERVING | STORE | CLI | FAIRNESS | BOOKS | QUOTAS | TIERS | CLAIMS | MOVES | PLACEMENT
+MUTATIONS = (
+    BOOKS
+    | CLAIMS
+    | CLI
+    | FAIRNESS
+    | MIGRATION
+    | MOVES
+    | PLACEMENT
+    | QUOTAS
+    | SERVING
+    | STORE
+    | TIERS
+)
 AT_ONCE = 2
 
 Outcomes = dict[str, Future["Outcome"]]
