@@ -29,6 +29,8 @@ class Owed:
 
     def first(self, sequences: Iterable[SequenceLoad]) -> list[SequenceLoad]:
         """Of those owed the same, as they were."""
+        if not self.debts.owed:
+            return list(sequences)
         return sorted(sequences, key=lambda each: -self.of(each.request))
 
     def groups(self, sequences: Iterable[SequenceLoad]) -> list[list[SequenceLoad]]:
@@ -39,6 +41,8 @@ class Owed:
         return sorted(map(self.first, groups.values()), key=self._size, reverse=True)
 
     def _size(self, group: list[SequenceLoad]) -> float:
+        if not self.debts.owed:
+            return len(group)
         return len(group) + self.weight * sum(self.of(each.request) for each in group)
 
 

@@ -143,6 +143,12 @@ def test_there_must_be_room_for_what_it_will_hold_in_the_end() -> None:
     assert not moves_of([busy, other]), "50 of them are to come for what runs there"
 
 
+def test_room_is_given_once() -> None:
+    busy = a_worker("busy", [*several("r", 4), *several("w", 2, waits=True)])
+    assert len(moves_of([busy, a_worker("other", free_tokens=400)])) == 2
+    assert len(moves_of([busy, a_worker("other", free_tokens=399)])) == 1
+
+
 def test_an_adapter_that_is_not_there_takes_memory_too() -> None:
     busy = a_worker("busy", [*several("r", 4), a_sequence("w", waits=True)])
     of_other: dict[str, Any] = {"resident": "b", "adapter_tokens": 10}

@@ -85,11 +85,16 @@ def test_without_time_the_answer_is_the_greedy_one() -> None:
     assert decide(loads, knobs=hasty) == decide(loads, knobs=GREEDY)
 
 
-def test_an_answer_that_is_no_better_is_none() -> None:
-    board = Board([a_worker("busy", [*several("r", 4), *several("w", 4)]), a_worker("idle")])
+@pytest.mark.parametrize("exact", [200, 0])
+def test_an_answer_that_is_no_better_is_none(exact: int) -> None:
+    """1000 of 1100 tokens are the least that a worker can have, but for halves of requests."""
+    waiting = [a_sequence("x", waits=True), a_sequence("y", waits=True, left=1000)]
+    board = Board([a_worker("busy", waiting, most_sequences=1), a_worker("o", most_sequences=1)])
     greedy = board.copy()
     balance(greedy, Owed(), 64)
-    assert solve(board, Owed(), Limit(64, greedy.makespan_ms * 0.9), Effort()) is None
+    assert 0.8 * board.makespan_ms < greedy.makespan_ms < board.makespan_ms
+    limit = Limit(64, 0.8 * board.makespan_ms)
+    assert solve(board, Owed(), limit, Effort(exact=exact)) is None
 
 
 def test_the_program_moves_those_who_are_owed() -> None:
