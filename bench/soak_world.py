@@ -43,7 +43,7 @@ class World:
     @classmethod
     def of(cls, suite: Suite, profile: Profile) -> "World":
         channel = grpc.insecure_channel(profile.server, options=CHANNEL_OPTIONS)
-        return cls(suite, _bearer(profile.operator_token), channel)
+        return cls(suite, bearer(profile.operator_token), channel)
 
     def furnish(self, adapters: Path, *, running: int, budget: int) -> None:
         """Tenants with adapters, and the limits of one of them."""
@@ -57,7 +57,7 @@ class World:
             self.models[tenant] = [MODEL]
             for _ in range(ADAPTERS):
                 folder = next(folders)
-                who = _bearer(self.keys[tenant])
+                who = bearer(self.keys[tenant])
                 upload_folder(self.channel, who, folder, adapter=folder.name)
                 self.models[tenant].append(folder.name)
         limits = quota_pb.Limits(concurrent_requests=running, tokens_in_total=budget)
@@ -72,6 +72,14 @@ class World:
 
     def unrest(self) -> list[str]:
         """What still runs, waits or is held anywhere."""
+        found = self.at_work()
+        usage = self.metered()
+        if usage.running_requests or usage.reserved_tokens:
+            found.append(f"the quota: {usage}")
+        return found
+
+    def at_work(self) -> list[str]:
+        """What runs or waits at workers and in the queue."""
         found = [f"the worker: {worker.report}" for worker in self._workers() if _is_busy(worker)]
         queue = queue_rpc.QueueServiceStub(self.channel)
         request = queue_pb.WatchQueueRequest(once=True)
@@ -82,9 +90,6 @@ class World:
                 for tenant in lane.tenants
                 if tenant.waiting or tenant.running
             ]
-        usage = self.metered()
-        if usage.running_requests or usage.reserved_tokens:
-            found.append(f"the quota: {usage}")
         return found
 
     def rows(self) -> list[usage_pb.RequestRecord]:
@@ -141,5 +146,5 @@ def _is_busy(worker: scheduler_pb.Worker) -> bool:
     return bool(at_work or report.free_pages != report.total_pages)
 
 
-def _bearer(key: str) -> Metadata:
+def bearer(key: str) -> Metadata:
     return (("authorization", f"Bearer {key}"),)

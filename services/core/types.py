@@ -134,6 +134,7 @@ class Room:
     waiting: int = 0
     pool_tokens: int = 0  # that the whole pool can hold
     goes_on: bool = True  # with what another worker has begun
+    beat: float = 0.0  # seconds, in which it says something; 0 if it does not promise that
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from services.core.types import (
 from services.gateway.course import Job
 from services.gateway.lane import MovedOn
 from services.policies.placement.views import UNKNOWN_TIMES, WorkerView
+from services.policies.silence import is_doubtful, is_lost
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status
@@ -60,6 +61,9 @@ class WorkerLine:
         """`changed` is called whenever there may be more room, and when the call has ended."""
         self.identity = identity
         self.has_ended = False
+        self._heard = True  # anything, since `listen`
+        self._silent = 0.0  # seconds
+        self._why = "the worker ended the call"
         self._changed = changed
         self._room = Room()
         self._resident: frozenset[Digest] = frozenset()
@@ -79,7 +83,7 @@ class WorkerLine:
     @property
     def has_room(self) -> bool:
         ahead = len(self._promised) + len(self._sent)
-        return not self.has_ended and self._room.sequences > ahead
+        return self._takes_requests and self._room.sequences > ahead
 
     @property
     def pool_tokens(self) -> int:
@@ -114,7 +118,7 @@ class WorkerLine:
         """Whether it would start about now. What fits nowhere fits an idle worker, which says why
         it does not."""
         ahead = [*self._promised.values(), *self._sent]
-        if self.has_ended or self._room.sequences <= len(ahead):
+        if not self._takes_requests or self._room.sequences <= len(ahead):
             return False
         if not (self._room.running or self._room.waiting or ahead):
             return True
@@ -167,10 +171,23 @@ class WorkerLine:
             if not ended:
                 self._commands.put_nowait(pb.RunRequest(cancel=job.request_id))
 
+    def listen(self, seconds: float, *, named: bool) -> None:
+        """Called every so many seconds: ends the call if its worker has been silent too long.
+        When we were stopped ourselves, that is none of its silence. `named`: by the scheduler."""
+        self._silent = 0.0 if self._heard else self._silent + seconds
+        self._heard = False
+        if not self.has_ended and is_lost(self._silent, self._room.beat, named=named):
+            self._why = "the worker fell silent"
+            self._call.cancel()
+
     async def close(self) -> None:
         """What runs on it is cancelled."""
         self._call.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
+
+    @property
+    def _takes_requests(self) -> bool:
+        return not self.has_ended and not is_doubtful(self._silent, self._room.beat)
 
     def _tokens(self, job: Job) -> int:
         """That it is expected to come to hold."""
@@ -182,9 +199,9 @@ class WorkerLine:
 
     async def _read(self) -> None:
         """Hand out what comes, until the call ends; then say so to all who still wait."""
-        why = "the worker ended the call"
         try:
             async for response in self._call:
+                self._heard = True
                 for piece in response.pieces:
                     stream = self._streams.get(RequestId(piece.request_id))
                     if stream is not None:  # cancelled while it was under way
@@ -192,11 +209,11 @@ class WorkerLine:
                 if response.HasField("room"):
                     self._measured(response.room)
         except grpc.aio.AioRpcError as error:
-            why = f"the call to the worker broke: {error.code().name} {error.details()}"
+            self._why = f"the call to the worker broke: {error.code().name} {error.details()}"
         finally:
             self.has_ended = True
             for stream in self._streams.values():
-                stream.put_nowait(Unavailable(why))
+                stream.put_nowait(Unavailable(self._why))
             self._changed()
             await self._channel.close()
 
@@ -212,6 +229,7 @@ class WorkerLine:
             waiting=room.waiting,
             pool_tokens=room.pool_tokens,
             goes_on=room.goes_on,
+            beat=room.beat_ms / 1000,
         )
         if room.HasField("pace"):
             pace = room.pace

@@ -29,6 +29,7 @@ class Workers:
         self._token = token
         self._named: dict[WorkerId, WorkerIdentity] = {}
         self._lines: dict[WorkerId, WorkerLine] = {}
+        self._former: list[WorkerLine] = []  # of workers that are at another address now
         self._believed_until = 0.0  # those that were named by the scheduler before it went away
         self._remembered: dict[WorkerId, WorkerIdentity] = {}
 
@@ -70,15 +71,19 @@ class Workers:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def redial(self) -> None:
-        """Opens what broke, until cancelled."""
+        """Ends what fell silent and opens what broke, until cancelled."""
         while True:
             await asyncio.sleep(RECONNECT_SECONDS)
+            for worker, line in self._lines.items():
+                line.listen(RECONNECT_SECONDS, named=worker in self._named)
+            for line in self._former:
+                line.listen(RECONNECT_SECONDS, named=False)
             self._dial()
             if self._remembered and time.monotonic() > self._believed_until:
                 self._remembered = {}
 
     async def close(self) -> None:
-        for line in self._lines.values():
+        for line in [*self._lines.values(), *self._former]:
             await line.close()
 
     def _dial(self) -> None:
@@ -86,6 +91,9 @@ class Workers:
             line = self._lines.get(worker)
             if line is None or line.has_ended or line.identity != identity:
                 self._lines[worker] = WorkerLine(identity, self._token, self._tell)
+                if line is not None:
+                    self._former.append(line)
+        self._former = [line for line in self._former if not line.has_ended]
         for worker in [w for w, line in self._lines.items() if line.has_ended]:
             if worker not in self._named:
                 del self._lines[worker]

@@ -15,7 +15,7 @@ from services.core.types import AdapterWait, BatchFacts, Departure, Digest, Requ
 from services.gpu_worker.engine.sequence import EngineRequest, TokenFilter
 from services.gpu_worker.handover import Beginning, Handover
 from services.gpu_worker.model.grammar import Grammars
-from services.gpu_worker.session import News, Outcome, Session
+from services.gpu_worker.session import BEAT_SECONDS, News, Outcome, Session
 from services.gpu_worker.worker import Worker
 from services.runtime import wire
 from services.runtime.interceptors import Context, to_serving
@@ -166,6 +166,7 @@ def _to_wire(news: News, pace: StepTimes | None, told: _Told) -> pb.RunResponse:
         response.room.pool_tokens = room.pool_tokens
         response.room.started = news.offer.started
         response.room.goes_on = True
+        response.room.beat_ms = int(BEAT_SECONDS * 1000)
         if news.offer.resident != told.resident:
             told.resident = news.offer.resident
             response.room.resident.SetInParent()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from services.core.errors import ServingError
 from services.core.types import Departure, Digest, RequestId, Room, TokenPiece
 
+BEAT_SECONDS = 0.5
+
 Outcome = TokenPiece | Departure | ServingError
 
 
@@ -85,7 +87,8 @@ class Session:
         self._changed.set()
 
     async def news(self) -> News | None:
-        """All since this was asked last; None if nothing runs and nothing more will.
+        """All since this was asked last; empty after BEAT_SECONDS without any. None if nothing runs
+        and nothing more will.
 
         Raises what it failed with.
         """
@@ -93,7 +96,11 @@ class Session:
             if self._finishing and not self.running:
                 return None
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                return News()
         if self._failure is not None:
             raise self._failure
         arrived, self._arrived = self._arrived, []

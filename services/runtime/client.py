@@ -16,6 +16,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 3_000),  # how long to try, where nobody answers
+    ("grpc.use_local_subchannel_pool", 1),  # who opens a channel anew wants another connection
     ("grpc.enable_http_proxy", 0),
 )
 

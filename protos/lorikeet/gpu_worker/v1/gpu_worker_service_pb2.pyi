@@ -179,6 +179,7 @@ class Room(_message.Message):
     POOL_TOKENS_FIELD_NUMBER: _builtins.int
     GOES_ON_FIELD_NUMBER: _builtins.int
     PACE_FIELD_NUMBER: _builtins.int
+    BEAT_MS_FIELD_NUMBER: _builtins.int
     sequences: _builtins.int
     """Sequences: those that could run in its next steps, and the few that follow at once. Of the
     starts of this call it knows of `started`, so what was started since has to be taken off.
@@ -197,6 +198,10 @@ class Room(_message.Message):
     """Tokens that its whole pool can hold."""
     goes_on: _builtins.bool
     """Whether it knows of Start.delivered; one of the release before begins anew."""
+    beat_ms: _builtins.int
+    """It says something at least this often, in milliseconds, if only an empty message: when nothing
+    comes it hangs or cannot be reached. 0: it does not promise that.
+    """
     @_builtins.property
     def resident(self) -> Global___ResidentAdapters:
         """Adapters on the device, if they are others than it said last."""
@@ -218,10 +223,11 @@ class Room(_message.Message):
         pool_tokens: _builtins.int = ...,
         goes_on: _builtins.bool = ...,
         pace: Global___Pace | None = ...,
+        beat_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pace", b"pace", "resident", b"resident"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goes_on", b"goes_on", "output_share", b"output_share", "pace", b"pace", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_ms", b"beat_ms", "goes_on", b"goes_on", "output_share", b"output_share", "pace", b"pace", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
