@@ -30,14 +30,14 @@ import grpc
 
 from bench import failures_checks as checks
 from bench.failures_checks import Row
-from bench.failures_fleet import Fleet, FleetWorld, Member, gateway_at, worker_at
+from bench.failures_fleet import Fleet, FleetWorld, Member, gateway_at, saved_model, worker_at
 from bench.failures_load import Callers, Stream, drawn_wishes
 from bench.results import save
-from bench.soak_world import MODEL, saved_model
+from bench.soak_world import MODEL
 from lorikeet.scheduler.v1 import fleet_service_pb2 as fleet_pb
 from lorikeet.scheduler.v1 import fleet_service_pb2_grpc as fleet_rpc
 from lorikeet.scheduler.v1.scheduler_service_pb2 import WorkerWish
-from services.cli.suite import embedded_model, free_addresses, interruptible, only_one
+from services.cli.suite import free_addresses, interruptible, only_one
 from tests.tiny_models import VOCABULARY
 
 STREAMS = 64
@@ -47,7 +47,7 @@ WORKERS = ("worker-1", "worker-2", "worker-3")
 HANG_SECONDS = 8.0
 AWAY_SECONDS = 20.0
 HANG_STALL_SECONDS = 15.0  # until a worker that hangs is given up, and its streams run elsewhere
-TINY_TOKENS, EMBEDDED_TOKENS = (200, 600), (8, 24)
+TOKENS = (60, 240)  # of a stream
 
 Trouble = Callable[[FleetWorld, Fleet, float], Coroutine[Any, Any, int]]
 
@@ -130,8 +130,7 @@ async def _killed(fleet: Fleet, name: str) -> None:
 
 
 async def run(part: str, world: FleetWorld, fleet: Fleet, asked: argparse.Namespace) -> list[Row]:
-    tokens = EMBEDDED_TOKENS if asked.embedded else TINY_TOKENS
-    wishes = drawn_wishes(world.models, each=WISHES, vocabulary=VOCABULARY, tokens=tokens)
+    wishes = drawn_wishes(world.models, each=WISHES, vocabulary=VOCABULARY, tokens=TOKENS)
     callers = Callers([fleet.addresses.gateway], world.keys)
     await callers.once(wishes, at_once=STREAMS)
     before = list(callers.streams)
@@ -180,10 +179,9 @@ def measured(part: str, asked: argparse.Namespace) -> list[Row]:
         stack.enter_context(only_one(home))
         stack.enter_context(interruptible())
         at, more = free_addresses(), free_addresses()
-        model = embedded_model() if asked.embedded else saved_model(home / "model")
         where = (at.http, at.gateway, at.store, at.scheduler, at.worker, more.http, more.gateway)
-        memory = 256 if asked.embedded else 64
-        fleet = Fleet(home, at, model, memory_mebibytes=memory, members=members(where))
+        model = saved_model(home / "model")
+        fleet = Fleet(home, at, model, memory_mebibytes=256, members=members(where))
         try:
             world = FleetWorld.started(fleet)
             world.furnish_fleet(home / "adapters", adapters=ADAPTERS)
@@ -202,7 +200,6 @@ def main() -> None:
     )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--embedded", action="store_true", help="SmolLM2, not a random model")
     parser.add_argument("--home", type=Path, help="a new folder, to keep the logs in")
     asked = parser.parse_args()
     os.environ |= {

@@ -12,6 +12,9 @@ from lorikeet.gateway.v1 import usage_service_pb2 as pb
 SHOWN = 5  # of the faults of one kind
 STALL_SECONDS = 5.0
 RETRYABLE = "UNAVAILABLE:"
+GONE = ("Socket closed", "Connection reset", "Connection refused", "recvmsg")  # says gRPC
+MARKED_SECONDS = 4.0  # how long before its death what a gateway delivered is surely marked
+UNDER_WAY = 16  # tokens, that it had sent and that did not come
 
 Expected = Mapping[Wish, Sequence[int]]
 
@@ -103,12 +106,45 @@ def on_the_books(
     streams: Sequence[Stream], rows: Sequence[pb.RequestRecord], sums: Sequence[pb.UsageSum]
 ) -> list[Row]:
     """Once each, and what was delivered."""
-    told = [stream.told for stream in streams]
+    told = [stream.told for stream in streams if not _is_cut(stream)]
     totals = books.totals(told, rows)
     delivered, booked = totals.delivered, totals.booked
+    cut = [stream for stream in streams if _is_cut(stream)]
     return [
-        none("requests that are wrongly on the books", books.misbooked(told, rows)),
+        none("requests that are wrongly on the books", books.misbooked(told, _without(rows, cut))),
+        none(
+            "streams cut off with their gateway, charged other than marked", _mismarked(cut, rows)
+        ),
         none("tenants whose sums are not those of their rows", books.off_sums(rows, sums)),
         Row("tokens delivered", delivered),
         Row("tokens charged for them", booked, str(delivered), booked == delivered),
     ]
+
+
+def _is_cut(stream: Stream) -> bool:
+    """By the loss of its gateway: nobody was left to say how it ended."""
+    return any(word in stream.told.end for word in GONE)
+
+
+def _mismarked(cut: Sequence[Stream], rows: Sequence[pb.RequestRecord]) -> list[str]:
+    """A gateway that dies charges what it marked last: no more than it had sent, and no less than
+    had come a while before."""
+    found = {row.asked_id: row for row in rows}
+    return [
+        f"{stream.told}, charged {found[stream.told.id].completion_tokens}"
+        if stream.told.id in found
+        else f"{stream.told} is not on the books"
+        for stream in cut
+        if stream.tokens and not _is_marked(stream, found.get(stream.told.id))
+    ]
+
+
+def _is_marked(stream: Stream, row: pb.RequestRecord | None) -> bool:
+    least = stream.had(stream.ended - MARKED_SECONDS)
+    most = len(stream.tokens) + UNDER_WAY
+    return row is not None and row.outcome != "" and least <= row.completion_tokens <= most
+
+
+def _without(rows: Sequence[pb.RequestRecord], streams: Sequence[Stream]) -> list[pb.RequestRecord]:
+    named = {stream.told.id for stream in streams}
+    return [row for row in rows if row.asked_id not in named]

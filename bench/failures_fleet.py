@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from bench.soak_world import MODEL, World, bearer, written_adapters
+from bench.soak_world import CONTEXT, MODEL, World, bearer, written_adapters
 from lorikeet.gateway.v1 import tenant_service_pb2 as tenants_pb
 from lorikeet.gateway.v1 import tenant_service_pb2_grpc as tenants_rpc
 from lorikeet.scheduler.v1.scheduler_service_pb2 import Worker
 from services.cli.connection import CHANNEL_OPTIONS, Profile
 from services.cli.suite import Suite
 from services.cli.upload import upload_folder
+from tests.tiny_models import VOCABULARY, save_reference
 
 TENANTS = ("acme", "umbrella")
 QUIET_SECONDS = 60.0
@@ -71,6 +74,25 @@ class Fleet(Suite):
     def kill(self, name: str) -> None:
         self.processes[name].kill()
         self.processes[name].wait()
+
+
+def saved_model(folder: Path) -> Path:
+    """Random, and large enough that workers have more to do for a token than the gateway."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    folder.mkdir()
+    model: PreTrainedModel = LlamaForCausalLM(config)
+    return save_reference(model, folder)
 
 
 def worker_at(name: str, address: str, within: Sequence[str] = ()) -> Member:

@@ -34,12 +34,17 @@ class Stream:
     begun: float
     tokens: list[int] = field(default_factory=list)
     at: list[float] = field(default_factory=list)  # pieces with tokens
+    counts: list[int] = field(default_factory=list)  # tokens, with each of them
     ended: float = 0.0
 
     @property
     def stall(self) -> float:
         """The longest time between two pieces."""
         return max((b - a for a, b in zip(self.at, self.at[1:], strict=False)), default=0.0)
+
+    def had(self, when: float) -> int:
+        """Tokens by then."""
+        return max((n for at, n in zip(self.at, self.counts, strict=True) if at <= when), default=0)
 
     @property
     def wait(self) -> float:
@@ -138,5 +143,6 @@ async def _heard(stream: Stream, call: AsyncIterable[pb.GenerateResponse]) -> No
             stream.tokens += piece.tokens
             stream.told.tokens += len(piece.tokens)
             stream.at.append(time.monotonic())
+            stream.counts.append(len(stream.tokens))
         if piece.HasField("usage"):
             stream.told.said, stream.told.end = piece.usage.completion_tokens, WHOLE

@@ -3,6 +3,25 @@
 from tests.mutations.mutation import Mutation
 
 SERVING = {
+    "a worker that fell silent is waited for": Mutation(
+        "gateway/worker_line.py",
+        "            self._call.cancel()\n",
+        "            pass\n",
+        "tests/contract/test_silence.py::"
+        "test_what_is_on_it_is_lost_and_it_is_called_anew[by-nobody]",
+    ),
+    "a worker in doubt is given requests": Mutation(
+        "policies/silence.py",
+        "silent > DOUBTFUL_BEATS * beat",
+        "False",
+        "tests/contract/test_silence.py::test_it_is_given_nothing_new_while_that_is_in_doubt",
+    ),
+    "a worker without news says nothing": Mutation(
+        "gpu_worker/session.py",
+        "                return News()\n",
+        "                continue\n",
+        "tests/contract/test_silence.py::test_one_that_has_nothing_to_say_says_so",
+    ),
     "a stream that goes on elsewhere begins anew": Mutation(
         "gpu_worker/engine/sequence.py",
         "[*self.request.prompt, *self.request.delivered]",
