@@ -138,6 +138,10 @@ class FleetWorld(World):
     def workers(self) -> list[Worker]:
         return self._workers()
 
+    def steps(self) -> dict[str, int]:
+        """That each worker has run."""
+        return {worker.identity.id: worker.report.steps for worker in self.workers()}
+
     def at_rest(self) -> list[str]:
         """What still runs or is held after a while, if anything does."""
         deadline = time.monotonic() + QUIET_SECONDS

@@ -83,23 +83,25 @@ class Callers:
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
-    async def once(self, wishes: Sequence[Wish], *, at_once: int) -> None:
+    async def once(self, wishes: Sequence[Wish], *, at_once: int, gateway: int = 0) -> None:
         """Every wish."""
         waiting = iter(list(wishes))
 
         async def caller() -> None:
             for wish in waiting:
-                await self.ask(wish)
+                await self.ask(wish, gateway=gateway)
 
         await asyncio.gather(*(caller() for _ in range(at_once)))
 
-    async def again_and_again(self, wishes: Sequence[Wish], *, at_once: int, until: float) -> None:
+    async def again_and_again(
+        self, wishes: Sequence[Wish], *, at_once: int, until: float, gateway: int = 0
+    ) -> None:
         """Wishes drawn anew, until it is late: then what is under way ends."""
 
         async def caller(number: int) -> None:
-            draw = random.Random(number)
+            draw = random.Random(f"{gateway} {number} {wishes[0].tenant}")
             while time.monotonic() < until:
-                stream = await self.ask(draw.choice(wishes), gateway=number)
+                stream = await self.ask(draw.choice(wishes), gateway=gateway)
                 if stream.told.end != WHOLE:
                     await asyncio.sleep(PAUSE_SECONDS)
 
