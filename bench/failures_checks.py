@@ -105,6 +105,12 @@ def stalls(streams: Sequence[Stream], *, most: float = STALL_SECONDS) -> list[Ro
 def on_the_books(
     streams: Sequence[Stream], rows: Sequence[pb.RequestRecord], sums: Sequence[pb.UsageSum]
 ) -> list[Row]:
+    """All that there is: nobody else has asked."""
+    off = books.off_sums(rows, sums)
+    return [*charged(streams, rows), none("tenants whose sums are not those of their rows", off)]
+
+
+def charged(streams: Sequence[Stream], rows: Sequence[pb.RequestRecord]) -> list[Row]:
     """Once each, and what was delivered."""
     told = [stream.told for stream in streams if not _is_cut(stream)]
     totals = books.totals(told, rows)
@@ -115,7 +121,6 @@ def on_the_books(
         none(
             "streams cut off with their gateway, charged other than marked", _mismarked(cut, rows)
         ),
-        none("tenants whose sums are not those of their rows", books.off_sums(rows, sums)),
         Row("tokens delivered", delivered),
         Row("tokens charged for them", booked, str(delivered), booked == delivered),
     ]

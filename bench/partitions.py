@@ -37,6 +37,7 @@ CALLERS = {"acme": 20, "umbrella": 12}  # of each tenant, at each gateway
 ADAPTERS, WISHES, TOKENS = 8, 6, (40, 120)
 STALL_SECONDS = 15.0
 PROBES = 72
+AFTER_SECONDS = 2.0  # what still counts to a cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ async def run(world: FleetWorld, network: Network, asked: argparse.Namespace) ->
     return [
         *checks.all_whole(before),
         *checks.ended_or_retryable(streams),
-        *(_told_while(cut, streams) for cut in cuts),
+        *(row for cut in cuts for row in _while(cut, streams)),
         checks.exact(streams, expected),
         *checks.stalls(streams, most=STALL_SECONDS),
         *checks.on_the_books(callers.streams, *ledger),
@@ -140,12 +141,20 @@ def _whole(stream: Stream) -> bool:
     return stream.told.end == WHOLE
 
 
-def _told_while(cut: Cut, streams: Sequence[Stream]) -> Row:
+def _while(cut: Cut, streams: Sequence[Stream]) -> list[Row]:
     """And for a while afterwards."""
-    within = [s for s in streams if cut.since < s.ended < cut.until + 2 and not _whole(s)]
-    for end in {s.told.end for s in within}:
+    until = cut.until + AFTER_SECONDS
+    failed = [s for s in streams if cut.since < s.ended < until and not _whole(s)]
+    for end in {s.told.end for s in failed}:
         print(f"  {cut.name}: {end}")
-    return Row(f"streams told to ask again while {cut.name} were apart", len(within))
+    waits = [s.wait for s in streams if cut.since < s.begun + s.wait and s.begun < until]
+    stalls = [s.stall for s in streams if cut.since < s.ended and s.begun < until]
+    apart = f"while {cut.name} were apart"
+    return [
+        Row(f"streams told to ask again {apart}", len(failed)),
+        Row(f"longest stall {apart}, s", round(max(stalls, default=0.0), 2)),
+        Row(f"longest wait for a first token {apart}, s", round(max(waits, default=0.0), 2)),
+    ]
 
 
 def members(network: Network) -> tuple[Member, ...]:
