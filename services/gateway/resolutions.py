@@ -1,8 +1,10 @@
 """What references meant: for as long as the store is away, they go on meaning it."""
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -16,6 +18,7 @@ log = structlog.get_logger()
 
 MOST_KNOWN = 10_000
 TRUSTED_SECONDS = 15 * 60.0
+PATIENCE_SECONDS = 2.0  # with a store that may be at the other end of a dead link
 
 _Key = tuple[TenantId, str]
 
@@ -23,9 +26,9 @@ _Key = tuple[TenantId, str]
 class Resolutions:
     """An AdapterStore that asks another every time, and a runtime.watch.Follower.
 
-    Only while that one cannot be reached does it answer by itself: what it was told before, if
-    no change that touches the adapter came since, and nothing older than TRUSTED_SECONDS can have
-    been missed. A canary's share is then not drawn anew.
+    Only while that one cannot be reached, or says nothing for PATIENCE_SECONDS, does it answer by
+    itself: what it was told before, if no change that touches the adapter came since, and nothing
+    older than TRUSTED_SECONDS can have been missed. A canary's share is then not drawn anew.
     """
 
     def __init__(self, store: AdapterStore, now: Callable[[], float] = time.monotonic) -> None:
@@ -38,17 +41,15 @@ class Resolutions:
 
     async def resolve(self, tenant: TenantId, reference: str, request: RequestId) -> Adapter:
         """Raises ModelNotFound or Unavailable."""
-        key, told = (tenant, reference), self._told
-        try:
-            adapter = await self._store.resolve(tenant, reference, request)
-        except (Unavailable, DeadlineExceeded) as error:
-            return self._recall(key, error)
-        except ModelNotFound:
-            self._forget(key)
-            raise
-        if told == self._told:
-            self._keep(key, adapter)
-        return adapter
+        key = (tenant, reference)
+        if self._trusted(key) is None:
+            return await self._ask(key, request)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await self._ask(key, request)
+        if self._trusted(key) is None:  # a change came meanwhile
+            return await self._ask(key, request)
+        return self._recall(key, Unavailable("the adapter store says nothing"))
 
     async def adapters(self, tenant: TenantId) -> list[Adapter]:
         return await self._store.adapters(tenant)
@@ -70,8 +71,24 @@ class Resolutions:
     async def up_to_date(self) -> None:
         self._trusted_until = self._now() + TRUSTED_SECONDS
 
+    async def _ask(self, key: _Key, request: RequestId) -> Adapter:
+        (tenant, reference), told = key, self._told
+        try:
+            adapter = await self._store.resolve(tenant, reference, request)
+        except (Unavailable, DeadlineExceeded) as error:
+            return self._recall(key, error)
+        except ModelNotFound:
+            self._forget(key)
+            raise
+        if told == self._told:
+            self._keep(key, adapter)
+        return adapter
+
+    def _trusted(self, key: _Key) -> Adapter | None:
+        return self._known.get(key) if self._now() <= self._trusted_until else None
+
     def _recall(self, key: _Key, why: Unavailable | DeadlineExceeded) -> Adapter:
-        adapter = self._known.get(key) if self._now() <= self._trusted_until else None
+        adapter = self._trusted(key)
         if adapter is None:
             raise Unavailable("the adapter store cannot be reached") from why
         self._known.move_to_end(key)

@@ -10,6 +10,14 @@ SERVING = {
         "tests/contract/test_silence.py::"
         "test_what_is_on_it_is_lost_and_it_is_called_anew[by-nobody]",
     ),
+    "a slow store is believed to mean what has changed": Mutation(
+        "gateway/resolutions.py",
+        "        if self._trusted(key) is None:  # a change came meanwhile\n"
+        "            return await self._ask(key, request)\n",
+        "",
+        "tests/unit/gateway/test_resolutions.py::"
+        "test_a_slow_store_is_waited_for_once_the_answer_has_changed",
+    ),
     "a worker in doubt is given requests": Mutation(
         "policies/silence.py",
         "silent > DOUBTFUL_BEATS * beat",

@@ -154,3 +154,33 @@ async def test_only_so_many_are_known(world: World, monkeypatch: pytest.MonkeyPa
     assert await world.meant("other") is None
     await world.known.change(MOVED)
     assert await world.meant("sql") is None
+
+
+async def test_a_store_that_says_nothing_is_not_waited_for_where_the_answer_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolutions, "PATIENCE_SECONDS", 0.02)
+    world.store.number = 2
+    world.store.gate.clear()
+    async with asyncio.timeout(5):
+        assert await world.meant("sql") == 1
+    unknown = asyncio.create_task(world.meant("sql@later"))
+    await asyncio.sleep(0.1)
+    assert not unknown.done()
+    world.store.gate.set()
+    assert await unknown == 2
+
+
+async def test_a_slow_store_is_waited_for_once_the_answer_has_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolutions, "PATIENCE_SECONDS", 0.05)
+    world.store.number = 2
+    world.store.gate.clear()
+    asking = asyncio.create_task(world.meant("sql"))
+    await asyncio.sleep(0.01)
+    await world.known.change(MOVED)
+    await asyncio.sleep(0.1)
+    assert not asking.done()
+    world.store.gate.set()
+    assert await asking == 2
