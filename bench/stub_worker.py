@@ -21,7 +21,7 @@ from services.runtime import telemetry
 from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.beside import beside
-from services.runtime.client import open_channel
+from services.runtime.client import open_channel, open_channels
 from services.runtime.interceptors import Context
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
@@ -108,7 +108,8 @@ async def main() -> None:
     telemetry.setup("stub_worker", log_format=settings.log_format, level=settings.log_level)
     card = load_model(settings.model_path).card
     token = settings.service_token.get_secret_value()
-    channels = [open_channel(settings.store_address), open_channel(settings.scheduler_address)]
+    store = open_channel(settings.store_address)
+    schedulers = open_channels(settings.scheduler_address)
     identity = identity_of(
         card, worker_id=WorkerId("stub"), address=settings.address, device="none"
     )
@@ -120,13 +121,13 @@ async def main() -> None:
     seconds = (float(os.environ[f"LORIKEET_STUB_{what}_SECONDS"]) for what in ("STEP", "PROMPT"))
     servicer = StubServicer(*seconds)
     rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
-    await StoreClient(channels[0], token, card).register()
+    await StoreClient(store, token, card).register()
     await server.start()
-    scheduler = SchedulerClient(channels[1], token, identity, Present())
+    scheduler = SchedulerClient(schedulers, token, identity, Present())
     async with beside(scheduler.stay_attached()):
         await stop_signal().wait()
         await server.drain(1.0)
-    await asyncio.gather(*(channel.close() for channel in channels))
+    await asyncio.gather(store.close(), schedulers.close())
 
 
 if __name__ == "__main__":

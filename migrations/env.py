@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from services.adapter_store import models as adapter_store
 from services.gateway import models as gateway
 from services.runtime.db import Base
+from services.scheduler import models as scheduler
 
-TABLES = (adapter_store, gateway)  # importing them fills the metadata
+TABLES = (adapter_store, gateway, scheduler)  # importing them fills the metadata
 
 
 def run(connection: Connection) -> None:

@@ -127,6 +127,7 @@ class Suite:
             "ADAPTER_STORE_BLOB_URL": f"file://{home / 'blobs'}",
             "ADAPTER_STORE_UPLOADS_FOLDER": str(home / "uploads"),
             "SCHEDULER_ADDRESS": at.scheduler,
+            "SCHEDULER_DATABASE_URL": database,
             "GPU_WORKER_ADDRESS": at.worker,
             "GPU_WORKER_STORE_ADDRESS": at.store,
             "GPU_WORKER_SCHEDULER_ADDRESS": at.scheduler,
@@ -190,7 +191,8 @@ class Suite:
             stub = scheduler_service_pb2_grpc.SchedulerServiceStub(channel)
             for _ in _until(START_SECONDS, "the worker did not join in time"):
                 request = scheduler_service_pb2.ListWorkersRequest()
-                if stub.ListWorkers(request, metadata=metadata, timeout=10).workers:
+                listed = stub.ListWorkers(request, metadata=metadata, timeout=10).workers
+                if any(worker.identity.address for worker in listed):  # others are away
                     return
 
     def _log(self, name: str) -> Path:

@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 from prometheus_client import CollectorRegistry, make_asgi_app
 
 from lorikeet.gateway.v1 import (
@@ -18,10 +17,12 @@ from lorikeet.gateway.v1 import (
     usage_service_pb2_grpc,
 )
 from lorikeet.kserve.v2 import inference_pb2_grpc
+from lorikeet.scheduler.v1 import fleet_service_pb2  # noqa: F401  # the proxy looks its methods up
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.choices import Choices
 from services.gateway.clients import StoreClient
+from services.gateway.demand import DemandReports, Punctuality
 from services.gateway.fairness import QueueMetrics
 from services.gateway.first_tokens import FirstTokens
 from services.gateway.gateway import Gateway
@@ -60,6 +61,7 @@ from services.runtime import telemetry
 from services.runtime.access import (
     ADAPTER_LIFECYCLE,
     ADAPTER_STORE,
+    FLEET,
     GATEWAY,
     INFERENCE,
     PROXIED,
@@ -72,7 +74,7 @@ from services.runtime.access import (
 )
 from services.runtime.auth import Gate
 from services.runtime.beside import beside
-from services.runtime.client import open_channel
+from services.runtime.client import Channels, open_channel, open_channels
 from services.runtime.db import Sessions, close_sessions, open_sessions
 from services.runtime.migrate import require_current
 from services.runtime.server import Server, run, stop_signal
@@ -89,38 +91,41 @@ async def main() -> None:
     await require_current(settings.database_url)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
-    scheduler_channel = open_channel(settings.scheduler_address)
+    schedulers = open_channels(settings.scheduler_address)
     store = StoreClient(store_channel, token)
     workers, templates = Workers(token), ChatTemplates()
-    settling = Settling(scheduler_channel, token, seconds=settings.settle_seconds)
+    settling = Settling(schedulers, token, seconds=settings.settle_seconds)
     queue, reports = fair_queue(_plan(settings), workers, settling)
     sessions = open_sessions(settings.database_url)
     books, registry = _books(settings, sessions), CollectorRegistry()
+    punctuality = Punctuality()
+    demand = DemandReports(queue, punctuality, schedulers, token)
     base_models, resolutions = BaseModels(store), Resolutions(store)
     gateway = Gateway(
         base_models=base_models,
         store=resolutions,
         queue=queue,
         prompts=Prompts(templates),
-        bookkeepers=[Quotas(books.reservations), books.ledger, FirstTokens(registry)],
+        bookkeepers=[Quotas(books.reservations), books.ledger, FirstTokens(registry), punctuality],
         first_tokens_ms=by_tier(settings.tier_first_tokens_ms),
     )
-    server = _grpc_server(settings, books, store_channel, scheduler_channel)
+    server = _grpc_server(settings, books, Channels([store_channel]), schedulers)
     http = _serve_models(settings, gateway, server, books.tenants)
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueServicer(reports), server.grpc)
     work = (
         StoreWatch(store_channel, token).follow([base_models, resolutions]),
-        workers.follow(scheduler_channel),
+        workers.follow(schedulers),
         workers.redial(),
         queue.run(),
         settling.run(),
+        demand.run(),
         books.recovery.run(),
     )
     registry.register(QueueMetrics(reports))
     metrics = _metrics(settings, registry) if settings.metrics_address else nullcontext()
     await _until_stopped(settings, books, (server, http), work, metrics)
     await asyncio.gather(
-        templates.close(), workers.close(), store_channel.close(), scheduler_channel.close()
+        templates.close(), workers.close(), store_channel.close(), schedulers.close()
     )
     await close_sessions(sessions)
 
@@ -221,20 +226,20 @@ def _metrics(settings: GatewaySettings, registry: CollectorRegistry) -> HttpServ
 def _grpc_server(
     settings: GatewaySettings,
     books: _Books,
-    store_channel: grpc.aio.Channel,
-    scheduler_channel: grpc.aio.Channel,
+    store: Channels,
+    schedulers: Channels,
 ) -> Server:
     """With the services that need no more than the books, and the store's and scheduler's."""
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
-    routes = dict.fromkeys(of_store, store_channel)
-    routes |= dict.fromkeys(PROXIED[SCHEDULER], scheduler_channel)
-    scopes = of_store | PROXIED[SCHEDULER]
+    of_scheduler = PROXIED[SCHEDULER] | PROXIED[FLEET]
+    routes = dict.fromkeys(of_store, store) | dict.fromkeys(of_scheduler, schedulers)
+    scopes = of_store | of_scheduler
     for service in OWN:
         scopes |= scopes_of(service)
     server = Server(
         address=settings.address,
         gate=Gate(books.tenants, scopes),
-        services=[*OWN, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER],
+        services=[*OWN, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER, FLEET],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(

@@ -10,7 +10,7 @@ from typing import Protocol
 from services.core.errors import TooLate, Unavailable
 from services.core.types import AdapterWait, Fingerprint, Tier
 from services.gateway.course import Completion, Job
-from services.gateway.lane import Lane, LaneView, Line, MovedOn, Ticket
+from services.gateway.lane import Lane, LaneDemand, LaneView, Line, MovedOn, Ticket
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.levels import Levels, by_tenant
 from services.policies.fairness.tiers import WEIGHTS
@@ -63,6 +63,10 @@ class FairQueue:
             )
             for base, lane in self._lanes.items()
         ]
+
+    def demands(self) -> list[LaneDemand]:
+        """Of every base model that was asked for, since it was looked at last."""
+        return [lane.demand(self._now()) for lane in self._lanes.values()]
 
     @asynccontextmanager
     async def entered(self, completion: Completion) -> AsyncIterator[Ticket]:

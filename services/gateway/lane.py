@@ -128,6 +128,17 @@ class LaneView:
     too_late: Mapping[Tier, Refusals]
 
 
+@dataclass(frozen=True, slots=True)
+class LaneDemand:
+    """Requests by adapter, those that came and those that wait. `longest_wait`: seconds."""
+
+    base: Fingerprint
+    base_model: str
+    longest_wait: float
+    arrived: Mapping[Digest | None, int]
+    waiting: Mapping[Digest | None, int]
+
+
 @dataclass(slots=True, eq=False)
 class Lane:
     """Those who want the same base model: they compete for the same workers."""
@@ -146,6 +157,7 @@ class Lane:
     too_late: defaultdict[Tier, Refusals] = field(default_factory=lambda: defaultdict(Refusals))
     longest_prompt: int = 0  # tokens, of all that ever waited
     worker_seen: float = 0.0
+    arrived: Counter[Digest | None] = field(default_factory=Counter)  # since it was last taken
     pace: float | None = None  # seconds from one admission to the next, while somebody waits
     admitted: float | None = None  # when the one before was
 
@@ -160,6 +172,7 @@ class Lane:
         job = ticket.job
         self.policy.enqueue(_request(ticket.completion), ticket.since)
         self.waiting[job.request_id] = ticket
+        self.arrived[job.adapter] += 1
         self.parts.add(ticket.levels)
         self.queued[ticket.member] += 1
         self.shares[ticket.member] = ticket.completion.share
@@ -182,6 +195,18 @@ class Lane:
         if ticket.member not in self.queued and ticket.member not in self.running:
             self.shares.pop(ticket.member, None)
         self.policy.end(ticket.job.request_id)
+
+    def demand(self, now: float) -> LaneDemand:
+        """What is wanted here; the next one counts arrivals anew."""
+        waiting = [*self.returning, *self.waiting.values()]
+        arrived, self.arrived = self.arrived, Counter()
+        return LaneDemand(
+            base=self.base,
+            base_model=self.base_model,
+            longest_wait=now - min((ticket.since for ticket in waiting), default=now),
+            arrived=arrived,
+            waiting=Counter(ticket.job.adapter for ticket in waiting),
+        )
 
     @property
     def has_waiting(self) -> bool:

@@ -1,40 +1,52 @@
 """One front door: other services' methods, passed on byte for byte to whoever may call them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
 from google.protobuf import descriptor_pool
 
 from services.runtime import call
-from services.runtime.client import bearer
+from services.runtime.client import Channels, bearer
 from services.runtime.interceptors import Context, Handler
 from services.runtime.status import from_rpc_error
 
+_Forward = Callable[..., Awaitable[bytes]]
+
 
 class Proxy(grpc.GenericRpcHandler):
-    """On the wire a method is one message each way or a stream of them: two handlers serve all."""
+    """On the wire a method is one message each way or a stream of them: two handlers serve all.
+    Of a service with several replicas a method of single messages goes to one that is there."""
 
-    def __init__(self, routes: Mapping[str, grpc.aio.Channel], token: str) -> None:
-        """`routes`: full method name to the channel of the service that has it."""
+    def __init__(self, routes: Mapping[str, Channels], token: str) -> None:
+        """`routes`: full method name to the channels of the service that has it."""
         self._token = token
         self._handlers = {
-            method: self._streaming(channel.stream_stream(method))
+            method: self._streaming(channels.current.stream_stream(method))
             if _streams(method)
-            else self._unary(channel.unary_unary(method))
-            for method, channel in routes.items()
+            else self._unary(method, channels)
+            for method, channels in routes.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         return self._handlers.get(handler_call_details.method)
 
-    def _unary(self, forward: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]) -> Handler:
+    def _unary(self, method: str, channels: Channels) -> Handler:
+        forwards: dict[grpc.aio.Channel, _Forward] = {
+            channel: channel.unary_unary(method) for channel in channels.every
+        }
+
         async def behaviour(request: bytes, context: Context) -> bytes:
-            try:
-                return await forward(
-                    request, metadata=self._metadata(), timeout=context.time_remaining()
-                )
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error) from error
+            for tries_left in reversed(range(len(forwards))):
+                channel = channels.current
+                try:
+                    return await forwards[channel](
+                        request, metadata=self._metadata(), timeout=context.time_remaining()
+                    )
+                except grpc.aio.AioRpcError as error:
+                    if not (tries_left and error.code() is grpc.StatusCode.UNAVAILABLE):
+                        raise from_rpc_error(error) from error
+                    channels.leave(channel)
+            raise AssertionError("there is a channel")
 
         return grpc.unary_unary_rpc_method_handler(behaviour)
 

@@ -1,6 +1,6 @@
 """GATEWAY_* settings."""
 
-from pydantic import PositiveFloat, PositiveInt, SecretStr, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, field_validator
 
 from services.policies.fairness.band import AUTO, parsed
 from services.policies.fairness.policies import POLICIES
@@ -17,7 +17,8 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     database_url: str
     """SQLAlchemy URL, for instance sqlite+aiosqlite:////var/lib/lorikeet/lorikeet.db."""
     store_address: str = "127.0.0.1:7412"
-    scheduler_address: str = "127.0.0.1:7413"
+    scheduler_address: str = Field("127.0.0.1:7413", pattern=r"[^,\s]")
+    """host:port; of several schedulers, by commas, the one that leads is found."""
     operator_token: SecretStr
     """Lets its holder manage tenants, keys and workers."""
     key_pepper: SecretStr

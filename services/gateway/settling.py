@@ -14,7 +14,7 @@ from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.clearing import Answer, Branch
 from services.policies.fairness.tiers import Tiers
 from services.policies.fairness.vtc import VirtualTokenCounters
-from services.runtime.client import bearer
+from services.runtime.client import AWAY, Channels, bearer
 
 log = structlog.get_logger()
 
@@ -24,9 +24,9 @@ P = TypeVar("P", bound=AdmissionPolicy)
 class Settling:
     """Of the policies that have counters; the others have nothing to settle."""
 
-    def __init__(self, channel: grpc.aio.Channel, token: str, *, seconds: float) -> None:
+    def __init__(self, channels: Channels, token: str, *, seconds: float) -> None:
         """`seconds`: from one statement to the next; the longer, the wider the bound."""
-        self._stub = rpc.SchedulerServiceStub(channel)
+        self._channels = channels
         self._token = token
         self._seconds = seconds
         self._gateway = secrets.token_hex(8)
@@ -58,8 +58,9 @@ class Settling:
             active=statement.active,
             floor=statement.floor,
         )
+        channel = self._channels.current
         try:
-            response = await self._stub.Settle(
+            response = await rpc.SchedulerServiceStub(channel).Settle(
                 request, metadata=bearer(self._token), timeout=2 * self._seconds
             )
         except grpc.aio.AioRpcError as error:
@@ -67,6 +68,8 @@ class Settling:
                 log.warning("accounts_not_settled", why=error.details())
             self._is_lost = True
             branch.lost()
+            if error.code() in AWAY:
+                self._channels.leave(channel)
             return
         self._is_lost = False
         branch.accept(

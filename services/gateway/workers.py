@@ -11,11 +11,12 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.types import Fingerprint, WorkerId
 from services.gateway.worker_line import WorkerIdentity, WorkerLine
-from services.runtime.client import bearer
+from services.runtime.client import Channels, bearer
 
 log = structlog.get_logger()
 
 RECONNECT_SECONDS = 0.5
+SILENT_SECONDS = 15.0  # a scheduler says something once a lease
 GRACE_SECONDS = 5.0
 """For workers that a scheduler which came back does not know yet."""
 
@@ -32,6 +33,8 @@ class Workers:
         self._former: list[WorkerLine] = []  # of workers that are at another address now
         self._believed_until = 0.0  # those that were named by the scheduler before it went away
         self._remembered: dict[WorkerId, WorkerIdentity] = {}
+        self._term = 0  # the highest that was heard
+        self._is_away = False
 
     def lines(self, base: Fingerprint) -> list[WorkerLine]:
         """To those that serve this base model now."""
@@ -52,23 +55,42 @@ class Workers:
         self._dial()
         self.changed()
 
-    async def follow(self, channel: grpc.aio.Channel) -> None:
-        """The scheduler's word, until cancelled. While it is away its last word holds."""
-        stub = rpc.SchedulerServiceStub(channel)
+    async def follow(self, channels: Channels) -> None:
+        """The leading scheduler's word, until cancelled. While it is away its last word holds."""
         while True:
-            call = stub.WatchWorkers(
-                pb.WatchWorkersRequest(), metadata=bearer(self._token), wait_for_ready=True
-            )
+            channel = channels.current
             try:
-                async for response in call:
-                    self.name(_identity(worker) for worker in response.workers)
-            except grpc.aio.AioRpcError as error:
-                log.warning("scheduler_away", why=error.details())
-            finally:
-                call.cancel()
+                await self._hear(channel)
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                if not self._is_away:
+                    log.warning("scheduler_away", why=_why(error))
+                self._is_away = True
+            channels.leave(channel)
             self._remembered = dict(self._named)
             self._believed_until = time.monotonic() + GRACE_SECONDS
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _hear(self, channel: grpc.aio.Channel) -> None:
+        """Until it has no more to say, or what it says was superseded. Raises TimeoutError."""
+        stub = rpc.SchedulerServiceStub(channel)
+        call = stub.WatchWorkers(pb.WatchWorkersRequest(), metadata=bearer(self._token))
+        try:
+            while True:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    response = await call.read()
+                if not isinstance(response, pb.WatchWorkersResponse):  # the end
+                    return
+                if not self._is_news(response.term):
+                    return
+                self._is_away = False
+                self.name(_identity(worker) for worker in response.workers)
+        finally:
+            call.cancel()
+
+    def _is_news(self, term: int) -> bool:
+        """A scheduler of the release before has no terms."""
+        self._term = max(self._term, term)
+        return term in {0, self._term}
 
     async def redial(self) -> None:
         """Ends what fell silent and opens what broke, until cancelled."""
@@ -109,3 +131,7 @@ def _identity(worker: pb.WorkerIdentity) -> WorkerIdentity:
         base_model=worker.base_model,
         base_fingerprint=Fingerprint(worker.base_fingerprint),
     )
+
+
+def _why(error: grpc.aio.AioRpcError | TimeoutError) -> str:
+    return (error.details() or "") if isinstance(error, grpc.aio.AioRpcError) else "silent"

@@ -32,7 +32,7 @@ from services.runtime import telemetry
 from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.beside import beside
-from services.runtime.client import open_channel
+from services.runtime.client import open_channel, open_channels
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
@@ -52,7 +52,7 @@ async def main() -> None:
     model, engine = await loop.run_in_executor(thread, _build, settings)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
-    scheduler_channel = open_channel(settings.scheduler_address)
+    schedulers = open_channels(settings.scheduler_address)
     adapters = Fetcher(
         StoreDownloads(settings.store_address, token),
         AdapterReader(model, page_tokens=settings.limits.page_tokens),
@@ -81,7 +81,7 @@ async def main() -> None:
         page_bytes=engine.carrying.memory.page_bytes,
     )
     attendance = Attendance(worker, build, prefetcher.want)
-    scheduler = SchedulerClient(scheduler_channel, token, identity, attendance)
+    scheduler = SchedulerClient(schedulers, token, identity, attendance)
     servicer = GpuWorkerServicer(worker, model.card, handover, prefetcher.want)
     rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
     await store.register()
@@ -89,7 +89,7 @@ async def main() -> None:
     watchdog = _end_if_hung(worker, settings.hung_after_seconds)
     async with beside(watch.follow([prefetcher]), prefetcher.run(), watchdog):
         await _serve(server, worker, scheduler, attendance.is_sent_away, settings.drain_seconds)
-    await asyncio.gather(adapters.close(), store_channel.close(), scheduler_channel.close())
+    await asyncio.gather(adapters.close(), store_channel.close(), schedulers.close())
 
 
 def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:

@@ -20,7 +20,7 @@ from services.core.reports import Orders, WorkerReport
 from services.core.types import Digest, Fingerprint, WorkerId
 from services.gpu_worker.handover import Beginning, Part
 from services.runtime import wire
-from services.runtime.client import CHANNEL_OPTIONS, bearer, open_channel
+from services.runtime.client import CHANNEL_OPTIONS, Channels, bearer, open_channel
 from services.runtime.status import from_rpc_error
 from services.runtime.wire_reports import orders_from_wire, report_to_wire
 
@@ -29,6 +29,7 @@ log = structlog.get_logger()
 DOWNLOAD_SECONDS = 300.0
 REGISTER_SECONDS = 60.0
 REATTACH_SECONDS = 0.5
+SILENT_LEASES = 2.0  # after which a scheduler that says nothing is left
 
 
 class StoreClient:
@@ -88,27 +89,50 @@ class SchedulerClient:
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        channels: Channels,
         token: str,
         identity: scheduler_pb.WorkerIdentity,
         attendance: Attendance,
     ) -> None:
-        self._stub = scheduler_rpc.SchedulerServiceStub(channel)
+        self._channels = channels
         self._metadata = bearer(token)
         self._identity = identity
         self._attendance = attendance
         self._lease_seconds = 3.0
+        self._term = 0  # the highest that was heard
 
     async def stay_attached(self) -> None:
         """Report until cancelled; attach again whenever the scheduler was away."""
         while True:
+            channel = self._channels.current
             try:
-                async for response in self._stub.Attach(self._reports(), metadata=self._metadata):
-                    self._lease_seconds = response.lease_milliseconds / 1000
-                    self._attendance.obey(orders_from_wire(response))
-            except grpc.aio.AioRpcError as error:
-                log.warning("scheduler_away", why=error.details())
+                await self._attach(channel)
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                log.warning("scheduler_away", why=_why(error))
+            self._channels.leave(channel)
             await asyncio.sleep(REATTACH_SECONDS)
+
+    async def _attach(self, channel: grpc.aio.Channel) -> None:
+        """Until it has no more to say, or what it says was superseded. Raises TimeoutError."""
+        stub = scheduler_rpc.SchedulerServiceStub(channel)
+        call = stub.Attach(self._reports(), metadata=self._metadata)
+        try:
+            while True:
+                async with asyncio.timeout(SILENT_LEASES * self._lease_seconds):
+                    response = await call.read()
+                if not isinstance(response, scheduler_pb.AttachResponse):  # the end
+                    return
+                if not self._is_news(response.term):
+                    return
+                self._lease_seconds = response.lease_milliseconds / 1000
+                self._attendance.obey(orders_from_wire(response))
+        finally:
+            call.cancel()
+
+    def _is_news(self, term: int) -> bool:
+        """A scheduler of the release before has no terms."""
+        self._term = max(self._term, term)
+        return term in {0, self._term}
 
     async def _reports(self) -> AsyncIterator[scheduler_pb.AttachRequest]:
         self._attendance.begin()
@@ -157,3 +181,7 @@ class PeerClient:
                     yield Part(part.data, part.layout, part.page_tokens, part.pages)
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error) from error
+
+
+def _why(error: grpc.aio.AioRpcError | TimeoutError) -> str:
+    return (error.details() or "") if isinstance(error, grpc.aio.AioRpcError) else "silent"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from services.gpu_worker.engine.limits import Limits
 from services.runtime.settings import ServiceSettings
@@ -16,7 +16,8 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     worker_id: str = ""
     """Unique in the fleet; made from the advertised address if empty."""
     store_address: str = "127.0.0.1:7412"
-    scheduler_address: str = "127.0.0.1:7413"
+    scheduler_address: str = Field("127.0.0.1:7413", pattern=r"[^,\s]")
+    """host:port; of several schedulers, by commas, the one that leads is found."""
     model_path: Path
     """A Hugging Face folder or a GGUF file."""
     model_name: str = ""

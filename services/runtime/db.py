@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, event, literal
+from sqlalchemy import Engine, MetaData, event, literal, make_url
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DisconnectionError
@@ -87,6 +88,23 @@ async def insert_unless_there(session: AsyncSession, row: type[Base], **values: 
     insert: Any = sqlite_dialect.insert if on_sqlite(session) else postgresql.insert
     statement = insert(row).values(**values).on_conflict_do_nothing().returning(literal(1))
     return await session.scalar(statement) is not None
+
+
+def postgresql_arguments(url: str) -> dict[str, Any] | None:
+    """For a connection of psycopg's own, beside the pool; None if this is no PostgreSQL."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return None
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    return dict(arguments)
+
+
+def sqlite_file(url: str) -> Path:
+    """Of a SQLite database that is not in memory."""
+    database = make_url(url).database
+    if not database:
+        raise ValueError(f"{url} names no file")
+    return Path(database)
 
 
 def now_us() -> int:

@@ -45,13 +45,16 @@ class Server:
         gate: Gate,
         services: Sequence[str],
         handlers: Sequence[grpc.GenericRpcHandler] = (),
+        serves_at_once: bool = True,
     ) -> None:
+        """`serves_at_once`: it is healthy from its start on, not only when it is told so."""
         self._stopping = asyncio.Event()
         around = CallInterceptor(gate, self._stopping, ENDLESS)
         self.grpc = grpc.aio.server(interceptors=(around,), options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._address = address
         self._services = services
+        self._serves_at_once = serves_at_once
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self.grpc)
@@ -64,20 +67,22 @@ class Server:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: {error}") from error
         await self.grpc.start()
-        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        await self.tell(serving=self._serves_at_once)
         log.info("server_started", address=self._address)
+
+    async def tell(self, *, serving: bool) -> None:
+        """Whoever asks for its health."""
+        status = health_pb2.HealthCheckResponse
+        for name in ("", *self._services):
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def drain(self, seconds: float) -> None:
         """Say NOT_SERVING, refuse new calls, let running ones end within `seconds`; those that
         never would end now."""
-        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.tell(serving=False)
         self._stopping.set()
         await self.grpc.stop(seconds)
         log.info("server_drained")
-
-    async def _report(self, status: int) -> None:
-        for name in ("", *self._services):
-            await self._health.set(name, status)
 
 
 def stop_signal() -> asyncio.Event:

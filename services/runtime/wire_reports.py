@@ -75,6 +75,10 @@ def report_from_wire(message: pb.WorkerReport) -> WorkerReport:
     )
 
 
+def place_to_wire(place: AdapterPlace | None) -> pb.AdapterPlace.ValueType:
+    return pb.ADAPTER_PLACE_UNSPECIFIED if place is None else _PLACES[place]
+
+
 def orders_to_wire(orders: Orders, *, lease_milliseconds: int) -> pb.AttachResponse:
     return pb.AttachResponse(
         lease_milliseconds=lease_milliseconds,

@@ -3,13 +3,24 @@
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 from services.core.clock import Clock
 from services.core.errors import AlreadyExists, Unavailable
-from services.core.reports import WorkerReport
+from services.core.reports import AdapterPlace, WorkerReport
 from services.core.types import Digest, Fingerprint, WorkerId
 from services.policies.placement.cost import place
-from services.policies.placement.views import Wish, WorkerView
+from services.policies.placement.views import UNKNOWN_TIMES, Wish, WorkerView
+from services.scheduler.orders import Order
+from services.scheduler.wishes import Wishes, WorkerState, WorkerWish
+
+
+class Role(Enum):
+    """What of a request a worker runs."""
+
+    ALL = "all"
+    PREFILL = "prefill"
+    DECODE = "decode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +32,29 @@ class Identity:
     base_model: str
     base_fingerprint: Fingerprint
     device: str
+    devices: int = 1
+    role: Role = Role.ALL
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
+    """`wish`: None if nothing was said of it."""
+
     identity: Identity
     report: WorkerReport
     age_seconds: float
+    state: WorkerState = WorkerState.SERVING
+    wish: WorkerWish | None = None
+
+    @property
+    def sequences(self) -> int:
+        return self.report.running + self.report.waiting
+
+    @classmethod
+    def away(cls, worker: WorkerId, wish: WorkerWish) -> "Worker":
+        """Of which only the id is known."""
+        nobody = Identity(worker, "", "", Fingerprint(""), "", 0)
+        return cls(nobody, WorkerReport(), 0.0, WorkerState.AWAY, wish)
 
 
 @dataclass(slots=True, eq=False)
@@ -35,15 +62,28 @@ class _Member:
     identity: Identity
     report: WorkerReport
     reported_at: float
+    stepped_at: float  # when its steps were last seen to move, or nothing to run
     placed_since: int = field(default=0)  # placements that no report has shown yet
+    orders: list[Order] = field(default_factory=list)  # for the answer to its next report
 
 
 class Fleet:
-    def __init__(self, clock: Clock, *, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        lease_seconds: float,
+        stuck_seconds: float = 30.0,
+        wishes: Wishes | None = None,
+    ) -> None:
+        """`stuck_seconds`: how long steps may stop while something runs."""
         self._clock = clock
         self._members: dict[WorkerId, _Member] = {}
         self._watchers: set[Callable[[], None]] = set()
+        self._stuck_seconds = stuck_seconds
+        self._kept: tuple[object, dict[WorkerId, list[Digest]]] = (None, {})
         self.lease_seconds = lease_seconds
+        self.wishes = wishes or Wishes()
 
     def join(self, identity: Identity, report: WorkerReport) -> "Seat":
         """Raises AlreadyExists while another live worker has this id."""
@@ -51,7 +91,8 @@ class Fleet:
         held = self._members.get(identity.id)
         if held is not None and held.identity.address != identity.address:
             raise AlreadyExists(f"worker {identity.id} is alive at {held.identity.address}")
-        member = _Member(identity, report, self._clock.now())
+        now = self._clock.now()
+        member = _Member(identity, _kept_of(report, None), now, now)
         self._members[identity.id] = member
         self.tell()
         return Seat(self, member)
@@ -62,21 +103,37 @@ class Fleet:
     def place(self, wish: Wish) -> Identity:
         """Raises Unavailable if no live worker can run it."""
         self._expire()
-        chosen = place(wish, [_view(member) for member in self._members.values()])
+        chosen = place(wish, self.views())
         if chosen is None:
             raise Unavailable(f"no worker for {wish.base_model} is live; try again later")
         self._members[chosen].placed_since += 1
         return self._members[chosen].identity
 
+    def views(self) -> list[WorkerView]:
+        """The live workers, as placement sees them."""
+        return [_view(member, self._state(member)) for member in self._members.values()]
+
     def open(self) -> tuple[Identity, ...]:
         """Who takes requests, by id."""
-        self._expire()
-        members = sorted(self._members.items())
-        return tuple(member.identity for _, member in members if not member.report.draining)
+        return tuple(
+            worker.identity for worker in self.live() if worker.state is WorkerState.SERVING
+        )
+
+    def kept_adapters(self, worker: WorkerId) -> list[Digest]:
+        """Those that the operator has pinned there: to some of the workers that serve."""
+        serving = self.open()
+        pins = tuple(self.wishes.pins.values())
+        if self._kept[0] != (serving, pins):
+            by_model: dict[str, list[WorkerId]] = {}
+            for identity in serving:
+                by_model.setdefault(identity.base_model, []).append(identity.id)
+            self._kept = (serving, pins), self.wishes.kept_on(by_model)
+        return self._kept[1].get(worker, [])
 
     @contextmanager
     def watched(self, told: Callable[[], None]) -> Iterator[None]:
-        """`told` is called when `open` may be another. Who looks sees leases that ran out."""
+        """`told` is called when `open` may be another. Who looks sees leases that ran out, and
+        workers that are stuck."""
         self._watchers.add(told)
         try:
             yield
@@ -87,13 +144,37 @@ class Fleet:
         for told in self._watchers:
             told()
 
-    def workers(self) -> list[Worker]:
+    def live(self) -> list[Worker]:
+        """By id."""
         self._expire()
-        now = self._clock.now()
+        now, wishes = self._clock.now(), self.wishes.workers
         return [
-            Worker(member.identity, member.report, now - member.reported_at)
-            for _, member in sorted(self._members.items())
+            Worker(
+                member.identity,
+                member.report,
+                now - member.reported_at,
+                self._state(member),
+                wishes.get(worker),
+            )
+            for worker, member in sorted(self._members.items())
         ]
+
+    def workers(self) -> list[Worker]:
+        """By id: those that are live, and those that the operator keeps from serving."""
+        live = self.live()
+        known = {worker.identity.id for worker in live}
+        away = [
+            Worker.away(worker, wish)
+            for worker, wish in self.wishes.workers.items()
+            if worker not in known and wish is not WorkerWish.SERVE
+        ]
+        return sorted(live + away, key=lambda worker: worker.identity.id)
+
+    def order(self, worker: WorkerId, order: Order) -> None:
+        """With the answer to its next report; one that is gone is told nothing."""
+        member = self._members.get(worker)
+        if member is not None and order not in member.orders:
+            member.orders.append(order)
 
     def holds(self, member: "_Member") -> bool:
         """Whether this very membership is still good, not a later one of the same worker."""
@@ -104,6 +185,14 @@ class Fleet:
         if self.holds(member):
             del self._members[member.identity.id]
             self.tell()
+
+    def _state(self, member: _Member) -> WorkerState:
+        wish = self.wishes.workers.get(member.identity.id)
+        if self._clock.now() - member.stepped_at > self._stuck_seconds:
+            return WorkerState.STUCK
+        if member.report.draining or wish is WorkerWish.DRAIN:
+            return WorkerState.DRAINING
+        return WorkerState.CORDONED if wish is WorkerWish.CORDON else WorkerState.SERVING
 
     def _expire(self) -> None:
         oldest = self._clock.now() - self.lease_seconds
@@ -126,11 +215,19 @@ class Seat:
         """Renews the lease. Raises Unavailable if it ran out: the worker must join again."""
         if not self._fleet.holds(self._member):
             raise Unavailable("the lease ran out; attach again")
-        drains = report.draining != self._member.report.draining
-        self._member.report, self._member.placed_since = report, 0
-        self._member.reported_at = self._fleet.now()
+        member, now = self._member, self._fleet.now()
+        drains = report.draining != member.report.draining
+        if report.steps != member.report.steps or not (report.running and member.report.running):
+            member.stepped_at = now
+        member.report, member.placed_since = _kept_of(report, member.report), 0
+        member.reported_at = now
         if drains:
             self._fleet.tell()
+
+    def orders(self) -> list[Order]:
+        """Those that it was not told yet."""
+        told, self._member.orders = self._member.orders, []
+        return told
 
     def leave(self) -> None:
         self._fleet.drop(self._member)
@@ -147,15 +244,29 @@ def wish_for(
     )
 
 
-def _view(member: _Member) -> WorkerView:
-    report = replace(member.report, running=member.report.running + member.placed_since)
+def _kept_of(report: WorkerReport, before: WorkerReport | None) -> WorkerReport:
+    """Without what is of the moment, and with the adapters that it said last."""
+    adapters = report.adapters
+    if adapters is None and before is not None:
+        adapters = before.adapters
+    return replace(report, adapters=adapters, sequences=None, moved=())
+
+
+def _view(member: _Member, state: WorkerState) -> WorkerView:
+    report = member.report
     return WorkerView(
         id=member.identity.id,
         base_model=member.identity.base_model,
         base_fingerprint=member.identity.base_fingerprint,
-        running=report.running,
+        running=report.running + member.placed_since,
         waiting=report.waiting,
         free_pages=report.free_pages,
         resident=frozenset(report.resident),
-        draining=report.draining,
+        draining=state is not WorkerState.SERVING,
+        step_times=report.step_times or UNKNOWN_TIMES,
+        most_sequences=report.most_sequences,
+        free_tokens=report.free_pages * report.page_tokens if report.page_tokens else None,
+        host=frozenset(
+            load.digest for load in report.adapters or () if load.place is AdapterPlace.HOST
+        ),
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 
 import structlog
@@ -9,40 +10,52 @@ import structlog
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
-from services.core.types import Fingerprint, WorkerId
+from services.core.reports import MoveOrder, Orders
+from services.core.types import Fingerprint
 from services.policies.fairness.clearing import Statement
 from services.runtime.interceptors import Context
-from services.runtime.wire_reports import report_from_wire, report_to_wire
-from services.scheduler.accounts import Accounts
-from services.scheduler.fleet import Fleet, Identity, Seat, Worker, wish_for
+from services.runtime.wire_reports import orders_to_wire, report_from_wire
+from services.scheduler.fleet import Identity, Seat, wish_for
+from services.scheduler.office import Office, Reign
+from services.scheduler.orders import Preload, TellSequences
+from services.scheduler.wire import (
+    demand_from_wire,
+    identity_from_wire,
+    identity_to_wire,
+    worker_to_wire,
+)
+from services.scheduler.wishes import WorkerWish
 
 log = structlog.get_logger()
 
 
 class SchedulerServicer(rpc.SchedulerServiceServicer):
-    def __init__(self, fleet: Fleet, accounts: Accounts) -> None:
-        self._fleet = fleet
-        self._accounts = accounts
+    def __init__(self, office: Office) -> None:
+        self._office = office
 
     async def Attach(
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
     ) -> AsyncIterator[pb.AttachResponse]:
+        reign = self._office.reign()
         seat: Seat | None = None
-        lease = pb.AttachResponse(lease_milliseconds=int(self._fleet.lease_seconds * 1000))
         try:
             async for request in request_iterator:
+                self._office.require(reign)
+                report = report_from_wire(request.report)
                 if seat is None:
-                    seat = self._join(request)
+                    seat = reign.fleet.join(identity_from_wire(request.identity), report)
+                    log.info("worker_joined", worker=seat.worker, address=request.identity.address)
                 else:
-                    seat.report(report_from_wire(request.report))
-                yield lease
+                    seat.report(report)
+                reign.loop.reported(seat.worker, report)
+                yield _answer(reign, seat)
         finally:
             if seat is not None:
                 seat.leave()
                 log.info("worker_left", worker=seat.worker)
 
     async def Place(self, request: pb.PlaceRequest, context: Context) -> pb.PlaceResponse:
-        chosen = self._fleet.place(
+        chosen = self._office.reign().fleet.place(
             wish_for(
                 request.base_model,
                 request.base_fingerprint,
@@ -55,17 +68,22 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
     async def WatchWorkers(
         self, request: pb.WatchWorkersRequest, context: Context
     ) -> AsyncIterator[pb.WatchWorkersResponse]:
+        reign = self._office.reign()
+        fleet = reign.fleet
         told: tuple[Identity, ...] | None = None
+        told_at = -math.inf
         changed = asyncio.Event()
-        with self._fleet.watched(changed.set):
+        with fleet.watched(changed.set):
             while True:
                 changed.clear()
-                now = self._fleet.open()
-                if now != told:
-                    yield pb.WatchWorkersResponse(workers=[_identity(worker) for worker in now])
-                    told = now
+                self._office.require(reign)
+                now = fleet.open()
+                if now != told or fleet.now() - told_at >= fleet.lease_seconds:
+                    workers = [identity_to_wire(worker) for worker in now]
+                    yield pb.WatchWorkersResponse(workers=workers, term=reign.term)
+                    told, told_at = now, fleet.now()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._fleet.lease_seconds / 6):
+                    async with asyncio.timeout(fleet.lease_seconds / 6):
                         await changed.wait()
 
     async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
@@ -79,7 +97,7 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
             active=frozenset(request.active),
             floor=request.floor if request.HasField("floor") else None,
         )
-        answer = self._accounts.settle(
+        answer = self._office.reign().accounts.settle(
             Fingerprint(request.base_fingerprint), statement, request.account
         )
         return pb.SettleResponse(
@@ -89,40 +107,29 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
             floor=answer.floor,
         )
 
+    async def ReportDemand(
+        self, request: pb.ReportDemandRequest, context: Context
+    ) -> pb.ReportDemandResponse:
+        demand = demand_from_wire(request)
+        base = Fingerprint(request.base_fingerprint)
+        self._office.reign().demands.say(base, request.gateway, demand)
+        return pb.ReportDemandResponse()
+
     async def ListWorkers(
         self, request: pb.ListWorkersRequest, context: Context
     ) -> pb.ListWorkersResponse:
-        return pb.ListWorkersResponse(workers=[_to_wire(w) for w in self._fleet.workers()])
-
-    def _join(self, request: pb.AttachRequest) -> Seat:
-        stated = request.identity
-        if not (stated.id and stated.address and stated.base_model):
-            raise InvalidRequest.of("identity", "the first message names the worker")
-        identity = Identity(
-            id=WorkerId(stated.id),
-            address=stated.address,
-            base_model=stated.base_model,
-            base_fingerprint=Fingerprint(stated.base_fingerprint),
-            device=stated.device,
-        )
-        seat = self._fleet.join(identity, report_from_wire(request.report))
-        log.info("worker_joined", worker=identity.id, address=identity.address)
-        return seat
+        workers = self._office.reign().fleet.workers()
+        return pb.ListWorkersResponse(workers=[worker_to_wire(worker) for worker in workers])
 
 
-def _to_wire(worker: Worker) -> pb.Worker:
-    return pb.Worker(
-        identity=_identity(worker.identity),
-        report=report_to_wire(worker.report),
-        report_age_milliseconds=int(worker.age_seconds * 1000),
+def _answer(reign: Reign, seat: Seat) -> pb.AttachResponse:
+    fleet, told = reign.fleet, seat.orders()
+    orders = Orders(
+        term=reign.term,
+        draining=fleet.wishes.workers.get(seat.worker) is WorkerWish.DRAIN,
+        pinned=frozenset(fleet.kept_adapters(seat.worker)),
+        moves=tuple(order for order in told if isinstance(order, MoveOrder)),
+        preloads=tuple(order.adapter for order in told if isinstance(order, Preload)),
+        tell_sequences=TellSequences() in told,
     )
-
-
-def _identity(identity: Identity) -> pb.WorkerIdentity:
-    return pb.WorkerIdentity(
-        id=identity.id,
-        address=identity.address,
-        base_model=identity.base_model,
-        base_fingerprint=identity.base_fingerprint,
-        device=identity.device,
-    )
+    return orders_to_wire(orders, lease_milliseconds=int(fleet.lease_seconds * 1000))

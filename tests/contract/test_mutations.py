@@ -22,6 +22,7 @@ from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
 from tests.mutations.placement import PLACEMENT
 from tests.mutations.quotas import QUOTAS
+from tests.mutations.scheduler import SCHEDULER
 from tests.mutations.serving import SERVING
 from tests.mutations.store import STORE
 from tests.mutations.tiers import TIERS
@@ -39,6 +40,7 @@ MUTATIONS = (
     | SERVING
     | STORE
     | TIERS
+    | SCHEDULER
 )
 AT_ONCE = 2
 

@@ -1,53 +1,45 @@
 """Two gateways and a scheduler, over real gRPC: their counters become one account."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
-from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.cli.suite import free_addresses
 from services.core.types import Fingerprint, RequestId, TenantId, Tier
 from services.gateway.settling import Settling
 from services.policies.fairness.admission import Request
 from services.policies.fairness.tiers import Tiers
 from services.policies.fairness.vtc import VirtualTokenCounters
-from services.runtime.access import SCHEDULER, scopes_of
-from services.runtime.auth import Gate, ServiceToken
 from services.runtime.beside import beside
-from services.runtime.client import open_channel
+from services.runtime.client import open_channels
 from services.runtime.clock import SystemClock
-from services.runtime.server import Server
-from services.scheduler.accounts import Accounts
-from services.scheduler.fleet import Fleet
-from services.scheduler.servicer import SchedulerServicer
+from services.runtime.db import IN_MEMORY, close_sessions, open_sessions
+from services.scheduler.office import Office
+from tests.schedulers import TOKEN, reign_of, serving, until
 
-TOKEN = "t" * 40
 BASE = Fingerprint("b" * 64)
 LEASE_SECONDS = 0.5
 
 
 @asynccontextmanager
 async def scheduler(address: str) -> AsyncIterator[None]:
-    gate = Gate(ServiceToken(TOKEN), scopes_of(SCHEDULER))
-    server = Server(address=address, gate=gate, services=[SCHEDULER])
-    clock = SystemClock()
-    servicer = SchedulerServicer(
-        Fleet(clock, lease_seconds=3), Accounts(clock, lease_seconds=LEASE_SECONDS)
-    )
-    rpc.add_SchedulerServiceServicer_to_server(servicer, server.grpc)
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.drain(0)
+    """Its database is not looked at: nobody settles there."""
+    clock, office = SystemClock(), Office(SystemClock())
+    sessions = open_sessions(IN_MEMORY)
+    reign = reign_of(sessions, 1, clock=clock, gateway_lease_seconds=LEASE_SECONDS)
+    with office.held(reign, math.inf):
+        async with serving(office, address):
+            yield
+    await close_sessions(sessions)
 
 
 @asynccontextmanager
 async def gateway(address: str) -> AsyncIterator[VirtualTokenCounters]:
-    channel = open_channel(address)
+    channel = open_channels(address)
     settling = Settling(channel, TOKEN, seconds=0.05)
     policy = VirtualTokenCounters()
     settling.shared(BASE, "", policy)
@@ -66,12 +58,6 @@ def serve(policy: VirtualTokenCounters, tenant: str, *, tokens: int, name: str =
     for role in ("runs", "waits"):
         policy.enqueue(Request(RequestId(f"{tenant}{name}{role}"), TenantId(tenant), tokens, 1), 0)
     policy.admit(RequestId(f"{tenant}{name}runs"), 0)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110  # the state is plain data
-            await asyncio.sleep(0.01)
 
 
 async def test_what_one_charges_counts_at_the_other(address: str) -> None:
@@ -117,7 +103,7 @@ async def test_gateways_go_on_without_a_scheduler_and_meet_again(address: str) -
 
 
 async def test_tiers_are_an_account_of_their_own_and_each_has_one(address: str) -> None:
-    channel = open_channel(address)
+    channel = open_channels(address)
     async with scheduler(address), AsyncExitStack() as stack:
         stack.push_async_callback(channel.close)
         gateways: list[tuple[Tiers, dict[Tier, VirtualTokenCounters]]] = []

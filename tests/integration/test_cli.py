@@ -138,6 +138,35 @@ def test_tables_name_their_columns(run: Run) -> None:
     assert parsed(run("workers", "list", "-o", "json"))[0]["identity"]["base_model"] == BASE
 
 
+def test_a_worker_is_cordoned_and_serves_again(run: Run) -> None:
+    (worker,) = parsed(run("workers", "list", "-o", "json"))
+    name = worker["identity"]["id"]
+    assert worker["state"] == "WORKER_STATE_SERVING"
+    try:
+        cordoned = parsed(run("workers", "cordon", name, "-o", "json"))[0]
+        assert cordoned["state"] == "WORKER_STATE_CORDONED"
+        assert "cordoned" in run("workers", "show", name).stdout
+        why = parsed(run("placement", "explain", "-o", "json"))[0]["workers"]
+        assert [each["excluded"] for each in why] == ["takes nothing new"]
+    finally:
+        served = parsed(run("workers", "uncordon", name, "-o", "json"))[0]
+    assert served["state"] == "WORKER_STATE_SERVING"
+    assert parsed(run("workers", "rebalance", "--dry-run", "-o", "json")) == []
+    assert parsed(run("migrations", "--worker", name, "-o", "json")) == []
+
+
+def test_an_adapter_is_pinned_and_let_go(run: Run) -> None:
+    digest = parsed(run("adapters", "show", "pirate", "-o", "json"))[0]["digest"]
+    (worker,) = parsed(run("workers", "list", "-o", "json"))
+    name = worker["identity"]["id"]
+    assert name in run("placement", "pin", digest).stdout
+    assert parsed(run("placement", "pins", "-o", "json"))[0]["adapter_digest"] == digest
+    assert "pinned to 1" in run("placement", "explain", digest).stdout
+    assert name in run("placement", "preload", digest, "--worker", name).stdout
+    assert run("placement", "unpin", digest).exit_code == 0
+    assert parsed(run("placement", "pins", "-o", "json")) == []
+
+
 def test_a_conversation_ends_with_an_empty_line(run: Run) -> None:
     result = CliRunner().invoke(app, ["chat", "-m", "pirate", "--max-tokens", "4"], input="Hi\n\n")
     assert result.exit_code == 0
@@ -148,6 +177,9 @@ def test_a_conversation_ends_with_an_empty_line(run: Run) -> None:
     ("arguments", "code", "says"),
     [
         (["chat", "Hi", "-m", "nothing"], 1, "'nothing' does not exist"),
+        (["workers", "drain", "nobody"], 1, "there is no worker 'nobody'"),
+        (["workers", "show", "nobody"], 1, "there is no worker 'nobody'"),
+        (["placement", "pin", "pirate"], 1, "must be 64 hexadecimal digits"),
         (["adapters", "show", "nothing"], 1, "'nothing' does not exist"),
         (["adapters", "upload", "/nowhere"], 1, "/nowhere has no adapter_config.json"),
         (["tenants", "create", "No Good"], 1, "name: 1 to 63 of a-z"),

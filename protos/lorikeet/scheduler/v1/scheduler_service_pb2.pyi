@@ -867,6 +867,7 @@ class ReportDemandRequest(_message.Message):
     IN_TIME_FIELD_NUMBER: _builtins.int
     ARRIVED_FIELD_NUMBER: _builtins.int
     WAITING_BY_ADAPTER_FIELD_NUMBER: _builtins.int
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     """Names the gateway; one that starts anew takes another name."""
     base_fingerprint: _builtins.str
@@ -879,6 +880,8 @@ class ReportDemandRequest(_message.Message):
     """Share of the requests since the report before whose first token came within the time that their
     tier promises; 1 if none is promised.
     """
+    base_model: _builtins.str
+    """Name of the base model: it may have no worker that tells."""
     @_builtins.property
     def arrived(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By digest of adapter version, empty for the base model: requests that came since the report before."""
@@ -897,10 +900,11 @@ class ReportDemandRequest(_message.Message):
         in_time: _builtins.float = ...,
         arrived: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         waiting_by_adapter: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        base_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "base_fingerprint", b"base_fingerprint", "gateway", b"gateway", "in_time", b"in_time", "longest_wait_seconds", b"longest_wait_seconds", "waiting", b"waiting", "waiting_by_adapter", b"waiting_by_adapter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "gateway", b"gateway", "in_time", b"in_time", "longest_wait_seconds", b"longest_wait_seconds", "waiting", b"waiting", "waiting_by_adapter", b"waiting_by_adapter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,8 +89,9 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchWorkers(self, request, context):
-        """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
-        the workers themselves how much room they have. Never ends.
+        """Who takes requests: all of them at first, again whenever they are others, and once a lease, so
+        that one who hears nothing knows it. Gateways then ask the workers themselves how much room they
+        have. Never ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

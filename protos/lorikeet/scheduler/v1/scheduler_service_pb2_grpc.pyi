@@ -51,8 +51,9 @@ class SchedulerServiceStub:
         the release before this one; the others watch.
         """
     WatchWorkers: _grpc.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchWorkersRequest, _scheduler_service_pb2.WatchWorkersResponse]
-    """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
-    the workers themselves how much room they have. Never ends.
+    """Who takes requests: all of them at first, again whenever they are others, and once a lease, so
+    that one who hears nothing knows it. Gateways then ask the workers themselves how much room they
+    have. Never ends.
     """
     Settle: _grpc.UnaryUnaryMultiCallable[_scheduler_service_pb2.SettleRequest, _scheduler_service_pb2.SettleResponse]
     """Makes the fairness counters of several gateways one account: each says what it charged since it
@@ -82,8 +83,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
         the release before this one; the others watch.
         """
     WatchWorkers: _aio.UnaryStreamMultiCallable[_scheduler_service_pb2.WatchWorkersRequest, _scheduler_service_pb2.WatchWorkersResponse]  # type: ignore[assignment]
-    """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
-    the workers themselves how much room they have. Never ends.
+    """Who takes requests: all of them at first, again whenever they are others, and once a lease, so
+    that one who hears nothing knows it. Gateways then ask the workers themselves how much room they
+    have. Never ends.
     """
     Settle: _aio.UnaryUnaryMultiCallable[_scheduler_service_pb2.SettleRequest, _scheduler_service_pb2.SettleResponse]  # type: ignore[assignment]
     """Makes the fairness counters of several gateways one account: each says what it charged since it
@@ -127,8 +129,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_service_pb2.WatchWorkersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.WatchWorkersResponse], _abc.AsyncIterator[_scheduler_service_pb2.WatchWorkersResponse]]:
-        """Who takes requests: all of them at first, and again whenever they are others. Gateways then ask
-        the workers themselves how much room they have. Never ends.
+        """Who takes requests: all of them at first, again whenever they are others, and once a lease, so
+        that one who hears nothing knows it. Gateways then ask the workers themselves how much room they
+        have. Never ends.
         """
 
     @_abc_1.abstractmethod

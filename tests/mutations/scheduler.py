@@ -1,0 +1,160 @@
+"""Of the scheduler: what is wanted, who leads, what moves."""
+
+from tests.mutations.mutation import Mutation
+
+_CONTROL = "tests/unit/scheduler/test_control.py::"
+_STATES = "tests/unit/scheduler/test_states.py::"
+_OFFICE = "tests/unit/scheduler/test_office.py::"
+_SCALING = "tests/unit/policies/test_autoscaling.py::"
+_ROWS = "tests/contract/test_fleet_rows.py::"
+_SERVICE = "tests/contract/test_fleet_service.py::"
+_TERMS = "tests/contract/test_terms.py::"
+_DEMAND = "tests/contract/test_demand.py::"
+_FENCED = "test_a_leader_that_was_followed_by_another_writes_nothing"
+
+SCHEDULER: dict[str, Mutation] = {
+    "a leader that was stopped answers when it goes on": Mutation(
+        "scheduler/office.py",
+        "if self._reign is None or self._clock.now() >= self._until:",
+        "if self._reign is None:",
+        _OFFICE + "test_a_reign_ends_by_itself_unless_the_lock_is_held",
+    ),
+    "what began in one reign goes on in the next": Mutation(
+        "scheduler/office.py",
+        "if self.reign() is not reign:",
+        "if self.reign() is None:",
+        _OFFICE + "test_what_began_in_one_reign_does_not_go_on_in_the_next",
+    ),
+    "who watches is not told that a reign is over": Mutation(
+        "scheduler/office.py",
+        "            reign.fleet.tell()  # whoever watches it looks, and is told that it is over\n",
+        "",
+        _OFFICE + "test_watchers_are_woken_when_a_reign_ends",
+    ),
+    "who led before writes on": Mutation(
+        "scheduler/repository.py",
+        "if row is None or row.term != term:",
+        "if row is None:",
+        _ROWS + _FENCED,
+    ),
+    "two leaders have the same term": Mutation(
+        "scheduler/repository.py",
+        "row.term, row.holder, row.since_us = row.term + 1,",
+        "row.term, row.holder, row.since_us = row.term,",
+        _ROWS + "test_each_who_takes_over_has_a_higher_term",
+    ),
+    "a move that left is void when it is told of again": Mutation(
+        "scheduler/repository.py",
+        "                    .where(MigrationRow.state != MigrationState.LEFT.value)\n",
+        "",
+        _ROWS + "test_a_move_is_logged_settled_and_forgotten",
+    ),
+    "gateways hear a leader that was followed by another": Mutation(
+        "gateway/workers.py",
+        "return term in {0, self._term}",
+        "return True",
+        _TERMS + "test_a_leader_of_a_lower_term_is_not_heard",
+    ),
+    "workers obey a leader that was followed by another": Mutation(
+        "gpu_worker/clients.py",
+        "return term in {0, self._term}",
+        "return True",
+        _TERMS + "test_a_leader_of_a_lower_term_is_not_heard",
+    ),
+    "who is cordoned is named to gateways": Mutation(
+        "scheduler/fleet.py",
+        "worker.identity for worker in self.live() if worker.state is WorkerState.SERVING",
+        "worker.identity for worker in self.live() if not worker.report.draining",
+        _STATES + "test_a_worker_does_what_is_wished_of_it",
+    ),
+    "a stuck worker serves": Mutation(
+        "scheduler/fleet.py",
+        "            return WorkerState.STUCK\n",
+        "            return WorkerState.SERVING\n",
+        _STATES + "test_a_worker_whose_steps_stand_still_is_stuck_until_they_move",
+    ),
+    "an idle worker is stuck": Mutation(
+        "scheduler/fleet.py",
+        "or not (report.running and member.report.running)",
+        "",
+        _STATES + "test_a_worker_that_has_nothing_to_run_is_not_stuck",
+    ),
+    "adapters are forgotten when a report leaves them out": Mutation(
+        "scheduler/fleet.py",
+        "        adapters = before.adapters\n",
+        "        adapters = None\n",
+        _STATES + "test_adapters_are_as_it_said_last_and_sequences_of_the_moment",
+    ),
+    "orders are told again and again": Mutation(
+        "scheduler/fleet.py",
+        "told, self._member.orders = self._member.orders, []",
+        "told = list(self._member.orders)",
+        _STATES + "test_orders_are_told_once_and_to_those_that_are_there",
+    ),
+    "all of a worker's sequences leave at once": Mutation(
+        "scheduler/control.py",
+        "                room[move.source] -= 1\n                room[move.target] -= 1\n",
+        "",
+        _CONTROL + "test_a_worker_that_drains_is_emptied_in_rounds",
+    ),
+    "moves that are underway do not count": Mutation(
+        "scheduler/control.py",
+        "        for move in self.underway:\n",
+        "        for move in ():\n",
+        _CONTROL + "test_no_more_moves_are_underway_than_a_worker_may_take_part_in",
+    ),
+    "who leaves is moved again": Mutation(
+        "scheduler/control.py",
+        "tuple(each for each in told if each.request not in leaving)",
+        "told",
+        _CONTROL + "test_who_leaves_is_not_planned_again_and_who_comes_takes_memory",
+    ),
+    "a lost move is never made again": Mutation(
+        "scheduler/control.py",
+        "if underway.move.source in live and underway.since > oldest",
+        "if underway.move.source in live",
+        _CONTROL + "test_a_move_of_which_nothing_is_heard_is_made_again_under_another_name",
+    ),
+    "a round waits for ever": Mutation(
+        "scheduler/control.py",
+        "return not awaited or now - self.since >= patience",
+        "return not awaited",
+        _CONTROL + "test_a_round_waits_for_all_that_were_asked_but_not_for_ever",
+    ),
+    "a move is told before it is in the log": Mutation(
+        "scheduler/loop.py",
+        "            ordered = await self._migrations.add(chosen)\n",
+        "            ordered = chosen\n",
+        _SERVICE + "test_a_worker_that_is_to_drain_is_emptied_and_the_log_says_how",
+    ),
+    "a dry run moves": Mutation(
+        "scheduler/loop.py",
+        "dry_run = asked is not None and asked.dry_run",
+        "dry_run = False",
+        _SERVICE + "test_a_dry_run_says_what_would_be_moved_and_moves_nothing",
+    ),
+    "a scheduler that starts again has forgotten what was wished": Mutation(
+        "scheduler/repository.py",
+        '            await _put(session, WorkerWishRow, {"worker": worker}, row)\n',
+        "",
+        _SERVICE + "test_what_was_wished_holds_for_a_scheduler_that_starts_again",
+    ),
+    "late first tokens ask for no workers": Mutation(
+        "policies/autoscaling.py",
+        "        wanted = max(wanted, need.workers + 1)\n",
+        "        pass\n",
+        _SCALING + "test_as_many_as_the_signal_that_asks_for_most",
+    ),
+    "an adapter stays pinned to a worker that drains": Mutation(
+        "scheduler/fleet.py",
+        "        serving = self.open()\n        pins = tuple",
+        "        serving = tuple(worker.identity for worker in self.live())\n        pins = tuple",
+        _STATES + "test_a_pinned_adapter_goes_to_others_when_its_workers_do_not_serve",
+    ),
+    "arrivals are told again and again": Mutation(
+        "gateway/lane.py",
+        "arrived, self.arrived = self.arrived, Counter()",
+        "arrived = self.arrived",
+        _DEMAND + "test_arrivals_are_told_once",
+    ),
+}

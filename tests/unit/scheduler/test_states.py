@@ -1,0 +1,153 @@
+"""What workers are seen to do, and who of them is named to gateways."""
+
+import pytest
+
+from services.core.clock import ManualClock
+from services.core.reports import AdapterLoad, AdapterPlace, SequenceLoad, WorkerReport
+from services.core.types import Digest, Fingerprint, RequestId, WorkerId
+from services.policies.autoscaling import Rules
+from services.scheduler.demand import Demand, Demands
+from services.scheduler.figures import figures
+from services.scheduler.fleet import Fleet, Identity, Seat
+from services.scheduler.orders import Preload, TellSequences
+from services.scheduler.wishes import Pin, WorkerState, WorkerWish
+
+ADAPTER = Digest("a" * 64)
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.fleet = Fleet(self.clock, lease_seconds=3.0, stuck_seconds=2.0)
+
+    def join(self, worker: str, report: WorkerReport | None = None) -> Seat:
+        identity = Identity(WorkerId(worker), worker, "base", Fingerprint("f"), "cpu")
+        return self.fleet.join(identity, report or WorkerReport())
+
+    def wish(self, worker: str, wish: WorkerWish) -> None:
+        self.fleet.wishes.workers[WorkerId(worker)] = wish
+
+    @property
+    def states(self) -> dict[str, WorkerState]:
+        return {worker.identity.id: worker.state for worker in self.fleet.workers()}
+
+    @property
+    def open(self) -> list[str]:
+        return [worker.id for worker in self.fleet.open()]
+
+
+@pytest.mark.parametrize(
+    ("wish", "state", "named"),
+    [
+        (WorkerWish.SERVE, WorkerState.SERVING, ["w"]),
+        (WorkerWish.CORDON, WorkerState.CORDONED, []),
+        (WorkerWish.DRAIN, WorkerState.DRAINING, []),
+    ],
+)
+def test_a_worker_does_what_is_wished_of_it(
+    wish: WorkerWish, state: WorkerState, named: list[str]
+) -> None:
+    world = World()
+    world.join("w")
+    world.wish("w", wish)
+    assert world.states == {"w": state}
+    assert world.open == named
+
+
+def test_a_wish_holds_for_a_worker_that_is_away_and_comes_back() -> None:
+    world = World()
+    world.wish("w", WorkerWish.CORDON)
+    world.wish("served", WorkerWish.SERVE)
+    assert world.states == {"w": WorkerState.AWAY}
+    world.join("w")
+    assert world.states == {"w": WorkerState.CORDONED}
+
+
+def test_a_worker_whose_steps_stand_still_is_stuck_until_they_move() -> None:
+    world = World()
+    seat = world.join("w", WorkerReport(running=1, steps=5))
+    for _ in range(3):
+        world.clock.advance(1.0)
+        seat.report(WorkerReport(running=1, steps=5))
+    assert world.states == {"w": WorkerState.STUCK}
+    assert world.open == []
+    seat.report(WorkerReport(running=1, steps=6))
+    assert world.states == {"w": WorkerState.SERVING}
+
+
+def test_a_worker_that_has_nothing_to_run_is_not_stuck() -> None:
+    world = World()
+    seat = world.join("w", WorkerReport(steps=5))
+    for _ in range(3):
+        world.clock.advance(1.0)
+        seat.report(WorkerReport(steps=5))
+    seat.report(WorkerReport(running=1, steps=5))  # its first step has only begun
+    assert world.states == {"w": WorkerState.SERVING}
+
+
+def test_adapters_are_as_it_said_last_and_sequences_of_the_moment() -> None:
+    world = World()
+    loads = (AdapterLoad(ADAPTER, AdapterPlace.HOST),)
+    told = (SequenceLoad(RequestId("r"), None, 1, 1),)
+    seat = world.join("w", WorkerReport(adapters=loads, sequences=told))
+    seat.report(WorkerReport(running=1))
+    (worker,) = world.fleet.workers()
+    assert worker.report.adapters == loads
+    assert worker.report.sequences is None
+    seat.report(WorkerReport(adapters=()))
+    assert world.fleet.workers()[0].report.adapters == ()
+
+
+def test_orders_are_told_once_and_to_those_that_are_there() -> None:
+    world = World()
+    seat = world.join("w")
+    for order in (TellSequences(), Preload(ADAPTER), TellSequences()):
+        world.fleet.order(WorkerId("w"), order)
+    world.fleet.order(WorkerId("gone"), TellSequences())
+    assert seat.orders() == [TellSequences(), Preload(ADAPTER)]
+    assert seat.orders() == []
+
+
+def test_a_pinned_adapter_goes_to_others_when_its_workers_do_not_serve() -> None:
+    world = World()
+    for name in ("a", "b", "c", "d"):
+        world.join(name)
+    world.fleet.wishes.pins[ADAPTER] = Pin(ADAPTER, "base", 2)
+
+    def kept() -> set[str]:
+        return {w for w in "abcd" if ADAPTER in world.fleet.kept_adapters(WorkerId(w))}
+
+    first = kept()
+    assert len(first) == 2
+    (out, stays) = sorted(first)
+    world.wish(out, WorkerWish.DRAIN)
+    assert len(kept()) == 2
+    assert stays in kept()
+    assert out not in kept()
+
+
+def test_gateways_are_summed_and_one_that_is_silent_wants_nothing() -> None:
+    clock = ManualClock()
+    demands, base = Demands(clock, lease_seconds=10), Fingerprint("f")
+    demands.say(base, "one", Demand("base", 3, 2.0, 1.0, {ADAPTER: 30}))
+    clock.advance(8)
+    demands.say(base, "two", Demand("base", 1, 5.0, 0.5, {ADAPTER: 10}))
+    together = demands.by_base()[base]
+    assert (together.waiting, together.longest_wait_seconds, together.in_time) == (4, 5.0, 0.875)
+    assert 35 < demands.requests_per_minute(ADAPTER) < 40
+    clock.advance(3)
+    assert demands.by_base()[base].waiting == 1
+
+
+def test_the_figures_are_of_each_base_model_that_is_there_or_asked_for() -> None:
+    world = World()
+    world.join("w", WorkerReport(running=7, most_sequences=10, total_pages=10, free_pages=5))
+    world.join("c", WorkerReport(running=1, most_sequences=10))
+    world.wish("c", WorkerWish.CORDON)
+    demands = Demands(world.clock, lease_seconds=10)
+    demands.say(Fingerprint("f"), "g", Demand("base", 4))
+    demands.say(Fingerprint("other"), "g", Demand("cold", 1))
+    base, cold = figures(world.fleet.workers(), demands, Rules())
+    assert (base.base_model, base.waiting, base.pages_used, base.wanted) == ("base", 4, 0.5, 2)
+    assert base.states == {WorkerState.SERVING: 1, WorkerState.CORDONED: 1}
+    assert (cold.base_model, cold.wanted) == ("cold", 1)
