@@ -74,7 +74,7 @@ async def scheduler(world: FleetWorld, fleet: Fleet, until: float) -> int:
 
 
 async def gateway(world: FleetWorld, fleet: Fleet, until: float) -> int:
-    return await _in_turn(until, 15.0, lambda _: _killed(fleet, "gateway"))
+    return await _in_turn(until, 15.0, lambda name: _killed(fleet, name), names=["gateway"])
 
 
 async def drain(world: FleetWorld, fleet: Fleet, until: float) -> int:
@@ -111,10 +111,16 @@ PARTS: Mapping[str, Trouble] = {
 FIRST_SECONDS = 3.0  # before the first failure
 
 
-async def _in_turn(until: float, every: float, fail: Callable[[str], Awaitable[None]]) -> int:
+async def _in_turn(
+    until: float,
+    every: float,
+    fail: Callable[[str], Awaitable[None]],
+    *,
+    names: Sequence[str] = WORKERS,
+) -> int:
     """How many failed; none does in the last moments."""
     count, due = 0, time.monotonic() + FIRST_SECONDS
-    for name in cycle(WORKERS):
+    for name in cycle(names):
         if max(due, time.monotonic()) > until - every / 2:
             return count
         await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -16,6 +16,7 @@ LOST = (
     "the call to the worker broke",
     "the worker ended the call",
     "the worker is gone",
+    "the worker fell silent",
     "every worker has failed it",
 )
 """What a worker that is killed explains."""
