@@ -43,6 +43,9 @@ class PaperWorker:
             draining=False,
         )
 
+    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
+        return frozenset()
+
     def lines(self, base: Fingerprint) -> Sequence[Line]:
         return [self]
 

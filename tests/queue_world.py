@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.core.types import Fingerprint, Tier
+from services.core.types import Digest, Fingerprint, Tier, WorkerId
 from services.gateway.course import Completion
 from services.gateway.fair_queue import FairQueue
 from services.gateway.lane import Ticket
@@ -43,6 +43,9 @@ class World:
         """A tier's policy."""
         self.policies[tier] = POLICIES[self.policy](Knobs())
         return self.policies[tier]
+
+    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
+        return frozenset()
 
     def lines(self, base: Fingerprint) -> list[PaperWorker]:
         return [worker for worker in self.workers if worker.base == base]

@@ -30,6 +30,7 @@ from services.scheduler.office import Office, Reign
 from services.scheduler.operations import Operations
 from services.scheduler.repository import SqlMigrations, SqlTerms, SqlWishes
 from services.scheduler.servicer import SchedulerServicer
+from services.scheduler.spread import Spread
 from services.scheduler.wishes import Wishes
 from tests.drains import Drains
 
@@ -72,13 +73,15 @@ def reign_of(
     fleet = Fleet(clock, lease_seconds=lease_seconds, wishes=wishes)
     control = Control(rules or Rules(drain_seconds=0.1), term=term, now=clock.now())
     loop = Loop(fleet, control, planner or Drains(), migrations)
+    spread = Spread(fleet, clock)
     return Reign(
         term=term,
         fleet=fleet,
         accounts=Accounts(clock, lease_seconds=gateway_lease_seconds),
         demands=Demands(clock, lease_seconds=gateway_lease_seconds),
+        spread=spread,
         loop=loop,
-        operations=Operations(fleet, sql, loop),
+        operations=Operations(fleet, sql, loop, spread),
         migrations=migrations,
     )
 

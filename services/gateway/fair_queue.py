@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Protocol
 
 from services.core.errors import TooLate, Unavailable
-from services.core.types import AdapterWait, Fingerprint, Tier
+from services.core.types import AdapterWait, Digest, Fingerprint, Tier, WorkerId
 from services.gateway.course import Completion, Job
 from services.gateway.lane import Lane, LaneDemand, LaneView, Line, MovedOn, Ticket
 from services.policies.fairness.admission import AdmissionPolicy, Request
@@ -17,6 +17,7 @@ from services.policies.fairness.tiers import WEIGHTS
 from services.policies.placement.cost import place
 from services.policies.placement.views import Wish
 
+NOWHERE: frozenset[WorkerId] = frozenset()
 FIRST_IN_LINE = 4  # whose adapters are fetched while they wait
 TICK_SECONDS = 0.25
 WORKERLESS_SECONDS = 3.0
@@ -25,6 +26,7 @@ WORKERLESS_SECONDS = 3.0
 
 class Fleet(Protocol):
     def lines(self, base: Fingerprint) -> Sequence[Line]: ...
+    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]: ...
 
 
 class FairQueue:
@@ -161,7 +163,7 @@ class FairQueue:
             if workers and not left:
                 self._refuse(ticket, Unavailable("every worker has failed it"))
                 return True
-            line = _choose(ticket.job, [line for line in left if line.fits(ticket.job)])
+            line = self._choose(ticket.job, [line for line in left if line.fits(ticket.job)])
             if line is not None:
                 lane.returning.remove(ticket)
                 _grant(ticket, line)
@@ -176,7 +178,7 @@ class FairQueue:
             if ticket.turn.cancelled():  # its client has gone, and it has yet to notice
                 lane.end(ticket)
                 return True
-            line = _choose(ticket.job, [line for line in lines if line.fits(ticket.job)])
+            line = self._choose(ticket.job, [line for line in lines if line.fits(ticket.job)])
             if line is not None:
                 lane.admit(ticket, now)
                 _grant(ticket, line)
@@ -193,9 +195,27 @@ class FairQueue:
         for request in islice(lane.policy.candidates(self._now(), known), FIRST_IN_LINE):
             ticket = lane.waiting[request.id]
             if request.adapter is not None and request.adapter not in known:
-                line = _choose(ticket.job, lines)
+                line = self._choose(ticket.job, lines)
                 if line is not None:
                     line.prefetch(request.adapter)
+
+    def _choose(self, job: Job, lines: Sequence[Line]) -> Line | None:
+        """The cheapest of them."""
+        if len(lines) < 2:
+            return lines[0] if lines else None
+        views = [line.view for line in lines]
+        wish = Wish(
+            base_model=job.base_model,
+            base_fingerprint=job.base_fingerprint,
+            adapter=job.adapter,
+            prompt_tokens=len(job.prompt) + len(job.delivered),
+            output_tokens=job.sampling.max_tokens - len(job.delivered),
+            homes=self._fleet.homes(job.base_fingerprint, job.adapter) if job.adapter else NOWHERE,
+        )
+        chosen = place(wish, views)
+        return next(
+            (line for line, view in zip(lines, views, strict=True) if view.id == chosen), None
+        )
 
     def _refuse(self, ticket: Ticket, error: Unavailable) -> None:
         ticket.lane.end(ticket)
@@ -243,13 +263,6 @@ class FairQueue:
             lane = Lane(base, job.base_model, policy, self._weights, self._levels)
             self._lanes[base] = lane
         return lane
-
-
-def _choose(job: Job, lines: Sequence[Line]) -> Line | None:
-    wish = Wish(job.base_model, job.base_fingerprint, job.adapter)
-    views = [line.view for line in lines]
-    chosen = place(wish, views)
-    return next((line for line, view in zip(lines, views, strict=True) if view.id == chosen), None)
 
 
 def _grant(ticket: Ticket, line: Line) -> None:

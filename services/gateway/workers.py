@@ -9,8 +9,9 @@ import structlog
 
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
-from services.core.types import Fingerprint, WorkerId
+from services.core.types import Digest, Fingerprint, WorkerId
 from services.gateway.worker_line import WorkerIdentity, WorkerLine
+from services.policies.placement.homes import Homes
 from services.runtime.client import Channels, bearer
 
 log = structlog.get_logger()
@@ -33,6 +34,8 @@ class Workers:
         self._former: list[WorkerLine] = []  # of workers that are at another address now
         self._believed_until = 0.0  # those that were named by the scheduler before it went away
         self._remembered: dict[WorkerId, WorkerIdentity] = {}
+        self._counts: dict[Digest, int] = {}  # of homes, where it is not one
+        self._homes: dict[Fingerprint, Homes] = {}
         self._term = 0  # the highest that was heard
         self._is_away = False
 
@@ -46,12 +49,18 @@ class Workers:
             and worker in self._named
         ]
 
+    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
+        """Who should have it."""
+        known = self._homes.get(base)
+        return frozenset(known.of(adapter, self._counts.get(adapter, 1)) if known else ())
+
     def name(self, workers: Iterable[WorkerIdentity]) -> None:
         """These, and no others, take requests; what runs elsewhere goes on."""
         told = {worker.id: worker for worker in workers}
         if time.monotonic() < self._believed_until:
             told = self._remembered | told
         self._named = told
+        self._settle_homes()
         self._dial()
         self.changed()
 
@@ -83,6 +92,8 @@ class Workers:
                 if not self._is_news(response.term):
                     return
                 self._is_away = False
+                if response.HasField("homes"):
+                    self._counts = {Digest(d): n for d, n in response.homes.counts.items()}
                 self.name(_identity(worker) for worker in response.workers)
         finally:
             call.cancel()
@@ -107,6 +118,13 @@ class Workers:
     async def close(self) -> None:
         for line in [*self._lines.values(), *self._former]:
             await line.close()
+
+    def _settle_homes(self) -> None:
+        by_base: dict[Fingerprint, dict[WorkerId, float]] = {base: {} for base in self._homes}
+        for worker, identity in self._named.items():
+            by_base.setdefault(identity.base_fingerprint, {})[worker] = 1.0
+        for base, capacities in by_base.items():
+            self._homes.setdefault(base, Homes()).are(capacities)
 
     def _dial(self) -> None:
         for worker, identity in self._named.items():

@@ -34,8 +34,10 @@ from services.scheduler.operations import Operations
 from services.scheduler.repository import SqlMigrations, SqlTerms, SqlWishes
 from services.scheduler.servicer import SchedulerServicer
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.spread import Spread
 
 FIGURES_SECONDS = 1.0
+PRELOAD_SECONDS = 30
 
 
 async def main() -> None:
@@ -93,7 +95,7 @@ def _reigning(
                 metrics.leads(term, known)
                 await asyncio.sleep(FIGURES_SECONDS)
 
-        async with beside(reign.loop.run(), publish()):
+        async with beside(reign.loop.run(), publish(), _spread(reign.spread)):
             await server.tell(serving=True)
             try:
                 yield reign
@@ -102,6 +104,15 @@ def _reigning(
         metrics.stands_by()
 
     return reigning
+
+
+async def _spread(spread: Spread) -> None:
+    """Until cancelled."""
+    while True:
+        for _ in range(PRELOAD_SECONDS):
+            await asyncio.sleep(1.0)
+            spread.settle()
+        spread.preload(await asyncio.to_thread(spread.expected))
 
 
 async def _reign(settings: SchedulerSettings, sessions: Sessions, clock: Clock, term: int) -> Reign:
@@ -114,7 +125,7 @@ async def _reign(settings: SchedulerSettings, sessions: Sessions, clock: Clock, 
         wishes=await wishes.read(),
     )
     rules = MoveRules(balance_seconds=settings.migration_seconds, most_underway=settings.most_moves)
-    migrations = SqlMigrations(sessions, term)
+    migrations, spread = SqlMigrations(sessions, term), Spread(fleet, clock)
     loop = Loop(
         fleet,
         Control(rules, term=term, now=clock.now()),
@@ -127,8 +138,9 @@ async def _reign(settings: SchedulerSettings, sessions: Sessions, clock: Clock, 
         fleet=fleet,
         accounts=Accounts(clock, lease_seconds=settings.gateway_lease_seconds),
         demands=Demands(clock, lease_seconds=settings.gateway_lease_seconds),
+        spread=spread,
         loop=loop,
-        operations=Operations(fleet, wishes, loop),
+        operations=Operations(fleet, wishes, loop, spread),
         migrations=migrations,
     )
 

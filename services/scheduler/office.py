@@ -17,6 +17,7 @@ from services.scheduler.lock import Lock, LockLost
 from services.scheduler.loop import Loop
 from services.scheduler.operations import Operations
 from services.scheduler.repository import SqlMigrations
+from services.scheduler.spread import Spread
 from services.scheduler.terms import standby
 
 log = structlog.get_logger()
@@ -33,6 +34,7 @@ class Reign:
     fleet: Fleet
     accounts: Accounts
     demands: Demands
+    spread: Spread
     loop: Loop
     operations: Operations
     migrations: SqlMigrations

@@ -11,6 +11,7 @@ from services.scheduler.fleet import Fleet, Worker
 from services.scheduler.loop import Loop
 from services.scheduler.orders import Preload
 from services.scheduler.repository import SqlWishes
+from services.scheduler.spread import Spread
 from services.scheduler.wishes import Pin, WorkerWish
 
 LONGEST_ID = 255
@@ -22,10 +23,11 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Operations:
     """Wishes are in SQL before they are in effect."""
 
-    def __init__(self, fleet: Fleet, wishes: SqlWishes, loop: Loop) -> None:
+    def __init__(self, fleet: Fleet, wishes: SqlWishes, loop: Loop, spread: Spread) -> None:
         self._fleet = fleet
         self._wishes = wishes
         self._loop = loop
+        self._spread = spread
 
     async def set_worker(self, worker: WorkerId, wish: WorkerWish, by: str) -> Worker:
         """Raises NotFound if nothing is known of it, unless it is to serve."""
@@ -78,8 +80,7 @@ class Operations:
 
     def homes(self, adapter: Digest) -> int:
         """Workers that should have it."""
-        pin = self._fleet.wishes.pins.get(adapter)
-        return pin.workers if pin is not None else 1
+        return self._spread.count(adapter)
 
     def model(self, named: str) -> str:
         """Raises InvalidRequest if none is named and there is not just one."""

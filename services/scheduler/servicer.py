@@ -11,7 +11,7 @@ from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.errors import InvalidRequest
 from services.core.reports import MoveOrder, Orders
-from services.core.types import Fingerprint
+from services.core.types import Digest, Fingerprint
 from services.policies.fairness.clearing import Statement
 from services.runtime.interceptors import Context
 from services.runtime.wire_reports import orders_to_wire, report_from_wire
@@ -71,17 +71,23 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
         reign = self._office.reign()
         fleet = reign.fleet
         told: tuple[Identity, ...] | None = None
+        told_homes: dict[Digest, int] = {}
         told_at = -math.inf
         changed = asyncio.Event()
         with fleet.watched(changed.set):
             while True:
                 changed.clear()
                 self._office.require(reign)
-                now = fleet.open()
-                if now != told or fleet.now() - told_at >= fleet.lease_seconds:
-                    workers = [identity_to_wire(worker) for worker in now]
-                    yield pb.WatchWorkersResponse(workers=workers, term=reign.term)
-                    told, told_at = now, fleet.now()
+                now, homes = fleet.open(), reign.spread.counts()
+                is_news = now != told or homes != told_homes
+                if is_news or fleet.now() - told_at >= fleet.lease_seconds:
+                    response = pb.WatchWorkersResponse(term=reign.term)
+                    response.workers.extend(identity_to_wire(worker) for worker in now)
+                    if homes != told_homes:
+                        response.homes.SetInParent()
+                        response.homes.counts.update({str(a): n for a, n in homes.items()})
+                    yield response
+                    told, told_homes, told_at = now, homes, fleet.now()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(fleet.lease_seconds / 6):
                         await changed.wait()
@@ -112,7 +118,9 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
     ) -> pb.ReportDemandResponse:
         demand = demand_from_wire(request)
         base = Fingerprint(request.base_fingerprint)
-        self._office.reign().demands.say(base, request.gateway, demand)
+        reign = self._office.reign()
+        reign.demands.say(base, request.gateway, demand)
+        reign.spread.arrived(base, demand.arrived or {})
         return pb.ReportDemandResponse()
 
     async def ListWorkers(

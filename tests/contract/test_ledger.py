@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from services.core.errors import Unavailable
-from services.core.types import Fingerprint, Tier, WorkerId
+from services.core.types import Digest, Fingerprint, Tier, WorkerId
 from services.gateway import ledger as module
 from services.gateway.course import Completion, Course, TextPiece
 from services.gateway.gateway import Gateway
@@ -117,6 +117,9 @@ async def test_what_gave_nothing_costs_nothing(
     books: Books, sessions: Sessions, tenant: str
 ) -> None:
     class Away(Worker):
+        def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
+            return frozenset()
+
         def lines(self, base: Fingerprint) -> Sequence[Line]:
             return []
 

@@ -36,6 +36,13 @@ class Homes:
         self._found: OrderedDict[Digest, tuple[WorkerId, ...]] = OrderedDict()
         self._remembered = remembered
 
+    def are(self, workers: Mapping[WorkerId, float]) -> None:
+        """These, with their capacities, and no others."""
+        for gone in self._capacities.keys() - workers.keys():
+            self.leave(gone)
+        for worker, capacity in workers.items():
+            self.join(worker, capacity)
+
     def join(self, worker: WorkerId, capacity: float) -> None:
         """Again with another capacity, it is another. Raises ValueError."""
         if not 0 < capacity < math.inf:
