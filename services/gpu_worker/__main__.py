@@ -6,6 +6,7 @@ import os
 import structlog
 
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
+from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from services.core.types import WorkerId
 from services.gpu_worker.attendance import Attendance, Build
 from services.gpu_worker.clients import (
@@ -60,13 +61,6 @@ async def main() -> None:
     await adapters.start()
     store = StoreClient(store_channel, token, model.card)
     worker = Worker(engine, adapters, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
-    address = settings.advertise_address or settings.address
-    identity = identity_of(
-        model.card,
-        worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
-        address=address,
-        device=str(model.network.device.place),
-    )
     server = Server(
         address=settings.address,
         gate=Gate(ServiceToken(token), scopes_of(GPU_WORKER)),
@@ -75,13 +69,9 @@ async def main() -> None:
     prefetcher = Prefetcher(worker)
     assert engine.carrying is not None
     handover = Handover(worker, engine.carrying, PeerClient(token, model.card.fingerprint))
-    build = Build(
-        most_sequences=settings.limits.max_sequences,
-        page_tokens=settings.limits.page_tokens,
-        page_bytes=engine.carrying.memory.page_bytes,
-    )
+    build = _build_of(settings, engine.carrying.memory.page_bytes)
     attendance = Attendance(worker, build, prefetcher.want)
-    scheduler = SchedulerClient(schedulers, token, identity, attendance)
+    scheduler = SchedulerClient(schedulers, token, _identity(settings, model), attendance)
     servicer = GpuWorkerServicer(worker, model.card, handover, prefetcher.want)
     rpc.add_GpuWorkerServiceServicer_to_server(servicer, server.grpc)
     await store.register()
@@ -90,6 +80,21 @@ async def main() -> None:
     async with beside(watch.follow([prefetcher]), prefetcher.run(), watchdog):
         await _serve(server, worker, scheduler, attendance.is_sent_away, settings.drain_seconds)
     await asyncio.gather(adapters.close(), store_channel.close(), schedulers.close())
+
+
+def _identity(settings: GpuWorkerSettings, model: LoadedModel) -> scheduler_pb.WorkerIdentity:
+    address = settings.advertise_address or settings.address
+    return identity_of(
+        model.card,
+        worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
+        address=address,
+        device=str(model.network.device.place),
+    )
+
+
+def _build_of(settings: GpuWorkerSettings, page_bytes: int) -> Build:
+    limits = settings.limits
+    return Build(limits.max_sequences, limits.page_tokens, page_bytes)
 
 
 def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:

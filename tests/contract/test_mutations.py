@@ -16,6 +16,7 @@ import pytest
 from tests.mutations.books import BOOKS
 from tests.mutations.claims import CLAIMS
 from tests.mutations.cli import CLI
+from tests.mutations.failures import FAILURES
 from tests.mutations.fairness import FAIRNESS
 from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
@@ -32,6 +33,7 @@ MUTATIONS = (
     BOOKS
     | CLAIMS
     | CLI
+    | FAILURES
     | FAIRNESS
     | MIGRATION
     | MOVES

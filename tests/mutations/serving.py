@@ -3,58 +3,6 @@
 from tests.mutations.mutation import Mutation
 
 SERVING = {
-    "a worker that fell silent is waited for": Mutation(
-        "gateway/worker_line.py",
-        "            self._call.cancel()\n",
-        "            pass\n",
-        "tests/contract/test_silence.py::"
-        "test_what_is_on_it_is_lost_and_it_is_called_anew[by-nobody]",
-    ),
-    "a slow store is believed to mean what has changed": Mutation(
-        "gateway/resolutions.py",
-        "        if self._trusted(key) is None:  # a change came meanwhile\n"
-        "            return await self._ask(key, request)\n",
-        "",
-        "tests/unit/gateway/test_resolutions.py::"
-        "test_a_slow_store_is_waited_for_once_the_answer_has_changed",
-    ),
-    "a worker in doubt is given requests": Mutation(
-        "policies/silence.py",
-        "silent > DOUBTFUL_BEATS * beat",
-        "False",
-        "tests/contract/test_silence.py::test_it_is_given_nothing_new_while_that_is_in_doubt",
-    ),
-    "a worker without news says nothing": Mutation(
-        "gpu_worker/session.py",
-        "                return News()\n",
-        "                continue\n",
-        "tests/contract/test_silence.py::test_one_that_has_nothing_to_say_says_so",
-    ),
-    "a stream that goes on elsewhere begins anew": Mutation(
-        "gpu_worker/engine/sequence.py",
-        "[*self.request.prompt, *self.request.delivered]",
-        "list(self.request.prompt)",
-        "tests/contract/test_going_on.py::test_it_goes_on_as_it_would_have_there[greedy]",
-    ),
-    "a constraint begins anew elsewhere": Mutation(
-        "gpu_worker/servicer.py",
-        "            filtered.advance(token)\n",
-        "            pass\n",
-        "tests/contract/test_going_on.py::test_it_goes_on_as_it_would_have_there[constraint]",
-    ),
-    "what was told is told again elsewhere": Mutation(
-        "gateway/lane.py",
-        "        self.delivered += tokens\n",
-        "",
-        "tests/contract/test_going_on.py::test_a_client_does_not_notice_that_its_worker_is_lost",
-    ),
-    "a worker of the release before is asked to go on": Mutation(
-        "gateway/fair_queue.py",
-        " and line.serves(ticket.job)",
-        "",
-        "tests/contract/test_going_on.py::"
-        "test_a_worker_of_the_release_before_is_not_asked_to_go_on",
-    ),
     "an adapter is mixed up": Mutation(
         "gpu_worker/model/runner.py",
         "bank = self._banks[adapter]",
@@ -135,8 +83,8 @@ SERVING = {
     ),
     "a worker that is back is failed still": Mutation(
         "gateway/fair_queue.py",
-        "if line not in ticket.failed]",
-        "if line.view.id not in {each.view.id for each in ticket.failed}]",
+        "if line not in ticket.failed and",
+        "if line.view.id not in {each.view.id for each in ticket.failed} and",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_one_whose_only_worker_died_starts_when_that_is_back_under_its_name",
     ),
