@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install protos lock lint format test contract-tests process-tests other-tests demo up clean
+.PHONY: help install protos lock lint format test contract-tests mutation-tests process-tests other-tests demo up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,12 +45,17 @@ format: $(STAMP) ## Format and fix what can be fixed
 	$(BIN)/ruff format services scripts tests bench examples migrations
 	$(BIN)/ruff check --fix services scripts tests bench examples migrations
 
-test: lint ## Set up, lint, and run every test
-	@$(MAKE) --no-print-directory -j3 contract-tests process-tests other-tests
+MUTATIONS := tests/contract/test_mutations.py
 
-# In three parts at once: tests wait for processes, or use one core.
+test: lint ## Set up, lint, and run every test
+	@$(MAKE) --no-print-directory -j4 mutation-tests process-tests other-tests contract-tests
+
+# In four parts at once: tests wait for processes, or use one core.
 contract-tests:
-	$(BIN)/pytest tests/contract
+	$(BIN)/pytest tests/contract --ignore=$(MUTATIONS)
+
+mutation-tests:
+	$(BIN)/pytest $(MUTATIONS)
 
 process-tests:
 	$(BIN)/pytest tests/integration tests/e2e
