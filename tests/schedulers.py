@@ -72,7 +72,7 @@ def reign_of(
     sql, migrations = SqlWishes(sessions, term), SqlMigrations(sessions, term)
     fleet = Fleet(clock, lease_seconds=lease_seconds, wishes=wishes)
     control = Control(rules or Rules(drain_seconds=0.1), term=term, now=clock.now())
-    loop = Loop(fleet, control, planner or Drains(), migrations)
+    loop = Loop(fleet, control, planner or Drains(), migrations, sql)
     spread = Spread(fleet, clock)
     return Reign(
         term=term,
@@ -102,6 +102,8 @@ async def leading(sessions: Sessions, address: str, **more: Any) -> AsyncIterato
 class Attending:
     """An Attendance of nothing but the terms that are heard."""
 
+    leaves = False
+
     def __init__(self, heard: list[int]) -> None:
         self._heard = heard
 
@@ -128,6 +130,7 @@ class FakeWorker:
     pinned: list[str] = field(default_factory=list)
     preloaded: list[str] = field(default_factory=list)
     moved: list[tuple[str, str]] = field(default_factory=list)  # request and target
+    ending: set[str] = field(default_factory=set)  # requests that have ended when they are to move
     term: int = 0
     lost: str = ""  # why its call ended
     _outcomes: list[pb.MoveOutcome] = field(default_factory=list)
@@ -189,6 +192,8 @@ class FakeWorker:
     def _move(self, move: pb.Move) -> None:
         for request in move.request_ids:
             tokens = self.sequences.pop(request, None)
+            if request in self.ending:
+                tokens = None
             kind = pb.MOVE_OUTCOME_KIND_GONE if tokens is None else pb.MOVE_OUTCOME_KIND_LEFT
             self.moved.append((request, move.target_worker_id))
             self._outcomes.append(

@@ -74,7 +74,7 @@ def uncordon(worker: WorkerArgument, output: OutputOption = Output.TABLE) -> Non
 def drain(worker: WorkerArgument, output: OutputOption = Output.TABLE) -> None:
     """Let it take no new requests, move away what runs, and then end its process.
 
-    It is to drain again if it comes back, until it is uncordoned.
+    If it comes back it is cordoned, until it is uncordoned.
     """
     _set(worker, pb.WORKER_WISH_DRAIN, output)
 

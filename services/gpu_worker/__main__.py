@@ -42,6 +42,7 @@ log = structlog.get_logger()
 
 MEBIBYTE = 1024 * 1024
 EXIT_HUNG = 70
+FAREWELL_SECONDS = 2.0  # for the scheduler to hear that nothing is left here
 
 
 async def main() -> None:
@@ -78,7 +79,7 @@ async def main() -> None:
     watch = StoreWatch(store_channel, token)
     watchdog = _end_if_hung(worker, settings.hung_after_seconds)
     async with beside(watch.follow([prefetcher]), prefetcher.run(), watchdog):
-        await _serve(server, worker, scheduler, attendance.is_sent_away, settings.drain_seconds)
+        await _serve(server, worker, scheduler, attendance, settings.drain_seconds)
     await asyncio.gather(adapters.close(), store_channel.close(), schedulers.close())
 
 
@@ -117,7 +118,7 @@ async def _serve(
     server: Server,
     worker: Worker,
     scheduler: SchedulerClient,
-    sent_away: asyncio.Event,
+    attendance: Attendance,
     drain_seconds: float,
 ) -> None:
     """Until a signal, or the scheduler sends it away: then what runs may end or go on elsewhere.
@@ -125,16 +126,19 @@ async def _serve(
     stopped = stop_signal()
     await server.start()
     stopping = asyncio.create_task(stopped.wait())
+    attending = asyncio.create_task(scheduler.stay_attached())
     tasks: list[asyncio.Task[object]] = [
         stopping,
-        asyncio.create_task(sent_away.wait()),
+        asyncio.create_task(attendance.is_sent_away.wait()),
         asyncio.create_task(worker.run()),
-        asyncio.create_task(scheduler.stay_attached()),
+        attending,
     ]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     worker.drain()
-    if sent_away.is_set() or stopped.is_set():
+    if attendance.is_sent_away.is_set() or stopped.is_set():
         await _emptied(worker, stopping, drain_seconds)
+        attendance.leave()
+        await asyncio.wait([attending], timeout=FAREWELL_SECONDS)
     await server.drain(drain_seconds)
     broken = [task.exception() for task in tasks if task.done() and not task.cancelled()]
     for task in tasks:

@@ -56,6 +56,12 @@ class Attendance:
         self._news = asyncio.Event()
         self.is_sent_away = asyncio.Event()
         """Set when the scheduler wants the process to end."""
+        self.leaves = False
+
+    def leave(self) -> None:
+        """The next report is the last."""
+        self.leaves = True
+        self._news.set()
 
     def begin(self) -> None:
         """Whoever listens from now on knows nothing yet."""
@@ -94,6 +100,7 @@ class Attendance:
         if orders.draining and not self.is_sent_away.is_set():
             self._worker.drain()
             self.is_sent_away.set()
+            self._news.set()
         if orders.pinned != self._pinned:
             self._pinned = orders.pinned
             self._do(self._worker.keep(orders.pinned))

@@ -78,6 +78,11 @@ def _store(address: str) -> store_rpc.AdapterStoreServiceStub:
 class Attendance(Protocol):
     """What a worker tells the scheduler, and does for it: attendance.Attendance."""
 
+    @property
+    def leaves(self) -> bool:
+        """Whether no report follows the next one."""
+        ...
+
     def begin(self) -> None: ...
     async def wait(self, seconds: float) -> None: ...
     async def report(self) -> WorkerReport: ...
@@ -102,13 +107,15 @@ class SchedulerClient:
         self._term = 0  # the highest that was heard
 
     async def stay_attached(self) -> None:
-        """Report until cancelled; attach again whenever the scheduler was away."""
+        """Report until the worker leaves; attach again whenever the scheduler was away."""
         while True:
             channel = self._channels.current
             try:
                 await self._attach(channel)
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 log.warning("scheduler_away", why=_why(error))
+            if self._attendance.leaves:
+                return
             self._channels.leave(channel)
             await asyncio.sleep(REATTACH_SECONDS)
 
@@ -138,8 +145,10 @@ class SchedulerClient:
         self._attendance.begin()
         report = report_to_wire(await self._attendance.report())
         yield scheduler_pb.AttachRequest(identity=self._identity, report=report)
-        while True:
+        leaves = False
+        while not leaves:
             await self._attendance.wait(self._lease_seconds / 6)
+            leaves = self._attendance.leaves
             report = report_to_wire(await self._attendance.report())
             yield scheduler_pb.AttachRequest(report=report)
 

@@ -190,6 +190,8 @@ class Worker:
         while self._owners:
             self._ended.clear()
             await self._ended.wait()
+        while self.state.running or self.state.waiting:  # noqa: ASYNC110  # the loop looks soon
+            await asyncio.sleep(RETRY_SECONDS)
         await asyncio.sleep(LINGER_SECONDS if self._has_moved else 0)
 
     async def _turn(self) -> Turn:

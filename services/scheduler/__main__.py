@@ -131,6 +131,7 @@ async def _reign(settings: SchedulerSettings, sessions: Sessions, clock: Clock, 
         Control(rules, term=term, now=clock.now()),
         Mover(),
         migrations,
+        wishes,
         Keeping(silent=2 * rules.move_seconds, kept=settings.migrations_kept_days * 86400),
     )
     return Reign(

@@ -26,7 +26,7 @@ class Rules:
     """`balance_seconds`: from one round for balance to the next; 0: there are none.
     `most_underway`: moves that a worker may take part in at once. `tell_seconds`: how long a round
     waits to be told. `move_seconds`: after which a move of which nothing was heard counts no more.
-    `drain_seconds`: from one round for who drains to the next."""
+    `drain_seconds`: from one round for who drains to the next, unless its moves end before."""
 
     balance_seconds: float = 10.0
     most_underway: int = 8
@@ -73,7 +73,9 @@ class Control:
     def ended(self, outcomes: Sequence[Moved]) -> None:
         """Moves that are not underway any more."""
         for outcome in outcomes:
-            self._underway.pop(outcome.move, None)
+            underway = self._underway.pop(outcome.move, None)
+            if underway is not None and underway.move.reason is Reason.DRAIN:
+                self._more_to_drain(underway.move.source)
 
     def ask(self, fleet: Sequence[Worker], now: float, *, by_operator: bool) -> set[WorkerId]:
         """Begins a round, instead of one that was begun: who is to tell its sequences."""
@@ -137,6 +139,11 @@ class Control:
         """They were not told to anybody."""
         for move in moves:
             self._underway.pop(move.id, None)
+
+    def _more_to_drain(self, worker: WorkerId) -> None:
+        """Its next round is due once all that was ordered in the one before has ended."""
+        if all(move.source != worker for move in self.underway):
+            self._drained_at = -math.inf
 
     @property
     def is_idle(self) -> bool:

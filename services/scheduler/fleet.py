@@ -64,7 +64,13 @@ class _Member:
     reported_at: float
     stepped_at: float  # when its steps were last seen to move, or nothing to run
     placed_since: int = field(default=0)  # placements that no report has shown yet
-    orders: list[Order] = field(default_factory=list)  # for the answer to its next report
+    orders: list[Order] = field(default_factory=list)  # that it was not told yet
+    woken: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def has_drained(self) -> bool:
+        report = self.report
+        return report.draining and not (report.running or report.waiting)
 
 
 class Fleet:
@@ -84,6 +90,8 @@ class Fleet:
         self._kept: tuple[object, dict[WorkerId, list[Digest]]] = (None, {})
         self.lease_seconds = lease_seconds
         self.wishes = wishes or Wishes()
+        self.drained: list[WorkerId] = []
+        """Who left with nothing left to do, as it was to: cordoned, which SQL does not say yet."""
 
     def join(self, identity: Identity, report: WorkerReport) -> "Seat":
         """Raises AlreadyExists while another live worker has this id."""
@@ -171,10 +179,16 @@ class Fleet:
         return sorted(live + away, key=lambda worker: worker.identity.id)
 
     def order(self, worker: WorkerId, order: Order) -> None:
-        """With the answer to its next report; one that is gone is told nothing."""
+        """At once; one that is gone is told nothing."""
         member = self._members.get(worker)
         if member is not None and order not in member.orders:
             member.orders.append(order)
+            member.woken()
+
+    def wake(self, worker: WorkerId) -> None:
+        """Something else is wanted of it."""
+        if worker in self._members:
+            self._members[worker].woken()
 
     def holds(self, member: "_Member") -> bool:
         """Whether this very membership is still good, not a later one of the same worker."""
@@ -184,7 +198,15 @@ class Fleet:
     def drop(self, member: "_Member") -> None:
         if self.holds(member):
             del self._members[member.identity.id]
+            self._gone(member)
             self.tell()
+
+    def _gone(self, member: "_Member") -> None:
+        """Its drain was carried out: if it comes back it is not to drain again."""
+        worker = member.identity.id
+        if member.has_drained and self.wishes.workers.get(worker) is WorkerWish.DRAIN:
+            self.wishes.workers[worker] = WorkerWish.CORDON
+            self.drained.append(worker)
 
     def _state(self, member: _Member) -> WorkerState:
         wish = self.wishes.workers.get(member.identity.id)
@@ -196,11 +218,10 @@ class Fleet:
 
     def _expire(self) -> None:
         oldest = self._clock.now() - self.lease_seconds
-        self._members = {
-            worker: member
-            for worker, member in self._members.items()
-            if member.reported_at >= oldest
-        }
+        for worker, member in list(self._members.items()):
+            if member.reported_at < oldest:
+                del self._members[worker]
+                self._gone(member)
 
 
 class Seat:
@@ -223,6 +244,10 @@ class Seat:
         member.reported_at = now
         if drains:
             self._fleet.tell()
+
+    def on_order(self, woken: Callable[[], None]) -> None:
+        """`woken` is called when there is something to tell."""
+        self._member.woken = woken
 
     def orders(self) -> list[Order]:
         """Those that it was not told yet."""

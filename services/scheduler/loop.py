@@ -17,6 +17,7 @@ from services.scheduler.control import Control
 from services.scheduler.fleet import Fleet
 from services.scheduler.migrations import Migration
 from services.scheduler.orders import TellSequences
+from services.scheduler.wishes import WorkerWish
 
 log = structlog.get_logger()
 
@@ -37,6 +38,12 @@ class MigrationLog(Protocol):
     async def add(self, migrations: Sequence[Migration]) -> list[Migration]: ...
     async def settle(self, outcomes: Sequence[Moved]) -> None: ...
     async def tidy(self, *, silent_us: int, kept_us: int) -> None: ...
+
+
+class Drains(Protocol):
+    async def drained(self, workers: Sequence[WorkerId]) -> None:
+        """Who was to drain is cordoned."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,14 @@ class Loop:
         control: Control,
         planner: Planner,
         migrations: MigrationLog,
+        drains: Drains,
         keeping: Keeping | None = None,
     ) -> None:
         self._fleet = fleet
         self._control = control
         self._planner = planner
         self._migrations = migrations
+        self._drains = drains
         self._keeping = keeping or Keeping()
         self._outcomes: list[Moved] = []
         self._asked: deque[_Asked] = deque()
@@ -118,6 +127,7 @@ class Loop:
 
     async def _step(self) -> None:
         await self._settle()
+        await self._note_drained()
         now, live = self._fleet.now(), self._fleet.live()
         if self._control.is_idle:
             if self._asked:
@@ -179,6 +189,15 @@ class Loop:
             self._fleet.order(each.source, MoveOrder(each.id, (each.request,), to))
         log.info("moves_ordered", moves=len(ordered))
         return ordered
+
+    async def _note_drained(self) -> None:
+        """Of whom nothing else is wanted by now."""
+        noted, wishes = tuple(self._fleet.drained), self._fleet.wishes.workers
+        if noted:
+            cordoned = [each for each in noted if wishes.get(each) is WorkerWish.CORDON]
+            await self._drains.drained(cordoned)
+            del self._fleet.drained[: len(noted)]
+            log.info("workers_drained", workers=cordoned)
 
     async def _settle(self) -> None:
         if not self._outcomes:

@@ -39,6 +39,7 @@ class Operations:
         await self._wishes.set_worker(worker, wish, by)
         self._fleet.wishes.workers[worker] = wish
         self._fleet.tell()
+        self._fleet.wake(worker)
         self._loop.wake()
         return self._find(worker) or Worker.away(worker, wish)
 

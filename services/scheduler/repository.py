@@ -55,6 +55,18 @@ class SqlWishes:
             await _require(session, self._term)
             await _put(session, WorkerWishRow, {"worker": worker}, row)
 
+    async def drained(self, workers: Sequence[WorkerId]) -> None:
+        """Who was to drain, and has, is cordoned, by whoever wished it to drain."""
+        drain, cordon = WorkerWish.DRAIN.value, WorkerWish.CORDON.value
+        async with writing(self._sessions) as session:
+            await _require(session, self._term)
+            await session.execute(
+                update(WorkerWishRow)
+                .where(WorkerWishRow.worker.in_(workers))
+                .where(WorkerWishRow.wish == drain)
+                .values(wish=cordon, since_us=now_us())
+            )
+
     async def pin(self, pin: Pin, by: str) -> None:
         row = {"base_model": pin.base_model, "workers": pin.workers, "pinned_by": by[:255]}
         async with writing(self._sessions) as session:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import structlog
 
@@ -36,23 +37,55 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
     async def Attach(
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context
     ) -> AsyncIterator[pb.AttachResponse]:
-        reign = self._office.reign()
-        seat: Seat | None = None
+        reign, reports = self._office.reign(), aiter(request_iterator)
+        first = await anext(reports, None)
+        if first is None:
+            return
+        self._office.require(reign)
+        report = report_from_wire(first.report)
+        seat = reign.fleet.join(identity_from_wire(first.identity), report)
+        log.info("worker_joined", worker=seat.worker, address=first.identity.address)
         try:
-            async for request in request_iterator:
-                self._office.require(reign)
-                report = report_from_wire(request.report)
-                if seat is None:
-                    seat = reign.fleet.join(identity_from_wire(request.identity), report)
-                    log.info("worker_joined", worker=seat.worker, address=request.identity.address)
-                else:
-                    seat.report(report)
-                reign.loop.reported(seat.worker, report)
-                yield _answer(reign, seat)
+            reign.loop.reported(seat.worker, report)
+            async with aclosing(self._turns(reign, seat, reports)) as turns:
+                async for _ in turns:
+                    yield _answer(reign, seat)
         finally:
-            if seat is not None:
-                seat.leave()
-                log.info("worker_left", worker=seat.worker)
+            seat.leave()
+            log.info("worker_left", worker=seat.worker)
+
+    async def _turns(
+        self, reign: Reign, seat: Seat, reports: AsyncIterator[pb.AttachRequest]
+    ) -> AsyncGenerator[None]:
+        """When to answer: after reports, and when there are orders; until the last report."""
+        woken = asyncio.Event()
+        seat.on_order(woken.set)
+        hearing = asyncio.create_task(self._hear(reign, seat, reports, woken))
+        hearing.add_done_callback(lambda _: woken.set())
+        try:
+            yield
+            while not hearing.done():
+                await woken.wait()
+                woken.clear()
+                self._office.require(reign)
+                yield
+            await hearing
+        finally:
+            hearing.cancel()
+
+    async def _hear(
+        self,
+        reign: Reign,
+        seat: Seat,
+        reports: AsyncIterator[pb.AttachRequest],
+        heard: asyncio.Event,
+    ) -> None:
+        async for request in reports:
+            self._office.require(reign)
+            report = report_from_wire(request.report)
+            seat.report(report)
+            reign.loop.reported(seat.worker, report)
+            heard.set()
 
     async def Place(self, request: pb.PlaceRequest, context: Context) -> pb.PlaceResponse:
         chosen = self._office.reign().fleet.place(

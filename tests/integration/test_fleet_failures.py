@@ -1,18 +1,22 @@
-"""Two workers of real processes: one is killed, or hangs, and no stream notices."""
+"""Two workers of real processes: one is killed, hangs or is drained, and no stream notices."""
 
 import asyncio
 import json
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from bench.failures_checks import all_whole, charged, exact
+from bench.failures_checks import Row, all_whole, charged, exact
 from bench.failures_fleet import Fleet, FleetWorld, Member, gateway_at, saved_model, worker_at
-from bench.failures_load import Callers, Stream, drawn_wishes
+from bench.failures_load import Callers, Stream, Wish, drawn_wishes
 from bench.soak_world import MODEL
+from services.cli.app import app
 from services.cli.suite import free_addresses
+from tests.integration.conftest import parsed
 from tests.tiny_models import VOCABULARY
 
 WORKERS = ("worker-1", "worker-2")
@@ -48,27 +52,80 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetWorld]:
 @pytest.mark.parametrize("failure", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
 async def test_no_stream_notices_that_its_worker(failure: int, world: FleetWorld) -> None:
     """Whichever of the two it is that most run on."""
-    wishes = drawn_wishes(world.models, each=STREAMS // 4, vocabulary=VOCABULARY, tokens=(200, 300))
-    callers = Callers([world.suite.addresses.gateway], world.keys)
-    await callers.once(wishes, at_once=STREAMS)
-    expected = {stream.wish: stream.tokens for stream in callers.streams}
-    again = Callers([world.suite.addresses.gateway], world.keys)
-    running = asyncio.create_task(again.once(wishes, at_once=STREAMS))
+    before, again = _callers(world), _callers(world)
+    await before.once(_wishes(world), at_once=STREAMS)
+    running = asyncio.create_task(again.once(_wishes(world), at_once=STREAMS))
     moved, name = _moved(world), await _busiest(world, again.streams)
     world.suite.processes[name].send_signal(failure)
     await running
-    await asyncio.gather(callers.close(), again.close())
     if failure == signal.SIGKILL:
         world.suite.processes[name].wait()
         await asyncio.to_thread(world.suite.launch, name)
     else:
         world.suite.processes[name].send_signal(signal.SIGCONT)
+    assert await _wrong(world, before, again) == []
+    assert _moved(world) > moved
+
+
+async def test_no_stream_notices_that_its_worker_is_drained(world: FleetWorld) -> None:
+    """It ends by itself, and comes back cordoned, not to drain again."""
+    before, again = _callers(world), _callers(world)
+    await before.once(_wishes(world), at_once=STREAMS)
+    running = asyncio.create_task(again.once(_wishes(world), at_once=STREAMS))
+    name = await _busiest(world, again.streams)
+    (drained,) = await _lorikeet(world, "workers", "drain", name)
+    assert drained["state"] == "WORKER_STATE_DRAINING"
+    assert await asyncio.to_thread(world.suite.processes[name].wait, 20) == 0
+    assert (await _states(world))[name] == "WORKER_STATE_AWAY"
+    await running
+    assert await _wrong(world, before, again) == []
+    moves = await _lorikeet(world, "migrations", "--worker", name)
+    drains = [move for move in moves if move["reason"] == "MIGRATION_REASON_DRAIN"]
+    assert {move["state"] for move in drains} == {"MIGRATION_STATE_LEFT"}
+    await asyncio.to_thread(world.suite.launch, name)
+    await _reaches(world, name, "WORKER_STATE_CORDONED")
+    await _lorikeet(world, "workers", "uncordon", name)
+    await _reaches(world, name, "WORKER_STATE_SERVING")
+
+
+def _wishes(world: FleetWorld) -> list[Wish]:
+    return drawn_wishes(world.models, each=STREAMS // 4, vocabulary=VOCABULARY, tokens=(200, 300))
+
+
+def _callers(world: FleetWorld) -> Callers:
+    return Callers([world.suite.addresses.gateway], world.keys)
+
+
+async def _wrong(world: FleetWorld, undisturbed: Callers, disturbed: Callers) -> list[Row]:
+    """Once all is at rest: of their tokens, their ends, and what was charged."""
+    await asyncio.gather(undisturbed.close(), disturbed.close())
     assert await asyncio.to_thread(world.at_rest) == []
-    streams = [*callers.streams, *again.streams]
+    expected = {stream.wish: stream.tokens for stream in undisturbed.streams}
+    streams = [*undisturbed.streams, *disturbed.streams]
     rows = [row for row in world.rows() if row.asked_id in {s.told.id for s in streams}]
     found = [*all_whole(streams), exact(streams, expected), *charged(streams, rows)]
-    assert [row for row in found if not row.holds] == []
-    assert _moved(world) > moved
+    return [row for row in found if not row.holds]
+
+
+async def _lorikeet(world: FleetWorld, *arguments: str) -> Any:
+    """What the command says."""
+    environment = {
+        "LORIKEET_SERVER": world.suite.addresses.gateway,
+        "LORIKEET_OPERATOR_TOKEN": world.operator[0][1].removeprefix("Bearer "),
+    }
+    command = [*arguments, "-o", "json"]
+    return parsed(await asyncio.to_thread(CliRunner().invoke, app, command, env=environment))
+
+
+async def _states(world: FleetWorld) -> dict[str, str]:
+    listed = await _lorikeet(world, "workers", "list")
+    return {worker["identity"]["id"]: worker["state"] for worker in listed}
+
+
+async def _reaches(world: FleetWorld, worker: str, state: str) -> None:
+    async with asyncio.timeout(20):
+        while (await _states(world)).get(worker) != state:
+            await asyncio.sleep(0.05)
 
 
 async def _busiest(world: FleetWorld, streams: Sequence[Stream]) -> str:

@@ -112,7 +112,9 @@ class _WorkerWishEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerWish
     WORKER_WISH_CORDON: _WorkerWish.ValueType  # 2
     """It takes no new requests; what runs goes on."""
     WORKER_WISH_DRAIN: _WorkerWish.ValueType  # 3
-    """It takes no new requests, what runs is moved away, and then its process ends."""
+    """It takes no new requests, what runs is moved away, and then its process ends. Once that came
+    about CORDON is wanted instead: one that comes back takes no requests, and does not drain again.
+    """
 
 class WorkerWish(_WorkerWish, metaclass=_WorkerWishEnumTypeWrapper):
     """What the operator wants of a worker."""
@@ -124,7 +126,9 @@ WORKER_WISH_SERVE: WorkerWish.ValueType  # 1
 WORKER_WISH_CORDON: WorkerWish.ValueType  # 2
 """It takes no new requests; what runs goes on."""
 WORKER_WISH_DRAIN: WorkerWish.ValueType  # 3
-"""It takes no new requests, what runs is moved away, and then its process ends."""
+"""It takes no new requests, what runs is moved away, and then its process ends. Once that came
+about CORDON is wanted instead: one that comes back takes no requests, and does not drain again.
+"""
 Global___WorkerWish: _TypeAlias = WorkerWish  # noqa: Y015
 
 class _WorkerState:

@@ -73,8 +73,9 @@ class SchedulerServiceServicer:
 
     def Attach(self, request_iterator, context):
         """A worker's life: it registers with the first message and reports with the others, at least
-        three times per lease. The scheduler answers each with a lease. When the stream ends or the
-        lease runs out, the worker gets no further requests.
+        three times per lease. The scheduler answers with a lease, at once when it has
+        orders; one answer may be for several reports. When the stream ends or the lease runs out, the
+        worker gets no further requests. A worker that is to end closes its side after its last report.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,9 @@ class SchedulerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     Attach: _grpc.StreamStreamMultiCallable[_scheduler_service_pb2.AttachRequest, _scheduler_service_pb2.AttachResponse]
     """A worker's life: it registers with the first message and reports with the others, at least
-    three times per lease. The scheduler answers each with a lease. When the stream ends or the
-    lease runs out, the worker gets no further requests.
+    three times per lease. The scheduler answers with a lease, at once when it has
+    orders; one answer may be for several reports. When the stream ends or the lease runs out, the
+    worker gets no further requests. A worker that is to end closes its side after its last report.
     """
     @_builtins.property
     @_deprecated("""This method has been marked as deprecated using proto method options.""")
@@ -73,8 +74,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.StreamStreamMultiCallable[_scheduler_service_pb2.AttachRequest, _scheduler_service_pb2.AttachResponse]  # type: ignore[assignment]
     """A worker's life: it registers with the first message and reports with the others, at least
-    three times per lease. The scheduler answers each with a lease. When the stream ends or the
-    lease runs out, the worker gets no further requests.
+    three times per lease. The scheduler answers with a lease, at once when it has
+    orders; one answer may be for several reports. When the stream ends or the lease runs out, the
+    worker gets no further requests. A worker that is to end closes its side after its last report.
     """
     @_builtins.property
     @_deprecated("""This method has been marked as deprecated using proto method options.""")
@@ -108,8 +110,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_service_pb2.AttachResponse], _abc.AsyncIterator[_scheduler_service_pb2.AttachResponse]]:
         """A worker's life: it registers with the first message and reports with the others, at least
-        three times per lease. The scheduler answers each with a lease. When the stream ends or the
-        lease runs out, the worker gets no further requests.
+        three times per lease. The scheduler answers with a lease, at once when it has
+        orders; one answer may be for several reports. When the stream ends or the lease runs out, the
+        worker gets no further requests. A worker that is to end closes its side after its last report.
         """
 
     @_deprecated("""Names a live worker for a request. UNAVAILABLE with RetryInfo if there is none. For gateways of\nthe release before this one; the others watch.""")
