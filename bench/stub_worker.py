@@ -90,6 +90,8 @@ def _next(name: str, left: dict[str, int]) -> pb.Piece:
 class Present:
     """Says that it is there, and does nothing that it is told."""
 
+    leaves = False
+
     def begin(self) -> None:
         pass
 

@@ -132,7 +132,7 @@ async def _reign(settings: SchedulerSettings, sessions: Sessions, clock: Clock, 
         Mover(),
         migrations,
         wishes,
-        Keeping(silent=2 * rules.move_seconds, kept=settings.migrations_kept_days * 86400),
+        keeping=Keeping(silent=2 * rules.move_seconds, kept=settings.migrations_kept_days * 86400),
     )
     return Reign(
         term=term,

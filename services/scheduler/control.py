@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from services.core.reports import Moved, SequenceLoad
 from services.core.types import WorkerId
 from services.policies.migration.loads import PlannedMove, Reason, WorkerLoad
-from services.policies.placement.views import UNKNOWN_TIMES
 from services.scheduler.fleet import Worker
+from services.scheduler.loads import load_of
 from services.scheduler.migrations import Migration
 from services.scheduler.wishes import WorkerState
 
-LOAD_MS = 200.0  # of an adapter that is not resident
 MOVABLE = (WorkerState.SERVING, WorkerState.CORDONED, WorkerState.DRAINING)
 
 
@@ -166,24 +165,11 @@ class Control:
 
     def _load(self, worker: Worker, told: tuple[SequenceLoad, ...]) -> WorkerLoad:
         """Without those that are about to leave, and with the memory that others will take."""
-        report, identity = worker.report, worker.identity
+        here = worker.identity.id
         leaving = {each.move.request for each in self._underway.values()}
-        coming = sum(
-            each.tokens for each in self._underway.values() if each.move.target == identity.id
-        )
-        return WorkerLoad(
-            id=identity.id,
-            base=identity.base_fingerprint,
-            sequences=tuple(each for each in told if each.request not in leaving),
-            most_sequences=report.most_sequences,
-            total_tokens=report.total_pages * report.page_tokens,
-            free_tokens=max(0, report.free_pages * report.page_tokens - coming),
-            resident=frozenset(report.resident),
-            step_times=report.step_times or UNKNOWN_TIMES,
-            load_ms=LOAD_MS,
-            takes=worker.state is WorkerState.SERVING,
-            draining=worker.state is WorkerState.DRAINING,
-        )
+        coming = sum(each.tokens for each in self._underway.values() if each.move.target == here)
+        staying = tuple(each for each in told if each.request not in leaving)
+        return load_of(worker, staying, coming)
 
     def _room(self, fleet: Sequence[Worker]) -> Counter[WorkerId]:
         """Moves that each may take part in beyond those that are underway."""

@@ -73,6 +73,7 @@ class Loop:
         planner: Planner,
         migrations: MigrationLog,
         drains: Drains,
+        *,
         keeping: Keeping | None = None,
     ) -> None:
         self._fleet = fleet

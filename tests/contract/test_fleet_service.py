@@ -20,6 +20,8 @@ from services.runtime.beside import beside
 from services.runtime.client import open_channel
 from services.runtime.db import Base, Sessions, close_sessions, open_sessions
 from services.scheduler.control import Rules
+from services.scheduler.repository import SqlWishes
+from services.scheduler.wishes import WorkerWish
 from tests.schedulers import OPERATOR, FakeWorker, leading, until
 
 ADAPTER = "a" * 64
@@ -51,6 +53,11 @@ class World:
             worker.identity.id: names(worker.state).removeprefix("WORKER_STATE_").lower()
             for worker in listed.workers
         }
+
+    async def saying_that_they_drain(self) -> list[str]:
+        request = scheduler_pb.ListWorkersRequest()
+        listed = await self.scheduler.ListWorkers(request, metadata=OPERATOR)
+        return [worker.identity.id for worker in listed.workers if worker.report.draining]
 
     async def pin(self, workers: int) -> list[str]:
         request = pb.PinAdapterRequest(adapter_digest=ADAPTER, workers=workers)
@@ -123,6 +130,44 @@ async def test_a_worker_that_is_to_drain_is_emptied_and_the_log_says_how(
         rest = await there.migrations(page_size=3, page_token=page.next_page_token)
         assert [*page.migrations, *rest.migrations] == list(log)
         assert rest.next_page_token == ""
+
+
+async def test_what_is_wanted_is_said_before_the_next_report(sessions: Sessions) -> None:
+    worker, other = old(3), FakeWorker("a")
+    async with world(sessions, lease_seconds=3600) as there, AsyncExitStack() as stack:
+        attached = (each.attached(there.channel, 3600) for each in (worker, other))
+        await stack.enter_async_context(beside(*attached))
+        await until(lambda: bool(worker.term and other.term))
+        preload = pb.PreloadAdapterRequest(adapter_digest=ADAPTER, worker_ids=["old"])
+        await there.fleet.PreloadAdapter(preload, metadata=OPERATOR)
+        await until(lambda: worker.preloaded == [ADAPTER])
+        await there.set("old", DRAIN)
+        await until(lambda: worker.draining)
+        assert worker.preloaded == [ADAPTER]  # each order once
+        assert other.preloaded == []
+
+
+async def test_who_has_drained_comes_back_cordoned(sessions: Sessions) -> None:
+    """Also at a scheduler that knows nothing but what is in SQL."""
+    worker = FakeWorker("old")
+    async with world(sessions, FakeWorker("a")) as there:
+        async with beside(worker.attached(there.channel)):
+            while (await there.states()).keys() != {"a", "old"}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await there.set("old", DRAIN)
+            async with asyncio.timeout(5):
+                while "old" not in await there.saying_that_they_drain():  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        async with asyncio.timeout(5):
+            while (await SqlWishes(sessions, 1).read()).workers != {"old": WorkerWish.CORDON}:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        back = FakeWorker("old")
+        async with beside(back.attached(there.channel)):
+            await until(lambda: bool(back.term))
+            assert not back.draining
+            assert (await there.states())["old"] == "cordoned"
+            await there.set("old", SERVE)
+            assert (await there.states())["old"] == "serving"
 
 
 async def test_who_is_cordoned_is_not_named_until_it_serves_again(sessions: Sessions) -> None:

@@ -124,7 +124,7 @@ async def _states(world: FleetWorld) -> dict[str, str]:
 
 async def _reaches(world: FleetWorld, worker: str, state: str) -> None:
     async with asyncio.timeout(20):
-        while (await _states(world)).get(worker) != state:
+        while (await _states(world)).get(worker) != state:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

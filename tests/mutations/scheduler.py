@@ -4,6 +4,7 @@ from tests.mutations.mutation import Mutation
 
 _CONTROL = "tests/unit/scheduler/test_control.py::"
 _STATES = "tests/unit/scheduler/test_states.py::"
+_LOADS = "tests/unit/scheduler/test_loads.py::"
 _OFFICE = "tests/unit/scheduler/test_office.py::"
 _SCALING = "tests/unit/policies/test_autoscaling.py::"
 _ROWS = "tests/contract/test_fleet_rows.py::"
@@ -66,6 +67,61 @@ SCHEDULER: dict[str, Mutation] = {
         "worker.identity for worker in self.live() if worker.state is WorkerState.SERVING",
         "worker.identity for worker in self.live() if not worker.report.draining",
         _STATES + "test_a_worker_does_what_is_wished_of_it",
+    ),
+    "a worker that has drained drains again when it comes back": Mutation(
+        "scheduler/fleet.py",
+        "            self.wishes.workers[worker] = WorkerWish.CORDON\n",
+        "",
+        _STATES + "test_who_was_to_drain_and_has_is_cordoned_when_it_is_gone",
+    ),
+    "a worker that died while it drained is not to drain any more": Mutation(
+        "scheduler/fleet.py",
+        "return report.draining and not (report.running or report.waiting)",
+        "return report.draining",
+        _STATES + "test_who_was_to_drain_and_has_is_cordoned_when_it_is_gone",
+    ),
+    "nobody writes down that a worker has drained": Mutation(
+        "scheduler/loop.py",
+        "            await self._drains.drained(cordoned)\n",
+        "",
+        _SERVICE + "test_who_has_drained_comes_back_cordoned",
+    ),
+    "orders wait for the next report": Mutation(
+        "scheduler/servicer.py",
+        "        seat.on_order(woken.set)\n",
+        "",
+        _SERVICE + "test_what_is_wanted_is_said_before_the_next_report",
+    ),
+    "an order is given with every answer": Mutation(
+        "scheduler/fleet.py",
+        "told, self._member.orders = self._member.orders, []",
+        "told = self._member.orders",
+        _SERVICE + "test_what_is_wanted_is_said_before_the_next_report",
+    ),
+    "the next round of a drain waits for its time": Mutation(
+        "scheduler/control.py",
+        "            self._drained_at = -math.inf\n",
+        "            pass\n",
+        _CONTROL
+        + "test_the_next_round_of_a_drain_is_due_when_the_moves_of_the_one_before_have_ended",
+    ),
+    "what is in host memory costs as much as what is not": Mutation(
+        "policies/migration/board.py",
+        "return self.load.copy_ms if adapter in self.load.on_host else self.load.load_ms",
+        "return self.load.load_ms",
+        _LOADS + "test_an_adapter_costs_a_fetch_a_copy_or_nothing",
+    ),
+    "keys and values travel for nothing": Mutation(
+        "scheduler/loads.py",
+        "return 1000 * SECONDS_A_BYTE * report.page_bytes / report.page_tokens",
+        "return 0.0",
+        _LOADS + "test_keys_and_values_cost_what_carrying_is_first_thought_to",
+    ),
+    "adapters take no memory": Mutation(
+        "scheduler/loads.py",
+        "return math.ceil(largest / report.page_bytes) * report.page_tokens if",
+        "return 0 * largest if",
+        _LOADS + "test_one_more_adapter_takes_the_pages_of_the_largest",
     ),
     "a stuck worker serves": Mutation(
         "scheduler/fleet.py",

@@ -78,7 +78,9 @@ class Place:
         return sequence.tokens * (again if move is None else min(again, move))
 
     def load_ms(self, adapter: Digest | None) -> float:
-        return 0.0 if adapter in self.adapters else self.load.load_ms
+        if adapter in self.adapters:
+            return 0.0
+        return self.load.copy_ms if adapter in self.load.on_host else self.load.load_ms
 
     def work_ms_with(self, sequence: SequenceLoad) -> float:
         """If it came too."""

@@ -1,7 +1,7 @@
 """Whether keys and values are carried to where a sequence goes on, or computed there again."""
 
 LEARNING_RATE = 0.3
-FIRST_GUESS = 1 / 500e6  # seconds a byte, of a network that nothing is known of
+SECONDS_A_BYTE = 1 / 500e6  # of a network that nothing is known of
 LONGEST_SECONDS = 30.0  # where nothing is known of how long it takes to compute them
 SHORTEST_SECONDS = 0.25
 FEWEST_BYTES = 1 << 16  # less says more of the call than of the bytes
@@ -11,7 +11,7 @@ class Carriage:
     """Learns how long bytes take; what is not worth it is tried again as that is forgotten."""
 
     def __init__(self) -> None:
-        self._seconds_per_byte = FIRST_GUESS
+        self._seconds_per_byte = SECONDS_A_BYTE
 
     def pays(self, size: int, again_ms: float | None) -> bool:
         """`size` in bytes; `again_ms`: milliseconds that it takes to compute them again."""
@@ -19,7 +19,7 @@ class Carriage:
             return True
         if size * self._seconds_per_byte * 1000 <= again_ms:
             return True
-        self._seconds_per_byte += LEARNING_RATE * (FIRST_GUESS - self._seconds_per_byte)
+        self._seconds_per_byte += LEARNING_RATE * (SECONDS_A_BYTE - self._seconds_per_byte)
         return False
 
     def patience_seconds(self, again_ms: float | None) -> float:

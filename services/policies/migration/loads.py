@@ -18,11 +18,11 @@ class Reason(Enum):
 @dataclass(frozen=True, slots=True)
 class WorkerLoad:
     """A worker with everything that runs and waits on it. `load_ms`: milliseconds until an adapter
-    that is not resident would be. `move_ms`: milliseconds for the keys and values of one token to
-    get there from elsewhere, where that is possible. `most_waiting`: sequences that may wait there
-    beyond those that run; where requests are bound late, nobody is sent to wait. `most_adapters`:
-    that it can have resident, None if only memory says. `adapter_tokens`: of the pool, that one
-    more adapter takes."""
+    that is not resident would be; `copy_ms`: until one that is in host memory, `on_host`, would.
+    `move_ms`: milliseconds for the keys and values of one token to get there from elsewhere, where
+    that is possible. `most_waiting`: sequences that may wait there beyond those that run; where
+    requests are bound late, nobody is sent to wait. `most_adapters`: that it can have resident,
+    None if only memory says. `adapter_tokens`: of the pool, that one more adapter takes."""
 
     id: WorkerId
     base: Fingerprint
@@ -39,6 +39,8 @@ class WorkerLoad:
     most_waiting: int = 0
     most_adapters: int | None = None
     adapter_tokens: int = 0
+    on_host: frozenset[Digest] = frozenset()
+    copy_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,15 @@ def test_a_worker_that_drains_is_emptied_in_rounds() -> None:
     assert sorted(world.held["a"] + world.held["b"]) == requests(5)
 
 
+def test_the_next_round_of_a_drain_is_due_when_the_moves_of_the_one_before_have_ended() -> None:
+    world = draining(3, drain_seconds=1000)
+    first, second = world.round()
+    world.carry_out([first])
+    assert not world.control.is_due(world.fleet, world.now)
+    world.carry_out([second])
+    assert world.control.is_due(world.fleet, world.now)
+
+
 def test_no_more_moves_are_underway_than_a_worker_may_take_part_in() -> None:
     world = draining(5)
     first = world.round()

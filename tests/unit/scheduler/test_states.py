@@ -63,6 +63,42 @@ def test_a_wish_holds_for_a_worker_that_is_away_and_comes_back() -> None:
     assert world.states == {"w": WorkerState.CORDONED}
 
 
+@pytest.mark.parametrize(
+    ("last", "wish"),
+    [
+        (WorkerReport(draining=True), WorkerWish.CORDON),
+        (WorkerReport(draining=True, running=1), WorkerWish.DRAIN),
+        (WorkerReport(draining=True, waiting=1), WorkerWish.DRAIN),
+        (WorkerReport(), WorkerWish.DRAIN),
+    ],
+    ids=["drained", "something runs", "something waits", "it has not heard of it"],
+)
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "is silent"])
+def test_who_was_to_drain_and_has_is_cordoned_when_it_is_gone(
+    last: WorkerReport, wish: WorkerWish, *, leaves: bool
+) -> None:
+    world = World()
+    seat = world.join("w")
+    world.wish("w", WorkerWish.DRAIN)
+    seat.report(last)
+    if leaves:
+        seat.leave()
+    else:
+        world.clock.advance(3.1)
+    assert world.states == {"w": WorkerState.AWAY}
+    assert world.fleet.wishes.workers["w"] is wish  # type: ignore[index]
+    assert world.fleet.drained == (["w"] if wish is WorkerWish.CORDON else [])
+
+
+def test_who_stops_by_itself_is_not_cordoned() -> None:
+    world = World()
+    seat = world.join("w")
+    seat.report(WorkerReport(draining=True))
+    seat.leave()
+    world.join("w")
+    assert world.states == {"w": WorkerState.SERVING}
+
+
 def test_a_worker_whose_steps_stand_still_is_stuck_until_they_move() -> None:
     world = World()
     seat = world.join("w", WorkerReport(running=1, steps=5))

@@ -1,0 +1,54 @@
+"""A worker's report as what moves are planned by."""
+
+import math
+
+from services.core.reports import AdapterPlace, SequenceLoad, WorkerReport
+from services.core.types import Digest
+from services.policies.migration.carriage import SECONDS_A_BYTE
+from services.policies.migration.loads import WorkerLoad
+from services.policies.placement.views import UNKNOWN_TIMES
+from services.scheduler.fleet import Worker
+from services.scheduler.wishes import WorkerState
+
+FETCH_MS = 200.0  # of an adapter that is not on the worker
+COPY_MS = 10.0  # of one that is in its host memory
+
+
+def load_of(worker: Worker, sequences: tuple[SequenceLoad, ...], coming: int) -> WorkerLoad:
+    """`coming`: tokens, of those that are on their way there."""
+    report, identity = worker.report, worker.identity
+    return WorkerLoad(
+        id=identity.id,
+        base=identity.base_fingerprint,
+        sequences=sequences,
+        most_sequences=report.most_sequences,
+        total_tokens=report.total_pages * report.page_tokens,
+        free_tokens=max(0, report.free_pages * report.page_tokens - coming),
+        resident=frozenset(report.resident),
+        step_times=report.step_times or UNKNOWN_TIMES,
+        load_ms=FETCH_MS,
+        copy_ms=COPY_MS,
+        on_host=on_host(report),
+        move_ms=_move_ms(report),
+        adapter_tokens=_adapter_tokens(report),
+        takes=worker.state is WorkerState.SERVING,
+        draining=worker.state is WorkerState.DRAINING,
+    )
+
+
+def on_host(report: WorkerReport) -> frozenset[Digest]:
+    loads = report.adapters or ()
+    return frozenset(load.digest for load in loads if load.place is AdapterPlace.HOST)
+
+
+def _move_ms(report: WorkerReport) -> float | None:
+    """Of the keys and values of a token; None if the worker does not say how large they are."""
+    if not (report.page_bytes and report.page_tokens):
+        return None
+    return 1000 * SECONDS_A_BYTE * report.page_bytes / report.page_tokens
+
+
+def _adapter_tokens(report: WorkerReport) -> int:
+    """That the largest adapter which is known there takes of the pool."""
+    largest = max((load.bytes for load in report.adapters or ()), default=0)
+    return math.ceil(largest / report.page_bytes) * report.page_tokens if report.page_bytes else 0
