@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.core.reports import Moved, SequenceLoad
-from services.core.types import WorkerId
+from services.core.types import Digest, WorkerId
 from services.policies.migration.loads import PlannedMove, Reason, WorkerLoad
 from services.scheduler.fleet import Worker
-from services.scheduler.loads import load_of
+from services.scheduler.loads import holds, load_of
 from services.scheduler.migrations import Migration
 from services.scheduler.wishes import WorkerState
 
@@ -25,6 +25,7 @@ class Rules:
     """`balance_seconds`: from one round for balance to the next; 0: there are none.
     `most_underway`: moves that a worker may take part in at once. `tell_seconds`: how long a round
     waits to be told. `move_seconds`: after which a move of which nothing was heard counts no more.
+    `fetch_seconds`: how long a move waits for its adapter to be where it goes.
     `drain_seconds`: from one round for who drains to the next, unless its moves end before."""
 
     balance_seconds: float = 10.0
@@ -32,6 +33,7 @@ class Rules:
     tell_seconds: float = 3.0
     move_seconds: float = 30.0
     drain_seconds: float = 1.0
+    fetch_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Control:
         self._term = term
         self._count = 0
         self._underway: dict[str, _Underway] = {}
+        self._held: dict[str, Migration] = {}  # those underway that nobody was told of yet
         self._round: _Round | None = None
         self._balanced_at = now
         self._drained_at = -math.inf
@@ -130,6 +133,32 @@ class Control:
                 room[move.target] -= 1
                 chosen.append(self._migration(move, by_operator))
         return chosen
+
+    def hold(self, moves: Sequence[Migration]) -> None:
+        """Until their adapters are where they go."""
+        self._held |= {move.id: move for move in moves}
+
+    def release(self, fleet: Sequence[Worker], now: float) -> list[Migration]:
+        """Whose source may be told now, once each: the adapter is there, or that took too long, or
+        the target is gone."""
+        there = {worker.identity.id: worker.report for worker in fleet}
+        since = {name: underway.since for name, underway in self._underway.items()}
+        self._held = {name: move for name, move in self._held.items() if name in since}
+        ready = [
+            move
+            for move in self._held.values()
+            if move.target not in there
+            or holds(there[move.target], move.adapter)
+            or now - since[move.id] >= self._rules.fetch_seconds
+        ]
+        for move in ready:
+            del self._held[move.id]
+        return ready
+
+    @property
+    def wanted(self) -> list[tuple[WorkerId, Digest]]:
+        """Adapters that moves wait for, and where."""
+        return [(m.target, m.adapter) for m in self._held.values() if m.adapter is not None]
 
     def end_round(self) -> None:
         self._round = None

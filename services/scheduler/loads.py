@@ -41,6 +41,11 @@ def on_host(report: WorkerReport) -> frozenset[Digest]:
     return frozenset(load.digest for load in loads if load.place is AdapterPlace.HOST)
 
 
+def holds(report: WorkerReport, adapter: Digest | None) -> bool:
+    """On the device or in host memory; the base model is always there."""
+    return adapter is None or adapter in report.resident or adapter in on_host(report)
+
+
 def _move_ms(report: WorkerReport) -> float | None:
     """Of the keys and values of a token; None if the worker does not say how large they are."""
     if not (report.page_bytes and report.page_tokens):

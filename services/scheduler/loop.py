@@ -16,7 +16,7 @@ from services.policies.migration.loads import Debts, PlannedMove, WorkerLoad
 from services.scheduler.control import Control
 from services.scheduler.fleet import Fleet
 from services.scheduler.migrations import Migration
-from services.scheduler.orders import TellSequences
+from services.scheduler.orders import Preload, TellSequences
 from services.scheduler.wishes import WorkerWish
 
 log = structlog.get_logger()
@@ -127,6 +127,7 @@ class Loop:
                 asked.answer.cancel()
 
     async def _step(self) -> None:
+        self._send()
         await self._settle()
         await self._note_drained()
         now, live = self._fleet.now(), self._fleet.live()
@@ -184,12 +185,25 @@ class Loop:
         except BaseException:
             self._control.withdraw(chosen)
             raise
-        addresses = {each.identity.id: each.identity.address for each in self._fleet.live()}
-        for each in ordered:
-            to = Destination(each.target, addresses.get(each.target, ""))
-            self._fleet.order(each.source, MoveOrder(each.id, (each.request,), to))
+        self._control.hold(ordered)
+        self._send()
+        for worker, adapter in dict.fromkeys(self._control.wanted):
+            self._fleet.order(worker, Preload(adapter))
         log.info("moves_ordered", moves=len(ordered))
         return ordered
+
+    def _send(self) -> None:
+        """Moves that may begin; those whose target is gone do not come about."""
+        live = self._fleet.live()
+        addresses = {each.identity.id: each.identity.address for each in live}
+        for each in self._control.release(live, self._fleet.now()):
+            if each.target in addresses:
+                to = Destination(each.target, addresses[each.target])
+                self._fleet.order(each.source, MoveOrder(each.id, (each.request,), to))
+            else:
+                void = Moved(each.id, each.request, MoveOutcome.GONE)
+                self._control.ended([void])
+                self._outcomes.append(void)
 
     async def _note_drained(self) -> None:
         """Of whom nothing else is wanted by now."""

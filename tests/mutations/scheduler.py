@@ -123,6 +123,18 @@ SCHEDULER: dict[str, Mutation] = {
         "return 0 * largest if",
         _LOADS + "test_one_more_adapter_takes_the_pages_of_the_largest",
     ),
+    "a stream stands still while its adapter is fetched": Mutation(
+        "scheduler/control.py",
+        "            or holds(there[move.target], move.adapter)\n",
+        "            or True\n",
+        _CONTROL + "test_a_move_waits_for_its_adapter_to_be_where_it_goes",
+    ),
+    "a move waits for its adapter for ever": Mutation(
+        "scheduler/control.py",
+        "or now - since[move.id] >= self._rules.fetch_seconds",
+        "or False",
+        _CONTROL + "test_a_move_does_not_wait_for_its_adapter_for_ever",
+    ),
     "a stuck worker serves": Mutation(
         "scheduler/fleet.py",
         "            return WorkerState.STUCK\n",

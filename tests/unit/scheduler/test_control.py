@@ -1,9 +1,16 @@
 """Rounds of moves: what workers say goes in, what they are to do comes out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from services.core.reports import Moved, MoveOutcome, SequenceLoad, WorkerReport
-from services.core.types import Fingerprint, RequestId, WorkerId
+from services.core.reports import (
+    AdapterLoad,
+    AdapterPlace,
+    Moved,
+    MoveOutcome,
+    SequenceLoad,
+    WorkerReport,
+)
+from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 from services.policies.migration.loads import Debts, PlannedMove, Reason
 from services.scheduler.control import Control, Rules
 from services.scheduler.fleet import Identity, Worker
@@ -174,6 +181,45 @@ def test_balance_is_not_looked_for_where_there_is_none_to_find() -> None:
     for rules, held in cases:
         world = World(rules, held)
         assert not world.control.is_due(world.fleet, 1000)
+
+
+def held_back(world: World) -> Migration:
+    world.control.ask(world.fleet, 0, by_operator=False)
+    a, b = WorkerId("a"), WorkerId("b")
+    plan = [PlannedMove(RequestId("r0"), Digest("x"), a, b, Reason.BALANCE)]
+    (move,) = world.control.orders(plan, world.fleet, 0)
+    world.control.hold([move])
+    return move
+
+
+def with_adapter(fleet: list[Worker], place: AdapterPlace) -> list[Worker]:
+    adapters = (AdapterLoad(Digest("x"), place),)
+    return [replace(each, report=replace(each.report, adapters=adapters)) for each in fleet]
+
+
+def test_a_move_waits_for_its_adapter_to_be_where_it_goes() -> None:
+    world = World(Rules(), {"a": requests(1), "b": []})
+    move = held_back(world)
+    assert world.control.release(world.fleet, 1) == []
+    assert world.control.wanted == [("b", "x")]
+    assert world.control.release(with_adapter(world.fleet, AdapterPlace.LOADING), 1) == []
+    there = with_adapter(world.fleet, AdapterPlace.HOST)
+    assert world.control.release(there, 1) == [move]
+    assert world.control.release(there, 2) == []  # once
+    assert world.control.wanted == []
+
+
+def test_a_move_does_not_wait_for_its_adapter_for_ever() -> None:
+    world = World(Rules(fetch_seconds=5), {"a": requests(1), "b": []})
+    move = held_back(world)
+    assert world.control.release(world.fleet, 4.9) == []
+    assert world.control.release(world.fleet, 5) == [move]
+
+
+def test_what_is_not_underway_any_more_is_not_ordered() -> None:
+    world = World(Rules(), {"a": requests(1), "b": []})
+    world.control.withdraw([held_back(world)])
+    assert world.control.release(world.fleet, 100) == []
 
 
 def test_what_the_operator_asked_for_says_so() -> None:
