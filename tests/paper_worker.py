@@ -8,7 +8,7 @@ from services.gateway.course import Job
 from services.gateway.fair_queue import FairQueue
 from services.gateway.lane import Line
 from services.policies.fairness.policies import POLICIES, Knobs
-from services.policies.placement.views import WorkerView
+from services.policies.placement.views import UNKNOWN_EVICTS_MS, WorkerView
 from tests.tiny_models import tiny_card
 
 CARD = tiny_card()
@@ -41,6 +41,7 @@ class PaperWorker:
             free_pages=0,
             resident=self.adapters,
             draining=False,
+            evicts_ms=UNKNOWN_EVICTS_MS,
         )
 
     def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:

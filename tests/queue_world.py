@@ -24,6 +24,7 @@ class World:
     policy: str = "vtc"
     most_waiting: int = 100
     now: float = 1000.0
+    at_home: frozenset[WorkerId] = frozenset()  # whatever the adapter
 
     def __post_init__(self) -> None:
         self.policies: dict[Tier, AdmissionPolicy] = {}
@@ -45,7 +46,7 @@ class World:
         return self.policies[tier]
 
     def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
-        return frozenset()
+        return self.at_home
 
     def lines(self, base: Fingerprint) -> list[PaperWorker]:
         return [worker for worker in self.workers if worker.base == base]

@@ -24,7 +24,7 @@ from services.core.types import (
 )
 from services.gateway.course import Job
 from services.gateway.lane import MovedOn
-from services.policies.placement.views import UNKNOWN_TIMES, WorkerView
+from services.policies.placement.views import UNKNOWN_EVICTS_MS, UNKNOWN_TIMES, WorkerView
 from services.policies.silence import is_doubtful, is_lost
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
@@ -108,6 +108,7 @@ class WorkerLine:
             resident=self.adapters,
             draining=False,
             step_times=self._pace,
+            evicts_ms=UNKNOWN_EVICTS_MS,
         )
 
     def serves(self, job: Job) -> bool:

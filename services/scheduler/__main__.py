@@ -38,6 +38,7 @@ from services.scheduler.spread import Spread
 
 FIGURES_SECONDS = 1.0
 PRELOAD_SECONDS = 30
+AT_ONCE = 1000  # adapters that are looked at
 
 
 async def main() -> None:
@@ -112,7 +113,12 @@ async def _spread(spread: Spread) -> None:
         for _ in range(PRELOAD_SECONDS):
             await asyncio.sleep(1.0)
             spread.settle()
-        spread.preload(await asyncio.to_thread(spread.expected))
+        expected = []
+        for each in spread.expected():
+            expected.append(each)
+            if len(expected) % AT_ONCE == 0:
+                await asyncio.sleep(0)  # workers report meanwhile
+        spread.preload(expected)
 
 
 async def _reign(settings: SchedulerSettings, sessions: Sessions, clock: Clock, term: int) -> Reign:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from services.core.reports import Moved, SequenceLoad
 from services.core.types import Digest, WorkerId
 from services.policies.migration.loads import PlannedMove, Reason, WorkerLoad
-from services.scheduler.fleet import Worker
 from services.scheduler.loads import holds, load_of
 from services.scheduler.migrations import Migration
 from services.scheduler.wishes import WorkerState
+from services.scheduler.worker import Worker
 
 MOVABLE = (WorkerState.SERVING, WorkerState.CORDONED, WorkerState.DRAINING)
 
@@ -103,9 +103,17 @@ class Control:
         round_ = self._round
         if round_ is None or not round_.is_over(live, now, self._rules.tell_seconds):
             return None
-        told = round_.told
+        told, underway = round_.told, self._underway.values()
+        leaving = {each.move.request for each in underway}
+        coming: Counter[WorkerId] = Counter()
+        for each in underway:
+            coming[each.move.target] += each.tokens
         return [
-            self._load(worker, told[worker.identity.id])
+            load_of(
+                worker,
+                tuple(each for each in told[worker.identity.id] if each.request not in leaving),
+                coming[worker.identity.id],
+            )
             for worker in fleet
             if worker.identity.id in told
         ]
@@ -174,6 +182,11 @@ class Control:
             self._drained_at = -math.inf
 
     @property
+    def is_told(self) -> bool:
+        """Everybody who was asked has said what runs there."""
+        return self._round is not None and len(self._round.told) == len(self._round.asked)
+
+    @property
     def is_idle(self) -> bool:
         """No round has begun."""
         return self._round is None
@@ -191,14 +204,6 @@ class Control:
             for name, underway in self._underway.items()
             if underway.move.source in live and underway.since > oldest
         }
-
-    def _load(self, worker: Worker, told: tuple[SequenceLoad, ...]) -> WorkerLoad:
-        """Without those that are about to leave, and with the memory that others will take."""
-        here = worker.identity.id
-        leaving = {each.move.request for each in self._underway.values()}
-        coming = sum(each.tokens for each in self._underway.values() if each.move.target == here)
-        staying = tuple(each for each in told if each.request not in leaving)
-        return load_of(worker, staying, coming)
 
     def _room(self, fleet: Sequence[Worker]) -> Counter[WorkerId]:
         """Moves that each may take part in beyond those that are underway."""

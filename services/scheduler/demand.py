@@ -32,6 +32,7 @@ class Demands:
         self._lease_seconds = lease_seconds
         self._said: dict[tuple[Fingerprint, str], tuple[Demand, float]] = {}
         self._rates: defaultdict[Digest, _Rate] = defaultdict(_Rate)
+        self._swept_at = clock.now()
 
     def say(self, base: Fingerprint, gateway: str, demand: Demand) -> None:
         now = self._clock.now()
@@ -56,6 +57,9 @@ class Demands:
         now = self._clock.now()
         oldest = now - self._lease_seconds
         self._said = {who: said for who, said in self._said.items() if said[1] >= oldest}
+        if now - self._swept_at < RATE_SECONDS:
+            return
+        self._swept_at = now
         for adapter in [a for a, rate in self._rates.items() if rate.per_minute(now) < _COLD]:
             del self._rates[adapter]
 

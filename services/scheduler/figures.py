@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from services.policies.autoscaling import Need, Rules, workers_wanted
 from services.scheduler.demand import Demand, Demands
-from services.scheduler.fleet import Worker
 from services.scheduler.wishes import WorkerState
+from services.scheduler.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,60 +1,19 @@
 """The live workers: who they are, what they last said, until when to believe it."""
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 from services.core.clock import Clock
 from services.core.errors import AlreadyExists, Unavailable
 from services.core.reports import AdapterPlace, WorkerReport
 from services.core.types import Digest, Fingerprint, WorkerId
 from services.policies.placement.cost import place
-from services.policies.placement.views import UNKNOWN_TIMES, Wish, WorkerView
+from services.policies.placement.views import UNKNOWN_EVICTS_MS, UNKNOWN_TIMES, Wish, WorkerView
 from services.scheduler.orders import Order
 from services.scheduler.wishes import Wishes, WorkerState, WorkerWish
-
-
-class Role(Enum):
-    """What of a request a worker runs."""
-
-    ALL = "all"
-    PREFILL = "prefill"
-    DECODE = "decode"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Does not change while a worker lives."""
-
-    id: WorkerId
-    address: str
-    base_model: str
-    base_fingerprint: Fingerprint
-    device: str
-    devices: int = 1
-    role: Role = Role.ALL
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """`wish`: None if nothing was said of it."""
-
-    identity: Identity
-    report: WorkerReport
-    age_seconds: float
-    state: WorkerState = WorkerState.SERVING
-    wish: WorkerWish | None = None
-
-    @property
-    def sequences(self) -> int:
-        return self.report.running + self.report.waiting
-
-    @classmethod
-    def away(cls, worker: WorkerId, wish: WorkerWish) -> "Worker":
-        """Of which only the id is known."""
-        nobody = Identity(worker, "", "", Fingerprint(""), "", 0)
-        return cls(nobody, WorkerReport(), 0.0, WorkerState.AWAY, wish)
+from services.scheduler.worker import Identity, Worker
 
 
 @dataclass(slots=True, eq=False)
@@ -86,8 +45,11 @@ class Fleet:
         self._clock = clock
         self._members: dict[WorkerId, _Member] = {}
         self._watchers: set[Callable[[], None]] = set()
-        self._stuck_seconds = stuck_seconds
+        self.stuck_seconds = stuck_seconds
+        self._open: tuple[Identity, ...] | None = None  # None once it may be another
         self._kept: tuple[object, dict[WorkerId, list[Digest]]] = (None, {})
+        self._silent_since = math.inf  # who was heard least lately, or before
+        self._still_since = math.inf  # who serves and stepped least lately, or before
         self.lease_seconds = lease_seconds
         self.wishes = wishes or Wishes()
         self.drained: list[WorkerId] = []
@@ -102,6 +64,7 @@ class Fleet:
         now = self._clock.now()
         member = _Member(identity, _kept_of(report, None), now, now)
         self._members[identity.id] = member
+        self._silent_since = min(self._silent_since, now)
         self.tell()
         return Seat(self, member)
 
@@ -123,12 +86,18 @@ class Fleet:
 
     def open(self) -> tuple[Identity, ...]:
         """Who takes requests, by id."""
-        return tuple(
-            worker.identity for worker in self.live() if worker.state is WorkerState.SERVING
-        )
+        self._expire()
+        if self._open is None or self._clock.now() - self._still_since > self.stuck_seconds:
+            serving = [m for m in self._members.values() if self._state(m) is WorkerState.SERVING]
+            serving.sort(key=lambda member: member.identity.id)
+            self._open = tuple(member.identity for member in serving)
+            self._still_since = min((member.stepped_at for member in serving), default=math.inf)
+        return self._open
 
     def kept_adapters(self, worker: WorkerId) -> list[Digest]:
         """Those that the operator has pinned there: to some of the workers that serve."""
+        if not self.wishes.pins:
+            return []
         serving = self.open()
         pins = tuple(self.wishes.pins.values())
         if self._kept[0] != (serving, pins):
@@ -149,6 +118,8 @@ class Fleet:
             self._watchers.discard(told)
 
     def tell(self) -> None:
+        """Wishes of workers are others, or who is there."""
+        self._open = None
         for told in self._watchers:
             told()
 
@@ -210,18 +181,25 @@ class Fleet:
 
     def _state(self, member: _Member) -> WorkerState:
         wish = self.wishes.workers.get(member.identity.id)
-        if self._clock.now() - member.stepped_at > self._stuck_seconds:
+        if self._clock.now() - member.stepped_at > self.stuck_seconds:
             return WorkerState.STUCK
         if member.report.draining or wish is WorkerWish.DRAIN:
             return WorkerState.DRAINING
         return WorkerState.CORDONED if wish is WorkerWish.CORDON else WorkerState.SERVING
 
     def _expire(self) -> None:
+        """It looks at each only when one of them may have been silent for too long."""
         oldest = self._clock.now() - self.lease_seconds
-        for worker, member in list(self._members.items()):
-            if member.reported_at < oldest:
-                del self._members[worker]
-                self._gone(member)
+        if self._silent_since >= oldest:
+            return
+        silent = [member for member in self._members.values() if member.reported_at < oldest]
+        for member in silent:
+            del self._members[member.identity.id]
+            self._gone(member)
+        heard = (member.reported_at for member in self._members.values())
+        self._silent_since = min(heard, default=math.inf)
+        if silent:
+            self._open = None
 
 
 class Seat:
@@ -237,12 +215,14 @@ class Seat:
         if not self._fleet.holds(self._member):
             raise Unavailable("the lease ran out; attach again")
         member, now = self._member, self._fleet.now()
-        drains = report.draining != member.report.draining
+        is_another = report.draining != member.report.draining
+        was_stuck = now - member.stepped_at > self._fleet.stuck_seconds
         if report.steps != member.report.steps or not (report.running and member.report.running):
             member.stepped_at = now
+            is_another |= was_stuck
         member.report, member.placed_since = _kept_of(report, member.report), 0
         member.reported_at = now
-        if drains:
+        if is_another:
             self._fleet.tell()
 
     def on_order(self, woken: Callable[[], None]) -> None:
@@ -294,4 +274,5 @@ def _view(member: _Member, state: WorkerState) -> WorkerView:
         host=frozenset(
             load.digest for load in report.adapters or () if load.place is AdapterPlace.HOST
         ),
+        evicts_ms=UNKNOWN_EVICTS_MS,
     )

@@ -7,8 +7,8 @@ from services.core.types import Digest
 from services.policies.migration.carriage import SECONDS_A_BYTE
 from services.policies.migration.loads import WorkerLoad
 from services.policies.placement.views import UNKNOWN_TIMES
-from services.scheduler.fleet import Worker
 from services.scheduler.wishes import WorkerState
+from services.scheduler.worker import Worker
 
 FETCH_MS = 200.0  # of an adapter that is not on the worker
 COPY_MS = 10.0  # of one that is in its host memory

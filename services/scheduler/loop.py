@@ -94,7 +94,7 @@ class Loop:
             self._control.told(worker, report.sequences)
         self._control.ended(report.moved)
         self._outcomes += report.moved
-        if report.sequences is not None or report.moved:
+        if report.moved or (report.sequences is not None and self._control.is_told):
             self.wake()
 
     def wake(self) -> None:

@@ -7,12 +7,13 @@ from services.core.errors import InvalidRequest, NotFound
 from services.core.reports import AdapterPlace
 from services.core.types import Digest, WorkerId
 from services.policies.placement.homes import homes
-from services.scheduler.fleet import Fleet, Worker
+from services.scheduler.fleet import Fleet
 from services.scheduler.loop import Loop
 from services.scheduler.orders import Preload
 from services.scheduler.repository import SqlWishes
 from services.scheduler.spread import Spread
 from services.scheduler.wishes import Pin, WorkerWish
+from services.scheduler.worker import Worker
 
 LONGEST_ID = 255
 MOST_WORKERS = 10_000

@@ -16,7 +16,7 @@ from services.core.types import Digest, Fingerprint
 from services.policies.fairness.clearing import Statement
 from services.runtime.interceptors import Context
 from services.runtime.wire_reports import orders_to_wire, report_from_wire
-from services.scheduler.fleet import Identity, Seat, wish_for
+from services.scheduler.fleet import Seat, wish_for
 from services.scheduler.office import Office, Reign
 from services.scheduler.orders import Preload, TellSequences
 from services.scheduler.wire import (
@@ -26,8 +26,11 @@ from services.scheduler.wire import (
     worker_to_wire,
 )
 from services.scheduler.wishes import WorkerWish
+from services.scheduler.worker import Identity
 
 log = structlog.get_logger()
+
+PAUSE_SECONDS = 0.05  # from one list of workers to the next: many may join at once
 
 
 class SchedulerServicer(rpc.SchedulerServiceServicer):
@@ -121,6 +124,7 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
                         response.homes.counts.update({str(a): n for a, n in homes.items()})
                     yield response
                     told, told_homes, told_at = now, homes, fleet.now()
+                    await asyncio.sleep(PAUSE_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(fleet.lease_seconds / 6):
                         await changed.wait()

@@ -3,7 +3,9 @@
 By what gateways say came: of the work that an adapter's requests are, and of how many come when.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.core.clock import Clock
@@ -12,28 +14,39 @@ from services.policies.placement.forecast import Forecast
 from services.policies.placement.homes import Homes
 from services.policies.placement.preload import preloads
 from services.policies.placement.replicas import Replicas
-from services.scheduler.fleet import Fleet, Worker
+from services.scheduler.fleet import Fleet
 from services.scheduler.orders import Preload
 from services.scheduler.wishes import WorkerState
+from services.scheduler.worker import Worker
 
 RATE_SECONDS = 30.0  # that arrivals look back
+FEWEST_SECONDS = 1.0  # below which they say nothing
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 120.0  # that a request is believed to run
 
 
 @dataclass(slots=True)
 class _Base:
-    """Of a base model. `per_second`: requests, an exponentially weighted average."""
+    """Of a base model. `requests`: that came in `seconds`, both weighted exponentially."""
 
     replicas: Replicas = field(default_factory=Replicas)
     forecast: Forecast = field(default_factory=Forecast)
     homes: Homes = field(default_factory=Homes)
-    per_second: float = 0.0
-    at: float = 0.0
+    requests: float = 0.0
+    seconds: float = 0.0
+    at: float | None = None
 
     def count(self, requests: int, now: float) -> None:
-        kept = max(0.0, 1 - (now - self.at) / RATE_SECONDS)
-        self.per_second = self.per_second * kept + requests / RATE_SECONDS
+        """In what time the first came nobody knows: they do not count."""
+        if self.at is not None:
+            kept = math.exp((self.at - now) / RATE_SECONDS)
+            self.requests = self.requests * kept + requests
+            self.seconds = self.seconds * kept + now - self.at
         self.at = now
+
+    @property
+    def per_second(self) -> float:
+        """0 until enough was seen."""
+        return self.requests / self.seconds if self.seconds >= FEWEST_SECONDS else 0.0
 
 
 class Spread:
@@ -71,20 +84,25 @@ class Spread:
         for base in self._bases.values():
             base.replicas.settle(self._clock.now())
 
-    def expected(self) -> dict[Fingerprint, list[tuple[Digest, float]]]:
-        """Requests of the next minutes, by adapter. Takes half a second for 100,000 of them."""
+    def expected(self) -> Iterator[tuple[Fingerprint, Digest, float]]:
+        """Requests of the next minutes, by adapter. Takes half a second for 100,000 of them; what
+        comes while it is not asked for the next is no error."""
         now = self._clock.now()
-        return {base: list(known.forecast.every(now)) for base, known in self._bases.items()}
+        for base, known in list(self._bases.items()):
+            for adapter, requests in known.forecast.every(now):
+                yield base, adapter, requests
 
-    def preload(self, expected: Mapping[Fingerprint, Iterable[tuple[Digest, float]]]) -> int:
+    def preload(self, expected: Iterable[tuple[Fingerprint, Digest, float]]) -> int:
         """Orders what its homes do not have; how many."""
-        ordered = 0
-        for base, of_base in expected.items():
+        ordered, by_base = 0, defaultdict[Fingerprint, list[tuple[Digest, float]]](list)
+        for base, adapter, requests in expected:
+            by_base[base].append((adapter, requests))
+        for base, of_base in by_base.items():
             workers, known = self._serving(base), self._bases[base].homes
             known.are({worker.identity.id: 1.0 for worker in workers})
             holders = _holders(workers)
             for each in preloads(
-                of_base,
+                (each for each in of_base if len(holders.get(each[0], ())) < self.count(each[0])),
                 lambda adapter: known.of(adapter, self.count(adapter)),  # noqa: B023
                 lambda adapter: holders.get(adapter, ()),  # noqa: B023
             ):

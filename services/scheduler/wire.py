@@ -8,9 +8,9 @@ from services.policies.migration.loads import Reason
 from services.policies.placement.cost import Cost
 from services.runtime.wire_reports import place_to_wire, report_to_wire
 from services.scheduler.demand import Demand
-from services.scheduler.fleet import Identity, Role, Worker
 from services.scheduler.migrations import Migration, MigrationState
 from services.scheduler.wishes import Pin, WorkerState, WorkerWish
+from services.scheduler.worker import Identity, Role, Worker
 
 _ROLES = {
     Role.ALL: pb.WORKER_ROLE_UNSPECIFIED,

@@ -14,15 +14,16 @@ from lorikeet.scheduler.v1 import fleet_service_pb2_grpc as rpc
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as scheduler_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as scheduler_rpc
 from services.cli.suite import free_addresses
-from services.core.types import RequestId
+from services.core.types import Digest, Fingerprint, RequestId, WorkerId
+from services.gateway.workers import Workers
 from services.policies.migration.loads import Debts, PlannedMove, Reason, WorkerLoad
 from services.runtime.beside import beside
-from services.runtime.client import open_channel
+from services.runtime.client import open_channel, open_channels
 from services.runtime.db import Base, Sessions, close_sessions, open_sessions
 from services.scheduler.control import Rules
 from services.scheduler.repository import SqlWishes
 from services.scheduler.wishes import WorkerWish
-from tests.schedulers import OPERATOR, FakeWorker, leading, until
+from tests.schedulers import OPERATOR, TOKEN, FakeWorker, leading, until
 
 ADAPTER = "a" * 64
 CORDON, DRAIN, SERVE = (
@@ -217,6 +218,29 @@ async def test_what_is_pinned_is_said_to_its_workers_and_listed(sessions: Sessio
         assert await there.pin(0) == []
         assert list(await pins()) == []
         await until(lambda: all(w.pinned == [] for w in workers))
+
+
+async def test_a_gateway_hears_how_many_homes_an_adapter_has_now(sessions: Sessions) -> None:
+    async with world(sessions, *(FakeWorker(name) for name in "abc")) as there:
+        channels, gateway = open_channels(there.address), Workers(TOKEN)
+        base, adapter = Fingerprint("f" * 64), Digest(ADAPTER)
+
+        async def hears(count: int) -> frozenset[WorkerId]:
+            await until(lambda: len(gateway.homes(base, adapter)) == count)
+            return gateway.homes(base, adapter)
+
+        async with beside(gateway.follow(channels)):
+            (one,) = await hears(1)
+            await there.pin(2)
+            two = await hears(2)
+            assert one in two
+            await there.set(one, CORDON)  # who serves nobody is nobody's home
+            await until(lambda: one not in gateway.homes(base, adapter))
+            assert len(await hears(2)) == 2
+            await there.pin(0)
+            assert await hears(1) <= {"a", "b", "c"} - {one}
+        await gateway.close()
+        await channels.close()
 
 
 async def test_a_preload_is_ordered_of_whom_it_names(sessions: Sessions) -> None:

@@ -13,8 +13,8 @@ from services.runtime.beside import beside
 from services.runtime.client import open_channels
 from services.runtime.clock import SystemClock
 from services.runtime.db import IN_MEMORY, close_sessions, open_sessions
-from services.scheduler.fleet import Identity
 from services.scheduler.office import Office, Reign
+from services.scheduler.worker import Identity
 from tests.schedulers import TOKEN, Attending, reign_of, serving, until
 
 

@@ -12,43 +12,43 @@ _ROOM = _ANY_FLEET + "test_a_round_loses_nobody_and_exceeds_nothing"
 
 MIGRATION: dict[str, Mutation] = {
     "requests move to workers that take none": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "if not self.load.takes or (",
         "if (",
         _GREEDY + "test_nobody_goes_where_it_may_not",
     ),
     "requests move to another model": Mutation(
-        "policies/migration/board.py",
-        "            and place.load.base == source.load.base\n",
-        "",
+        "policies/migration/targets.py",
+        "for worker in self._open[source.load.base])",
+        "for ranking in self._open.values() for worker in ranking)",
         _GREEDY + "test_nobody_goes_where_it_may_not",
     ),
     "what those who run will need is promised twice": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "room_tokens=load.free_tokens - left - waiting,",
         "room_tokens=load.free_tokens,",
         _GREEDY + "test_there_must_be_room_for_what_it_will_hold_in_the_end",
     ),
     "room is given to as many as like it": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "        self.room_tokens -= self.needs(sequence)\n",
         "",
         _GREEDY + "test_room_is_given_once",
     ),
     "adapters need no slot": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "(sequence.adapter not in self.held and self.slots < 1)",
         "False",
         _GREEDY + "test_an_adapter_needs_a_slot",
     ),
     "who runs is sent to wait": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "may_wait = sequence.waiting and self.load.most_waiting > 0",
         "may_wait = self.load.most_waiting > 0",
         _ROOM,
     ),
     "workers with seats give requests away": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "return len(self.sequences) > self.side_by_side",
         "return True",
         _GREEDY + "test_nobody_moves_between_workers_with_seats",
@@ -60,7 +60,7 @@ MIGRATION: dict[str, Mutation] = {
         _GREEDY + "test_who_runs_moves_if_it_gains_twice_what_the_cheaper_way_costs",
     ),
     "what was moved is priced as if computed anew": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "again if move is None else min(again, move)",
         "again",
         _GREEDY + "test_who_runs_moves_if_it_gains_twice_what_the_cheaper_way_costs",
@@ -119,6 +119,24 @@ MIGRATION: dict[str, Mutation] = {
         "MEMORY_SHORT = 0.1",
         "MEMORY_SHORT = 0.0",
         _GREEDY + "test_who_would_not_fit_leaves_a_worker_whose_memory_ends",
+    ),
+    "a search for the least busy stops at the first": Mutation(
+        "policies/migration/targets.py",
+        "not best[0] and place.work_ms + least > best[1]",
+        "not best[0]",
+        _ROUNDS + "test_who_has_the_adapter_is_better_than_who_has_a_little_less_to_do",
+    ),
+    "who has more to do by now is searched where it was": Mutation(
+        "policies/migration/board.py",
+        "        self._targets.changed(target)\n",
+        "",
+        _ROUNDS + "test_who_has_more_to_do_by_now_comes_later",
+    ),
+    "the program is asked about any number of workers": Mutation(
+        "policies/migration/program.py",
+        "if sum(movable) * len(places) <= most:",
+        "if True:",
+        _ROUNDS + "test_of_a_large_fleet_the_program_sees_the_busiest_and_the_least_busy",
     ),
     "dispatch brings no adapter": Mutation(
         "policies/dispatch/min_cost.py",

@@ -173,7 +173,7 @@ _AHEAD = {
     ),
     "demand of long ago is remembered": Mutation(
         "policies/placement/forecast.py",
-        "                del self._courses[adapter]\n                continue\n",
+        "                self._courses.pop(adapter, None)\n                continue\n",
         "                pass\n",
         _FORECAST + "test_the_idle_are_forgotten",
     ),

@@ -11,6 +11,8 @@ _ROWS = "tests/contract/test_fleet_rows.py::"
 _SERVICE = "tests/contract/test_fleet_service.py::"
 _TERMS = "tests/contract/test_terms.py::"
 _DEMAND = "tests/contract/test_demand.py::"
+_SPREAD = "tests/unit/scheduler/test_spread.py::"
+_QUEUE = "tests/unit/gateway/test_fair_queue.py::"
 _FENCED = "test_a_leader_that_was_followed_by_another_writes_nothing"
 
 SCHEDULER: dict[str, Mutation] = {
@@ -64,8 +66,8 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "who is cordoned is named to gateways": Mutation(
         "scheduler/fleet.py",
-        "worker.identity for worker in self.live() if worker.state is WorkerState.SERVING",
-        "worker.identity for worker in self.live() if not worker.report.draining",
+        "if self._state(m) is WorkerState.SERVING]",
+        "if not m.report.draining]",
         _STATES + "test_a_worker_does_what_is_wished_of_it",
     ),
     "a worker that has drained drains again when it comes back": Mutation(
@@ -106,7 +108,7 @@ SCHEDULER: dict[str, Mutation] = {
         + "test_the_next_round_of_a_drain_is_due_when_the_moves_of_the_one_before_have_ended",
     ),
     "what is in host memory costs as much as what is not": Mutation(
-        "policies/migration/board.py",
+        "policies/migration/place.py",
         "return self.load.copy_ms if adapter in self.load.on_host else self.load.load_ms",
         "return self.load.load_ms",
         _LOADS + "test_an_adapter_costs_a_fetch_a_copy_or_nothing",
@@ -173,8 +175,8 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "who leaves is moved again": Mutation(
         "scheduler/control.py",
-        "tuple(each for each in told if each.request not in leaving)",
-        "told",
+        " if each.request not in leaving),",
+        "),",
         _CONTROL + "test_who_leaves_is_not_planned_again_and_who_comes_takes_memory",
     ),
     "a lost move is never made again": Mutation(
@@ -224,5 +226,92 @@ SCHEDULER: dict[str, Mutation] = {
         "arrived, self.arrived = self.arrived, Counter()",
         "arrived = self.arrived",
         _DEMAND + "test_arrivals_are_told_once",
+    ),
+    "what keeps workers busy changes nothing": Mutation(
+        "scheduler/spread.py",
+        "                known.replicas.arrived(adapter, now, busy_ms, times)\n",
+        "",
+        _SPREAD + "test_an_adapter_that_keeps_workers_busy_has_more_homes_until_it_is_cold",
+    ),
+    "what was hot once is hot for ever": Mutation(
+        "scheduler/spread.py",
+        "base.replicas.settle(self._clock.now())",
+        "pass",
+        _SPREAD + "test_an_adapter_that_keeps_workers_busy_has_more_homes_until_it_is_cold",
+    ),
+    "a request is as much work however long it runs": Mutation(
+        "scheduler/spread.py",
+        "seconds = sum(worker.report.running for worker in workers) / per_second",
+        "seconds = 1.0",
+        _SPREAD + "test_requests_are_as_much_work_as_they_run_long",
+    ),
+    "the first requests of a reign are taken for all": Mutation(
+        "scheduler/spread.py",
+        "self.seconds = self.seconds * kept + now - self.at",
+        "self.seconds = RATE_SECONDS",
+        _SPREAD + "test_what_came_before_anything_was_seen_is_not_taken_for_work",
+    ),
+    "a pin is no floor": Mutation(
+        "scheduler/spread.py",
+        "return max(1, pin.workers if pin is not None else 0, *found)",
+        "return max(1, *found)",
+        _SPREAD + "test_a_pin_is_a_floor",
+    ),
+    "a base model without workers stops the scheduler": Mutation(
+        "scheduler/spread.py",
+        "if not seats or per_second <= 0:",
+        "if per_second <= 0:",
+        _SPREAD + "test_a_base_model_without_workers_is_no_error",
+    ),
+    "homes are told what they have": Mutation(
+        "scheduler/spread.py",
+        "holders.setdefault(load.digest, set()).add(worker.identity.id)",
+        "pass",
+        _SPREAD + "test_what_is_expected_goes_to_its_home_unless_that_has_it",
+    ),
+    "who drains is at home": Mutation(
+        "scheduler/spread.py",
+        "worker.identity.base_fingerprint == base and worker.state is WorkerState.SERVING",
+        "worker.identity.base_fingerprint == base",
+        _SPREAD + "test_nothing_is_brought_to_who_drains",
+    ),
+    "gateways are told of homes once": Mutation(
+        "scheduler/servicer.py",
+        "if homes != told_homes:",
+        "if not told:",
+        _SERVICE + "test_a_gateway_hears_how_many_homes_an_adapter_has_now",
+    ),
+    "who serves nobody is somebody's home": Mutation(
+        "gateway/workers.py",
+        "            self._homes.setdefault(base, Homes()).are(capacities)",
+        "            known = self._homes.setdefault(base, Homes())\n"
+        "            [known.join(worker, 1.0) for worker in capacities]",
+        _SERVICE + "test_a_gateway_hears_how_many_homes_an_adapter_has_now",
+    ),
+    "a gateway places where nobody is at home": Mutation(
+        "gateway/fair_queue.py",
+        "homes=self._fleet.homes(job.base_fingerprint, job.adapter) if job.adapter else NOWHERE",
+        "homes=NOWHERE",
+        _QUEUE + "test_an_adapter_that_nobody_has_goes_to_its_home",
+    ),
+    "a request waits for its home": Mutation(
+        "gateway/fair_queue.py",
+        "[line for line in lines if line.fits(ticket.job)])\n            if line is not None:\n"
+        "                lane.admit",
+        "lines[:1] if lines[0] is workers[0] else [])\n            if line is not None:\n"
+        "                lane.admit",
+        _QUEUE + "test_a_home_without_room_is_not_waited_for",
+    ),
+    "a lease that ran out is not seen by who watches": Mutation(
+        "scheduler/fleet.py",
+        "        if silent:\n            self._open = None\n",
+        "",
+        _STATES + "test_who_is_silent_is_named_until_its_lease_ends",
+    ),
+    "a worker that goes on is not named again": Mutation(
+        "scheduler/fleet.py",
+        "            is_another |= was_stuck\n",
+        "",
+        _STATES + "test_a_worker_whose_steps_stand_still_is_stuck_until_they_move",
     ),
 }

@@ -117,6 +117,33 @@ def _assert_room(load: WorkerLoad, loads: tuple[WorkerLoad, ...], moves: list[Pl
         assert len(used) + len(brought) <= load.most_adapters
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(loads=fleets, of=knobs)
+def test_the_best_target_is_that_of_a_look_at_each(
+    loads: tuple[WorkerLoad, ...], of: Knobs
+) -> None:
+    """In any fleet, and as moves are made."""
+    board = Board(loads)
+    for move in [None, *decide(loads, knobs=of)]:
+        if move is not None:
+            source = board.places[move.source]
+            moved = source.sequences[move.request]
+            board.move(moved, source, board.places[move.target], move.reason)
+        for source in board.places.values():
+            for each in source.sequences.values():
+                able = [
+                    place
+                    for place in board.places.values()
+                    if place is not source
+                    and place.load.base == source.load.base
+                    and place.has_room(each)
+                ]
+                keys = [(not place.starts(each), place.work_ms_with(each)) for place in able]
+                best = able[keys.index(min(keys))] if able else None
+                assert board.best_target(source, each) is best
+                assert board.targets(source, each) == able
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(loads=fleets, of=knobs)
 def test_a_round_is_a_function_of_what_it_is_told(loads: tuple[WorkerLoad, ...], of: Knobs) -> None:

@@ -4,7 +4,8 @@ from services.core.clock import ManualClock
 from services.core.errors import AlreadyExists, Unavailable
 from services.core.reports import WorkerReport
 from services.core.types import Digest, Fingerprint, WorkerId
-from services.scheduler.fleet import Fleet, Identity, wish_for
+from services.scheduler.fleet import Fleet, wish_for
+from services.scheduler.worker import Identity
 
 ADAPTER = Digest("a" * 64)
 

@@ -4,11 +4,13 @@ least busy, requests that have not begun before those that have."""
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from services.core.reports import SequenceLoad
 from services.core.types import Digest, RequestId
-from services.policies.migration.board import Board, Place, gain_ms
+from services.policies.migration.board import Board
 from services.policies.migration.loads import Debts, Reason
+from services.policies.migration.place import Place, gain_ms
 
 NO_DEBTS = Debts()
 MIN_GAIN_OVER_COST = 2.0  # of what has begun: predictions err
@@ -77,7 +79,7 @@ def _relieve(board: Board, source: Place, owed: Owed, most_moves: int) -> None:
 
 
 def _move_to_best(board: Board, source: Place, sequence: SequenceLoad, reason: Reason) -> bool:
-    target = _best(board, source, sequence)
+    target = board.best_target(source, sequence)
     if target is not None:
         board.move(sequence, source, target, reason)
     return target is not None
@@ -85,17 +87,25 @@ def _move_to_best(board: Board, source: Place, sequence: SequenceLoad, reason: R
 
 def balance(board: Board, owed: Owed, most_moves: int) -> None:
     """Takes work from the busiest worker as long as that shortens what the busiest has to do."""
-    _even_out(board, lambda source: _move_waiting(board, source, owed, most_moves))
-    _even_out(board, lambda source: _move_running(board, source, owed, most_moves))
+    _even_out(board, most_moves, lambda source: _move_waiting(board, source, owed, most_moves))
+    _even_out(board, most_moves, lambda source: _move_running(board, source, owed, most_moves))
 
 
-def _even_out(board: Board, move_from: Callable[[Place], bool]) -> None:
+def _even_out(board: Board, most_moves: int, move_from: Callable[[Place], bool]) -> None:
     """Until nothing can be moved from any; the busiest is asked first, each time."""
-    asked = list(board.places.values())
-    while asked:
-        source = max(asked, key=lambda place: place.work_ms)
-        if not move_from(source):
-            asked.remove(source)
+    numbers = {worker: number for number, worker in enumerate(board.places)}
+    asked = [(-place.work_ms, numbers[worker]) for worker, place in board.places.items()]
+    heapify(asked)
+    places, done = list(board.places.values()), set[int]()
+    while asked and len(board.moves) < most_moves:
+        work, number = heappop(asked)
+        if number in done or places[number].work_ms != -work:
+            continue  # it has another entry
+        moved = len(board.moves)
+        if not move_from(places[number]):
+            done.add(number)
+        for worker in {w for move in board.moves[moved:] for w in (move.source, move.target)}:
+            heappush(asked, (-board.places[worker].work_ms, numbers[worker]))
 
 
 def _move_waiting(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
@@ -112,7 +122,7 @@ def _move_waiting(board: Board, source: Place, owed: Owed, most_moves: int) -> b
 
 
 def _move_if_sooner(board: Board, source: Place, sequence: SequenceLoad) -> bool:
-    target = _best(board, source, sequence) if source.has_line else None
+    target = board.best_target(source, sequence) if source.has_line else None
     if target is None:
         return False
     gain = gain_ms(source, target, sequence)
@@ -122,22 +132,13 @@ def _move_if_sooner(board: Board, source: Place, sequence: SequenceLoad) -> bool
     return True
 
 
-def _best(board: Board, source: Place, sequence: SequenceLoad) -> Place | None:
-    """Where it starts at once rather than where it waits, then the least busy."""
-    return min(
-        board.targets(source, sequence),
-        key=lambda place: (not place.starts(sequence), place.work_ms_with(sequence)),
-        default=None,
-    )
-
-
 def _move_running(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
     """Of one adapter, as many together as are worth the load that they share."""
     if not source.has_line:
         return False
     running = [each for each in source.sequences.values() if not each.waiting]
     for group in owed.groups(each for each in running if each.request not in board.frozen):
-        target = _best(board, source, group[0])
+        target = board.best_target(source, group[0])
         room = most_moves - len(board.moves)
         chosen = [] if target is None else _worth_it(source, target, group[:room])
         for each, gain in chosen:

@@ -20,8 +20,9 @@ from scipy.sparse import csr_array
 
 from services.core.reports import SequenceLoad
 from services.core.types import Digest, WorkerId
-from services.policies.migration.board import Board, Place
+from services.policies.migration.board import Board
 from services.policies.migration.greedy import Owed
+from services.policies.migration.place import Place
 
 CAUTION = 1.0  # what has begun pays so much of its move's cost once more: predictions err
 LEAST_PRICE = 1e-4  # seconds, of any move: it must gain something
@@ -31,12 +32,14 @@ OWED_OFF = 0.5  # of that, for whoever is owed most
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long the program may think. `gap`: of the best, that need not be closed. `exact`: up to
-    so many choices x is 0 or 1; beyond, where one request is little of the whole, it is relaxed."""
+    so many choices x is 0 or 1; beyond, where one request is little of the whole, it is relaxed.
+    `choices`: up to which it is asked about all workers at once."""
 
     seconds: float = 0.5
     gap: float = 0.02
     nodes: int = 1000
     exact: int = 200
+    choices: int = 20_000
 
 
 @dataclass(frozen=True, slots=True)

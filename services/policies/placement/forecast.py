@@ -99,7 +99,7 @@ class Forecast:
         bucket, size = self._bucket(now), self.season.buckets
         for adapter, course in list(self._courses.items()):
             if bucket - course.bucket > size or not (course.count or any(course.counts)):
-                del self._courses[adapter]
+                self._courses.pop(adapter, None)
                 continue
             self._catch_up(course, bucket)
             yield adapter, course.best(self.season)

@@ -34,4 +34,6 @@ def preloads(
         for worker in free[: max(0, len(at_home) - len(there))]:
             found.append(Preload(adapter, worker))
             ordered[worker] = ordered.get(worker, 0) + 1
+        if len(found) >= most:
+            break
     return found[:most]

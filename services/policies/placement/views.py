@@ -8,6 +8,8 @@ from services.core.types import Digest, Fingerprint, WorkerId
 
 UNKNOWN_TIMES = StepTimes(base=30.0, sequence=0.05, token=0.05)
 """Of a worker that has not said how long its steps take."""
+UNKNOWN_EVICTS_MS = 50.0
+"""Of one that has not said what it evicts: a quarter of a load, as if one in four came back."""
 
 
 @dataclass(frozen=True, slots=True)

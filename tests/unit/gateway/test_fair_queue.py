@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from services.core.errors import TooLate, Unavailable
-from services.core.types import Digest, Fingerprint, RequestId, Tier
+from services.core.types import Digest, Fingerprint, RequestId, Tier, WorkerId
 from services.gateway.fair_queue import WORKERLESS_SECONDS
 from services.gateway.lane import Ticket
 from services.policies.fairness.vtc import VirtualTokenCounters
@@ -65,6 +65,25 @@ async def test_a_request_goes_where_its_adapter_is() -> None:
     world = World([PaperWorker("w1", slots=2), knows])
     await world.ask("r", adapter=ADAPTER)
     assert list(knows.held) == ["r"]
+
+
+@pytest.mark.parametrize("home", ["w1", "w2"])
+async def test_an_adapter_that_nobody_has_goes_to_its_home(home: str) -> None:
+    workers = [
+        PaperWorker("w1", slots=2),
+        PaperWorker("w2", slots=2),
+    ]
+    world = World(workers, at_home=frozenset({WorkerId(home)}))
+    await world.ask("r", adapter=ADAPTER)
+    assert [worker.view.id for worker in workers if worker.held] == [home]
+
+
+async def test_a_home_without_room_is_not_waited_for() -> None:
+    workers = [PaperWorker("w1", slots=1), PaperWorker("w2", slots=1)]
+    world = World(workers, at_home=frozenset({WorkerId("w1")}))
+    await world.ask("first", adapter=ADAPTER)
+    await world.ask("second", adapter=ADAPTER)
+    assert [list(worker.held) for worker in workers] == [["first"], ["second"]]
 
 
 async def test_the_adapter_of_who_is_next_is_fetched_while_it_waits() -> None:

@@ -13,9 +13,9 @@ from services.core.reports import (
 from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 from services.policies.migration.loads import Debts, PlannedMove, Reason
 from services.scheduler.control import Control, Rules
-from services.scheduler.fleet import Identity, Worker
 from services.scheduler.migrations import Migration
 from services.scheduler.wishes import WorkerState
+from services.scheduler.worker import Identity, Worker
 from tests.drains import Drains
 
 

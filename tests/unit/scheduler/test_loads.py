@@ -4,11 +4,11 @@ import pytest
 
 from services.core.reports import AdapterLoad, AdapterPlace, SequenceLoad, WorkerReport
 from services.core.types import Digest, Fingerprint, RequestId, WorkerId
-from services.policies.migration.board import Place
 from services.policies.migration.carriage import SECONDS_A_BYTE, Carriage
 from services.policies.migration.loads import WorkerLoad
-from services.scheduler.fleet import Identity, Worker
+from services.policies.migration.place import Place
 from services.scheduler.loads import COPY_MS, FETCH_MS, load_of
+from services.scheduler.worker import Identity, Worker
 
 
 def planned_by(report: WorkerReport, coming: int = 0) -> WorkerLoad:

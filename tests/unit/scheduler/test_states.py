@@ -8,9 +8,10 @@ from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 from services.policies.autoscaling import Rules
 from services.scheduler.demand import Demand, Demands
 from services.scheduler.figures import figures
-from services.scheduler.fleet import Fleet, Identity, Seat
+from services.scheduler.fleet import Fleet, Seat
 from services.scheduler.orders import Preload, TellSequences
 from services.scheduler.wishes import Pin, WorkerState, WorkerWish
+from services.scheduler.worker import Identity
 
 ADAPTER = Digest("a" * 64)
 
@@ -26,6 +27,7 @@ class World:
 
     def wish(self, worker: str, wish: WorkerWish) -> None:
         self.fleet.wishes.workers[WorkerId(worker)] = wish
+        self.fleet.tell()
 
     @property
     def states(self) -> dict[str, WorkerState]:
@@ -104,11 +106,26 @@ def test_a_worker_whose_steps_stand_still_is_stuck_until_they_move() -> None:
     seat = world.join("w", WorkerReport(running=1, steps=5))
     for _ in range(3):
         world.clock.advance(1.0)
+        assert world.open == (["w"] if world.clock.now() <= 2.0 else [])
         seat.report(WorkerReport(running=1, steps=5))
     assert world.states == {"w": WorkerState.STUCK}
     assert world.open == []
     seat.report(WorkerReport(running=1, steps=6))
     assert world.states == {"w": WorkerState.SERVING}
+    assert world.open == ["w"]
+
+
+def test_who_is_silent_is_named_until_its_lease_ends() -> None:
+    world = World()
+    world.fleet.stuck_seconds = 100.0
+    world.join("silent")
+    seat = world.join("w")
+    for _ in range(3):
+        assert world.open == ["silent", "w"]
+        world.clock.advance(1.0)
+        seat.report(WorkerReport())
+    world.clock.advance(0.5)
+    assert world.open == ["w"]
 
 
 def test_a_worker_that_has_nothing_to_run_is_not_stuck() -> None:

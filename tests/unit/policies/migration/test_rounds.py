@@ -155,3 +155,38 @@ def test_the_artifacts_rule_moves_between_the_pair_alone() -> None:
     moves = decide_pair(loads, Effort())
     assert moves
     assert not after(loads, moves)["second"]
+
+
+def test_of_a_large_fleet_the_program_sees_the_busiest_and_the_least_busy() -> None:
+    middle = [a_worker(f"m{n}", several(f"m{n}", 3)) for n in range(8)]
+    busy = a_worker("busy", [*several("r", 4), *several("w", 4, waits=True)])
+    loads = [*middle, busy, a_worker("idle")]
+    limit = Limit(64, Board(loads).makespan_ms)
+    alone = 2 * 8  # of one source with eight, and one target
+    solved = solve(Board(loads), Owed(), limit, Effort(choices=alone))
+    assert solved is not None
+    assert {(move.source, move.target) for move in solved.moves} == {("busy", "idle")}
+    assert solve(Board(loads), Owed(), limit, Effort(choices=alone - 1)) is None
+
+
+def test_who_has_the_adapter_is_better_than_who_has_a_little_less_to_do() -> None:
+    crowded = a_worker("crowded", [*several("r", 4), a_sequence("w", waits=True)], most_waiting=4)
+    bare = a_worker("bare", resident="")
+    knows = a_worker("knows", [a_sequence("k", left=1)])
+    board = Board([crowded, bare, knows])
+    source = board.places[crowded.id]
+    assert board.places[bare.id].work_ms < board.places[knows.id].work_ms
+    assert board.best_target(source, source.sequences[RequestId("w")]) is board.places[knows.id]
+
+
+def test_who_has_more_to_do_by_now_comes_later() -> None:
+    waits = [a_sequence("big", "b", left=900, waits=True), a_sequence("w", waits=True)]
+    crowded = a_worker("crowded", [*several("r", 4), *waits])
+    bare, filled = a_worker("bare", resident=""), a_worker("filled", [a_sequence("f", left=1)])
+    board = Board([crowded, bare, filled, a_worker("knows", [a_sequence("k", left=2)])])
+    source = board.places[crowded.id]
+    big, small = source.sequences[RequestId("big")], source.sequences[RequestId("w")]
+    board.move(big, source, board.places[filled.id], Reason.BALANCE)
+    best = board.best_target(source, small)
+    assert best is not None
+    assert best.load.id == "knows"
