@@ -98,4 +98,6 @@ def _adapter(version: adapter_pb2.AdapterVersion) -> Adapter:
         base_model=version.base_model,
         base_fingerprint=Fingerprint(version.base_fingerprint),
         created_seconds=version.create_time.seconds,
+        rank=version.max_rank,
+        size_bytes=version.size_bytes,
     )

@@ -35,6 +35,8 @@ class Adapter:
     base_model: str
     base_fingerprint: Fingerprint
     created_seconds: int
+    rank: int = 0  # the largest of its modules; 0 if that is not known
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Job:
     sampling: SamplingParams
     cache_salt: str
     first_token_within_ms: int | None = None
+    adapter_rank: int = 0
+    adapter_bytes: int = 0
     delivered: tuple[int, ...] = ()
     """Tokens of the completion that another worker had made."""
     moved_from: str = ""

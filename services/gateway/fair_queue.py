@@ -14,7 +14,7 @@ from services.gateway.lane import Lane, LaneDemand, LaneView, Line, MovedOn, Tic
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.levels import Levels, by_tenant
 from services.policies.fairness.tiers import WEIGHTS
-from services.policies.placement.cost import place
+from services.policies.placement.cost import fetch_ms, place
 from services.policies.placement.views import Wish
 
 NOWHERE: frozenset[WorkerId] = frozenset()
@@ -210,6 +210,8 @@ class FairQueue:
             adapter=job.adapter,
             prompt_tokens=len(job.prompt) + len(job.delivered),
             output_tokens=job.sampling.max_tokens - len(job.delivered),
+            rank=job.adapter_rank,
+            fetch_ms=fetch_ms(job.adapter_bytes),
             homes=self._fleet.homes(job.base_fingerprint, job.adapter) if job.adapter else NOWHERE,
         )
         chosen = place(wish, views)

@@ -20,7 +20,7 @@ from services.core.errors import (
     TooLate,
     Unavailable,
 )
-from services.core.types import Digest, FinishReason, RequestId, TenantId, Tier, TokenPiece
+from services.core.types import FinishReason, RequestId, TenantId, Tier, TokenPiece
 from services.gateway.base_models import BaseModels, ServedModel
 from services.gateway.course import (
     Adapter,
@@ -90,11 +90,13 @@ class Gateway:
             request_id=RequestId(f"{request_id}.{secrets.token_hex(8)}"),
             base_model=base.card.name,
             base_fingerprint=base.card.fingerprint,
-            adapter=adapter,
+            adapter=adapter.digest if adapter is not None else None,
             prompt=tokens,
             sampling=sampling,
             cache_salt=COMMON_SALT if asked.share_prefix and adapter is None else tenant,
             first_token_within_ms=self._within_ms(asked, tier),
+            adapter_rank=adapter.rank if adapter is not None else 0,
+            adapter_bytes=adapter.size_bytes if adapter is not None else 0,
         )
         return Completion(tenant, caller.key, model, base, job, share=caller.share, tier=tier)
 
@@ -157,7 +159,7 @@ class Gateway:
 
     async def _resolve(
         self, tenant: TenantId, model: str, request_id: RequestId
-    ) -> tuple[ServedModel, Digest | None]:
+    ) -> tuple[ServedModel, Adapter | None]:
         if not model:
             raise InvalidRequest.of("model", "name a model")
         base = await self._base_models.find(model)
@@ -167,7 +169,7 @@ class Gateway:
         base = await self._base_models.find(adapter.base_model)
         if base is None or base.card.fingerprint != adapter.base_fingerprint:
             raise ModelNotFound.named(model)
-        return base, adapter.digest
+        return base, adapter
 
     async def _text(self, course: Course, deadline: float) -> AsyncGenerator[TextPiece, None]:
         completion = course.completion

@@ -71,7 +71,8 @@ class WorkerLine:
         self._promised: dict[RequestId, int] = {}  # tokens
         self._sent: deque[int] = deque()  # tokens, of starts that the room does not count yet
         self._dealt = 0  # starts that it does
-        self._adapters: dict[RequestId, Digest] = {}  # of what is promised or runs
+        self._jobs: dict[RequestId, Job] = {}  # with adapters, that are promised or run
+        self._view: WorkerView | None = None  # None once it is another
         self._prefetched: deque[Digest] = deque(maxlen=MOST_PREFETCHED)
         self._commands: asyncio.Queue[pb.RunRequest] = asyncio.Queue()
         self._streams: dict[RequestId, asyncio.Queue[_Outcome]] = {}
@@ -93,23 +94,27 @@ class WorkerLine:
     @property
     def adapters(self) -> frozenset[Digest]:
         """On the device, or asked for by a request that is there or on its way."""
-        return self._resident.union(self._adapters.values())
+        return self.view.resident
 
     @property
     def view(self) -> WorkerView:
-        ahead = len(self._promised) + len(self._sent)
-        return WorkerView(
-            id=self.identity.id,
-            base_model=self.identity.base_model,
-            base_fingerprint=self.identity.base_fingerprint,
-            running=self._room.running + ahead,
-            waiting=self._room.waiting,
-            free_pages=self._room.tokens,
-            resident=self.adapters,
-            draining=False,
-            step_times=self._pace,
-            evicts_ms=UNKNOWN_EVICTS_MS,
-        )
+        if self._view is None:
+            ranks = {job.adapter: job.adapter_rank for job in self._jobs.values() if job.adapter}
+            ahead = len(self._promised) + len(self._sent)
+            self._view = WorkerView(
+                id=self.identity.id,
+                base_model=self.identity.base_model,
+                base_fingerprint=self.identity.base_fingerprint,
+                running=self._room.running + ahead,
+                waiting=self._room.waiting,
+                free_pages=self._room.tokens,
+                resident=self._resident.union(ranks),
+                draining=False,
+                step_times=self._pace,
+                ranks=ranks,
+                evicts_ms=UNKNOWN_EVICTS_MS,
+            )
+        return self._view
 
     def serves(self, job: Job) -> bool:
         """Whether it would if it had room: workers of the release before begin anew."""
@@ -129,11 +134,13 @@ class WorkerLine:
         """It will be started here, or withdrawn."""
         self._promised[job.request_id] = self._tokens(job)
         if job.adapter is not None:
-            self._adapters[job.request_id] = job.adapter
+            self._jobs[job.request_id] = job
+        self._view = None
 
     def withdraw(self, request: RequestId) -> None:
         if self._promised.pop(request, None) is not None:
-            self._adapters.pop(request, None)
+            self._jobs.pop(request, None)
+            self._view = None
             self._changed()
 
     def prefetch(self, adapter: Digest) -> None:
@@ -168,7 +175,8 @@ class WorkerLine:
             raise DeadlineExceeded("the deadline passed") from error
         finally:
             del self._streams[job.request_id]
-            self._adapters.pop(job.request_id, None)
+            self._jobs.pop(job.request_id, None)
+            self._view = None
             if not ended:
                 self._commands.put_nowait(pb.RunRequest(cancel=job.request_id))
 
@@ -237,6 +245,7 @@ class WorkerLine:
             self._pace = StepTimes(pace.base_ms, pace.sequence_ms, pace.token_ms)
         if room.HasField("resident"):
             self._resident = frozenset(Digest(digest) for digest in room.resident.digests)
+        self._view = None
         self._changed()
 
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from services.core.errors import FailedPrecondition
-from services.core.types import Constraint, ConstraintKind, Fingerprint, TenantId
+from services.core.types import Constraint, ConstraintKind, Digest, Fingerprint, TenantId
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Job
 from services.gateway.fair_queue import FairQueue
@@ -97,3 +97,15 @@ async def test_no_more_waits_in_a_worker_than_follows_at_once(serving: Serving) 
     assert max(waited) <= 1
     await serving.runs(0)
     assert serving.worker.state.free_pages == PAGES
+
+
+async def test_adapters_that_run_there_are_known_with_their_ranks(serving: Serving) -> None:
+    adapter = Digest("a" * 64)
+    job = serving.job("ranked", adapter=adapter, adapter_rank=16)
+    assert serving.line.view.ranks == {}
+    serving.line.promise(job)
+    assert serving.line.view.ranks == {adapter: 16}
+    assert adapter in serving.line.adapters
+    serving.line.withdraw(job.request_id)
+    assert serving.line.view.ranks == {}
+    assert adapter not in serving.line.adapters

@@ -209,4 +209,21 @@ _AHEAD = {
     ),
 }
 
-PLACEMENT = _COSTS | _HOMES | _AHEAD
+_GATEWAY = {
+    "a gateway forgets what it gave a worker when it weighs ranks": Mutation(
+        "gateway/worker_line.py",
+        "                ranks=ranks,\n",
+        "",
+        "tests/contract/test_worker_room.py::"
+        "test_adapters_that_run_there_are_known_with_their_ranks",
+    ),
+    "a view outlives what was promised": Mutation(
+        "gateway/worker_line.py",
+        "            self._jobs[job.request_id] = job\n        self._view = None\n",
+        "            self._jobs[job.request_id] = job\n",
+        "tests/contract/test_worker_room.py::"
+        "test_adapters_that_run_there_are_known_with_their_ranks",
+    ),
+}
+
+PLACEMENT = _COSTS | _HOMES | _AHEAD | _GATEWAY

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from services.core.reports import AdapterPlace
 from services.core.types import WorkerId
-from services.policies.placement.views import Wish, WorkerView
+from services.policies.placement.views import UNKNOWN_FETCH_MS, Wish, WorkerView
 
 DISTINCT_SHARE = 0.0003
 """Of a step, by which it is longer for each rank of an adapter that nobody else there uses: sixteen
@@ -19,6 +19,8 @@ LOAD_SHADOW = 2.0
 more attracts the adapter and keeps another out. In `bench.placement` it takes a third of the loads
 away, and whole requests take no longer."""
 MOST_URGENT = 4.0
+FETCH_BASE_MS, FETCH_BYTES_A_MS = 20.0, 200e3
+"""Of an adapter that a worker has to fetch: what any fetch takes, and a store's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ def urgency(owed: float, bound: float) -> float:
     if bound <= 0:
         raise ValueError("the bound of what may be owed must be above 0")
     return 1.0 + (MOST_URGENT - 1.0) * min(1.0, max(0.0, owed / bound))
+
+
+def fetch_ms(size_bytes: int) -> float:
+    """0: of one whose size is not known."""
+    return FETCH_BASE_MS + size_bytes / FETCH_BYTES_A_MS if size_bytes else UNKNOWN_FETCH_MS
 
 
 def total_ms(view: WorkerView, wish: Wish) -> float:

@@ -8,6 +8,8 @@ from services.core.types import Digest, Fingerprint, WorkerId
 
 UNKNOWN_TIMES = StepTimes(base=30.0, sequence=0.05, token=0.05)
 """Of a worker that has not said how long its steps take."""
+UNKNOWN_FETCH_MS = 200.0
+"""Of an adapter whose size is not known."""
 UNKNOWN_EVICTS_MS = 50.0
 """Of one that has not said what it evicts: a quarter of a load, as if one in four came back."""
 
@@ -69,7 +71,7 @@ class Wish:
     prompt_tokens: int = 256
     output_tokens: int = 128
     rank: int = 0
-    fetch_ms: float = 200.0
+    fetch_ms: float = UNKNOWN_FETCH_MS
     copy_ms: float = 10.0
     homes: frozenset[WorkerId] = frozenset()
     urgency: float = 1.0
