@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class Callers:
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
         self._channels = [grpc.aio.insecure_channel(each, options) for each in addresses]
         self._keys = keys
+        self._name = secrets.token_hex(6)
         self._count = 0
         self.streams: list[Stream] = []
 
@@ -109,7 +111,7 @@ class Callers:
 
     async def ask(self, wish: Wish, *, gateway: int = 0) -> Stream:
         self._count += 1
-        name = f"{id(self):x}-{self._count}"
+        name = f"{self._name}-{self._count}"
         stream = Stream(wish, Told(wish.tenant, "grpc", "patient", name), time.monotonic())
         self.streams.append(stream)
         stub = rpc.GatewayServiceStub(self._channels[gateway % len(self._channels)])

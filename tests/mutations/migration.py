@@ -13,8 +13,8 @@ _ROOM = _ANY_FLEET + "test_a_round_loses_nobody_and_exceeds_nothing"
 MIGRATION: dict[str, Mutation] = {
     "requests move to workers that take none": Mutation(
         "policies/migration/place.py",
-        "if not self.load.takes or (",
-        "if (",
+        "return self.load.takes and (",
+        "return (",
         _GREEDY + "test_nobody_goes_where_it_may_not",
     ),
     "requests move to another model": Mutation(

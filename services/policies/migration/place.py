@@ -103,7 +103,7 @@ class Place:
 
     def has_room(self, sequence: SequenceLoad) -> bool:
         """Whether it may come: what runs must go on at once, what waits may wait here too."""
-        if not self.load.takes or (sequence.adapter not in self.held and self.slots < 1):
+        if not self.may_take or (sequence.adapter not in self.held and self.slots < 1):
             return False
         if self.starts(sequence):
             return True
