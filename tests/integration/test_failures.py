@@ -93,7 +93,7 @@ def test_a_service_that_is_asked_to_stop_lets_its_streams_end(breakable: Running
     """The gateway and the worker both; new calls are refused meanwhile."""
 
     def stream(begun: threading.Event) -> int:
-        call = breakable.generate(breakable.ask(BASE, "Count.", max_tokens=100, ignore_eos=True))
+        call = breakable.generate(breakable.ask(BASE, "Count.", max_tokens=60, ignore_eos=True))
         next(call)
         begun.set()
         return int(list(call)[-1].usage.completion_tokens)
@@ -102,15 +102,15 @@ def test_a_service_that_is_asked_to_stop_lets_its_streams_end(breakable: Running
         begun = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             count: Future[int] = pool.submit(stream, begun)
-            assert begun.wait(15)
+            assert begun.wait(30)
             process = breakable.suite.processes[name]
             process.terminate()
-            assert count.result(timeout=30) == 100
-            assert process.wait(timeout=15) == 0
+            assert count.result(timeout=60) == 60
+            assert process.wait(timeout=30) == 0
         breakable.suite.launch(name)
         soon(lambda: text_of(breakable.generate(breakable.ask(BASE, "Hi"))))
     for name in ("scheduler", "adapter_store"):
         breakable.suite.processes[name].terminate()
-        assert breakable.suite.processes[name].wait(timeout=15) == 0
+        assert breakable.suite.processes[name].wait(timeout=30) == 0
         breakable.suite.launch(name)
     soon(lambda: text_of(breakable.generate(breakable.ask("pirate", "Hi"))))

