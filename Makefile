@@ -47,10 +47,10 @@ format: $(STAMP) ## Format and fix what can be fixed
 
 MUTATIONS := tests/contract/test_mutations.py
 
-test: lint ## Set up, lint, and run every test
-	@$(MAKE) --no-print-directory -j4 mutation-tests process-tests other-tests contract-tests
+test: $(STAMP) ## Set up, lint, and run every test
+	@$(MAKE) --no-print-directory -j4 lint mutation-tests process-tests other-tests contract-tests
 
-# In four parts at once: tests wait for processes, or use one core.
+# Parts that run at once: tests wait for processes, or use one core.
 contract-tests:
 	$(BIN)/pytest tests/contract --ignore=$(MUTATIONS)
 
