@@ -9,6 +9,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before OpenMP is loaded
 
 import structlog
 import torch
+from hypothesis import settings
+
+# An example that takes long has found a busy machine; what is slow is found by bench/.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 # Without a GPU kernels, Triton's own among them, are interpreted; Triton asks when it is imported.
 if not torch.cuda.is_available():
