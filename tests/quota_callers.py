@@ -1,6 +1,6 @@
 """A gateway's worth of callers in a process of its own: python -m tests.quota_callers URL TENANT
 
-64 of them ask for budget until there is none, and use part of what they get. Says "ready" and
+22 of them ask for budget until there is none, and use part of what they get. Says "ready" and
 waits for a line; then "running" when the first is let in, and at the end how many tokens were used
 and how many ran at once at most.
 """
@@ -26,7 +26,7 @@ from services.runtime.beside import beside
 from services.runtime.db import close_sessions, open_sessions
 from tests.completions import course
 
-CALLERS = 64
+CALLERS = 22
 MOST_PROMPT, MOST_COMPLETION = 4, 9
 MOST_ASKED = MOST_PROMPT + MOST_COMPLETION
 LEASE_SECONDS = 5.0

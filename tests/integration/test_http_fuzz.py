@@ -16,7 +16,7 @@ from services.gateway.http import HttpLimits, build_app
 from tests.fuzz.http_requests import sensible
 from tests.integration.conftest import BASE, Running
 
-EXAMPLES = int(os.environ.get("LORIKEET_FUZZ_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("LORIKEET_FUZZ_EXAMPLES", "2"))
 MODELS = (BASE, "pirate", "json@1")
 NOT_PROMISED = [
     not_a_server_error,  # 503 is an answer; see below
