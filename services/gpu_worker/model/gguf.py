@@ -58,7 +58,7 @@ class _PlainReader(GGUFReader):
     """Every view of a memory map is set up by Python, of a plain array by C: seconds, with words by
     the ten thousand."""
 
-    @property
+    @property  # type: ignore[override]  # it is only read from
     def data(self) -> np.ndarray:
         return self._plain
 
