@@ -43,7 +43,19 @@ class Line(Protocol):
     """A worker that can be given requests; worker_line.WorkerLine is one."""
 
     @property
+    def has_ended(self) -> bool: ...
+    @property
     def has_room(self) -> bool: ...
+    @property
+    def free_tokens(self) -> float:
+        """Of a request that may come; without end if it is idle."""
+        ...
+
+    @property
+    def output_share(self) -> float:
+        """Of the most that requests may generate, which is expected of them."""
+        ...
+
     @property
     def pool_tokens(self) -> int: ...
     @property
@@ -69,6 +81,7 @@ class Ticket:
     is_running: bool = False  # as far as the policy goes
     failed: frozenset[Line] = frozenset()  # a worker that comes back has another
     line: Line | None = None
+    fetching: Line | None = None  # which was told to fetch its adapter
     delivered: list[int] = field(default_factory=list)  # tokens
     moved: MovedOn | None = None  # the last time
     cached_tokens: int | None = None  # of its prompt, if it does not run where it began
@@ -88,6 +101,10 @@ class Ticket:
     @property
     def member(self) -> Member:
         return self.completion.tier, self.completion.tenant
+
+    def may_run(self, line: Line) -> bool:
+        """There, if it had room."""
+        return line not in self.failed and line.serves(self.job)
 
     def as_it_began(self, piece: TokenPiece) -> TokenPiece:
         """What was cached is what the first worker knew: another also knows what was moved."""

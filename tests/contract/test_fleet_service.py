@@ -225,9 +225,12 @@ async def test_a_gateway_hears_how_many_homes_an_adapter_has_now(sessions: Sessi
         channels, gateway = open_channels(there.address), Workers(TOKEN)
         base, adapter = Fingerprint("f" * 64), Digest(ADAPTER)
 
+        def homes() -> frozenset[WorkerId]:
+            return gateway.lines(base).homes(base, adapter)
+
         async def hears(count: int) -> frozenset[WorkerId]:
-            await until(lambda: len(gateway.homes(base, adapter)) == count)
-            return gateway.homes(base, adapter)
+            await until(lambda: len(homes()) == count)
+            return homes()
 
         async with beside(gateway.follow(channels)):
             (one,) = await hears(1)
@@ -235,7 +238,7 @@ async def test_a_gateway_hears_how_many_homes_an_adapter_has_now(sessions: Sessi
             two = await hears(2)
             assert one in two
             await there.set(one, CORDON)  # who serves nobody is nobody's home
-            await until(lambda: one not in gateway.homes(base, adapter))
+            await until(lambda: one not in homes())
             assert len(await hears(2)) == 2
             await there.pin(0)
             assert await hears(1) <= {"a", "b", "c"} - {one}

@@ -283,23 +283,21 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "who serves nobody is somebody's home": Mutation(
         "gateway/workers.py",
-        "            self._homes.setdefault(base, Homes()).are(capacities)",
-        "            known = self._homes.setdefault(base, Homes())\n"
-        "            [known.join(worker, 1.0) for worker in capacities]",
+        "            self._serving_of(identity.base_fingerprint).drop(worker)\n",
+        "            pass\n",
         _SERVICE + "test_a_gateway_hears_how_many_homes_an_adapter_has_now",
     ),
     "a gateway places where nobody is at home": Mutation(
-        "gateway/fair_queue.py",
-        "homes=self._fleet.homes(job.base_fingerprint, job.adapter) if job.adapter else NOWHERE",
-        "homes=NOWHERE",
+        "policies/placement/index.py",
+        "return replace(wish, homes=frozenset().union(*found))",
+        "return wish",
         _QUEUE + "test_an_adapter_that_nobody_has_goes_to_its_home",
     ),
     "a request waits for its home": Mutation(
         "gateway/fair_queue.py",
-        "[line for line in lines if line.fits(ticket.job)])\n            if line is not None:\n"
-        "                lane.admit",
-        "lines[:1] if lines[0] is workers[0] else [])\n            if line is not None:\n"
-        "                lane.admit",
+        "            line = lines.place(ticket.job)\n",
+        "            line = lines.nearest(ticket.job)\n"
+        "            line = line if line and line.fits(ticket.job) else None\n",
         _QUEUE + "test_a_home_without_room_is_not_waited_for",
     ),
     "a lease that ran out is not seen by who watches": Mutation(

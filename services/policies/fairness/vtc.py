@@ -7,7 +7,6 @@ resident, and the counters of those who wait stay within U plus the band.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 
 from services.core.types import AdapterWait, Digest, RequestId
 from services.policies.fairness.admission import Request
@@ -115,7 +114,7 @@ class VirtualTokenCounters:
             yield from self._lowest((), 0.0, most=1)
             return
         seen = set()
-        for request, path in self._heads.lowest(chain((None,), resident)):
+        for request, path in self._heads.lowest(resident):
             if not self._highest.is_within(band, path[0]):
                 break  # nor is anyone who had more
             if all(level.is_within(band, key) for level, key in self._steps(path)):
