@@ -10,7 +10,8 @@ from typing import Protocol
 from services.core.errors import TooLate, Unavailable
 from services.core.types import AdapterWait, Fingerprint, Tier
 from services.gateway.course import Completion, Job
-from services.gateway.lane import Lane, LaneDemand, LaneView, Line, MovedOn, Ticket
+from services.gateway.lane import Lane, LaneDemand, LaneView, MovedOn, Ticket
+from services.gateway.line import Line
 from services.gateway.lines import Lines
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.levels import Levels, by_tenant
@@ -57,7 +58,7 @@ class FairQueue:
                 workers=len(self._fleet.lines(base)),
                 standings=lane.standings(self._now()),
                 longest_prompt=lane.longest_prompt,
-                pool_tokens=sum(line.pool_tokens for line in self._fleet.lines(base)),
+                pool_tokens=self._fleet.lines(base).pool_tokens,
                 too_late=lane.too_late,
             )
             for base, lane in self._lanes.items()
@@ -155,7 +156,7 @@ class FairQueue:
             if lines and not any(map(ticket.may_run, lines)):
                 self._refuse(ticket, Unavailable("every worker has failed it"))
                 return True
-            line = lines.place(ticket.job, ticket.may_run)
+            line = lines.place(ticket.job, ticket.urgency(lines.pool_tokens), ticket.may_run)
             if line is not None:
                 lane.returning.remove(ticket)
                 _grant(ticket, line)
@@ -169,7 +170,7 @@ class FairQueue:
             if ticket.turn.cancelled():  # its client has gone, and it has yet to notice
                 lane.end(ticket)
                 return True
-            line = lines.place(ticket.job)
+            line = lines.place(ticket.job, ticket.urgency(lines.pool_tokens))
             if line is not None:
                 lane.admit(ticket, now)
                 _grant(ticket, line)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from services.core.types import Digest, Fingerprint, WorkerId
 from services.gateway.course import Job
-from services.gateway.lane import Line
+from services.gateway.line import Line
 from services.policies.placement.cost import fetch_ms
 from services.policies.placement.index import Index
 from services.policies.placement.ranking import Ranking
@@ -28,6 +28,8 @@ class Lines:
         self._lines: dict[WorkerId, Line] = {}
         self._roomy = Ranking()  # those with room, by the tokens that are free, the most first
         self._shares = Ranking()  # of those, by what is expected of outputs
+        self._pools: dict[WorkerId, int] = {}  # tokens
+        self._pool_tokens = 0
         self._known = _Census()
         self._ready = _Census()
 
@@ -43,6 +45,11 @@ class Lines:
     @property
     def has_room(self) -> bool:
         return bool(self._roomy)
+
+    @property
+    def pool_tokens(self) -> int:
+        """That they can hold together."""
+        return self._pool_tokens
 
     @property
     def known(self) -> KeysView[Digest]:
@@ -67,6 +74,7 @@ class Lines:
             self._lines.pop(worker, None)
         else:
             self._lines[worker] = line
+        self._count_pool(worker, 0 if line.has_ended else line.pool_tokens)
         self._index.update(view)
         self._known.has(worker, view.resident)
         self._ready.has(worker, NONE if view.is_full else view.resident)
@@ -81,13 +89,17 @@ class Lines:
         """It takes requests no more; if it is not there it is no error."""
         self._index.remove(worker)
         self._lines.pop(worker, None)
+        self._count_pool(worker, 0)
         self._roomy.drop(worker)
         self._shares.drop(worker)
         self._known.has(worker, NONE)
         self._ready.has(worker, NONE)
 
-    def place(self, job: Job, able: Callable[[Line], bool] | None = None) -> Line | None:
-        """The cheapest of those that it fits; `able`: which of them may run it, None: all."""
+    def place(
+        self, job: Job, urgency: float = 1.0, able: Callable[[Line], bool] | None = None
+    ) -> Line | None:
+        """The cheapest of those that it fits. `urgency`: see placement.views.Wish. `able`: which of
+        them may run it, None: all."""
         roomy = self._with_tokens(job)
         among = None if len(roomy) > FEW else frozenset(roomy)
         if not roomy:
@@ -99,11 +111,18 @@ class Lines:
             line = self._lines.get(worker)
             return line is not None and line.fits(job) and (able is None or able(line))
 
-        return self._chosen(self._index.place(_wish(job, needs_room=True), may))
+        return self._chosen(
+            self._index.place(replace(_wish(job), urgency=urgency, needs_room=True), may)
+        )
 
     def nearest(self, job: Job) -> Line | None:
         """The cheapest, with room or without."""
         return self._chosen(self._index.place(_wish(job), self._lines.__contains__))
+
+    def _count_pool(self, worker: WorkerId, tokens: int) -> None:
+        self._pool_tokens += tokens - self._pools.pop(worker, 0)
+        if tokens:
+            self._pools[worker] = tokens
 
     def _with_tokens(self, job: Job) -> list[WorkerId]:
         """Up to one more than FEW of those with room that may have enough of them."""
@@ -136,7 +155,7 @@ class _Census:
                 del self.counts[adapter]
 
 
-def _wish(job: Job, *, needs_room: bool = False) -> Wish:
+def _wish(job: Job) -> Wish:
     return Wish(
         base_model=job.base_model,
         base_fingerprint=job.base_fingerprint,
@@ -145,5 +164,4 @@ def _wish(job: Job, *, needs_room: bool = False) -> Wish:
         output_tokens=job.sampling.max_tokens - len(job.delivered),
         rank=job.adapter_rank,
         fetch_ms=fetch_ms(job.adapter_bytes),
-        needs_room=needs_room,
     )

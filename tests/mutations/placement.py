@@ -211,6 +211,13 @@ _AHEAD = {
 }
 
 _GATEWAY = {
+    "a gateway places as if nobody was owed anything": Mutation(
+        "gateway/fair_queue.py",
+        "lines.place(ticket.job, ticket.urgency(lines.pool_tokens))\n",
+        "lines.place(ticket.job)\n",
+        "tests/unit/gateway/test_fair_queue.py::"
+        "test_who_is_owed_more_goes_where_it_is_quicker_though_others_pay",
+    ),
     "a gateway does not hear that a worker has more room": Mutation(
         "gateway/worker_room.py",
         "self._resident = self._resident if resident is None else resident\n"

@@ -295,7 +295,7 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "a request waits for its home": Mutation(
         "gateway/fair_queue.py",
-        "            line = lines.place(ticket.job)\n",
+        "            line = lines.place(ticket.job, ticket.urgency(lines.pool_tokens))\n",
         "            line = lines.nearest(ticket.job)\n"
         "            line = line if line and line.fits(ticket.job) else None\n",
         _QUEUE + "test_a_home_without_room_is_not_waited_for",
@@ -311,5 +311,23 @@ SCHEDULER: dict[str, Mutation] = {
         "            is_another |= was_stuck\n",
         "",
         _STATES + "test_a_worker_whose_steps_stand_still_is_stuck_until_they_move",
+    ),
+    "the planner is told of no debts": Mutation(
+        "scheduler/loop.py",
+        "loads, now, self._debts())",
+        "loads, now, Debts())",
+        _SERVICE + "test_a_dry_run_says_what_would_be_moved_and_moves_nothing",
+    ),
+    "what a silent gateway said is owed still": Mutation(
+        "scheduler/demand.py",
+        'at either."""\n        self._forget()\n',
+        'at either."""\n',
+        _STATES + "test_what_is_owed_is_what_the_gateways_that_speak_say",
+    ),
+    "a gateway keeps to itself what it owes": Mutation(
+        "gateway/lane.py",
+        "debts=list(self._debts()),",
+        "debts=(),",
+        _DEMAND + "test_what_tenants_with_less_than_others_have_running_is_told_as_owed",
     ),
 }

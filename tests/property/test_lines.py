@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.core.reports import StepTimes
 from services.core.types import Digest, RequestId, Room, SamplingParams, TokenPiece, WorkerId
 from services.gateway.course import Job
-from services.gateway.lane import Line
+from services.gateway.line import Line
 from services.gateway.lines import FEW, Lines
 from services.gateway.worker_room import WorkerIdentity, WorkerRoom
 from services.policies.placement.cost import fetch_ms, place

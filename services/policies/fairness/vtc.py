@@ -144,6 +144,11 @@ class VirtualTokenCounters:
         if isinstance(band := self._rules.band, AdaptiveBand):
             band.admitted(now, waited=wait.seconds, batch=wait.sequences, slots=wait.slots)
 
+    def owed(self, request: RequestId) -> float:
+        running = self._running.get(request)
+        path = self._paths.get(request) or (running.path if running else None)
+        return 0.0 if path is None else self._highest.owed(path[0])
+
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         running = self._running[request]
         running.produced += tokens

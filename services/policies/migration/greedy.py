@@ -26,8 +26,7 @@ class Owed:
     weight: float = 1e-4
 
     def of(self, request: RequestId) -> float:
-        tenant = self.debts.tenants.get(request)
-        return 0.0 if tenant is None else max(0.0, self.debts.owed.get(tenant, 0.0))
+        return max(0.0, self.debts.owed.get(request, 0.0))
 
     def first(self, sequences: Iterable[SequenceLoad]) -> list[SequenceLoad]:
         """Of those owed the same, as they were."""

@@ -75,6 +75,26 @@ async def test_a_request_goes_where_its_adapter_is() -> None:
     assert list(knows.held) == ["r"]
 
 
+@pytest.mark.parametrize(("owed", "goes"), [(0, "knows"), (100_000, "idle")])
+async def test_who_is_owed_more_goes_where_it_is_quicker_though_others_pay(
+    owed: int, goes: str
+) -> None:
+    """Sixty run where its adapter is: all of them would be slower. To load it costs who comes later
+    more."""
+    idle = PaperWorker("idle", slots=0, pool_tokens=10_000)
+    knows = PaperWorker("knows", slots=0, pool_tokens=10_000)
+    adapter = an_adapter_of("knows", [idle, knows])
+    knows.adapters = frozenset({adapter})
+    knows.held = {RequestId(str(n)): waiting(str(n)).job for n in range(60)}
+    world = World([idle, knows])
+    await world.ask("poor", "poor", adapter=adapter, most=100)
+    await world.ask("rich", "rich", most=100)
+    counters(world)._highest.charge("rich", owed)
+    idle.slots, knows.slots = 1, 61
+    world.queue.dispatch()
+    assert [worker.name for worker in (idle, knows) if "poor" in worker.held] == [goes]
+
+
 @pytest.mark.parametrize("home", ["w1", "w2"])
 async def test_an_adapter_that_nobody_has_goes_to_its_home(home: str) -> None:
     workers = [
