@@ -12,7 +12,7 @@ from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Job, TextPiece
 from services.gateway.fair_queue import FairQueue
 from services.gateway.gateway import Gateway
-from services.gateway.worker_line import WorkerIdentity
+from services.gateway.worker_room import WorkerIdentity
 from services.gateway.workers import Workers
 from services.policies.fairness.vtc import VirtualTokenCounters
 from services.runtime.beside import beside

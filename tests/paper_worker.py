@@ -1,12 +1,12 @@
 """A worker on paper, of so many slots and tokens, and a fleet of it alone."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 
 from services.core.types import Digest, Fingerprint, RequestId, TokenPiece, WorkerId
 from services.gateway.course import Job
 from services.gateway.fair_queue import FairQueue
-from services.gateway.lane import Line
+from services.gateway.lines import Lines
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.placement.views import UNKNOWN_EVICTS_MS, WorkerView
 from tests.tiny_models import tiny_card
@@ -25,10 +25,17 @@ class PaperWorker:
     base: Fingerprint = CARD.fingerprint
     held: dict[RequestId, Job] = field(default_factory=dict)
     fetched: list[Digest] = field(default_factory=list)
+    has_ended: bool = False
+    output_share: float = 1.0
 
     @property
     def has_room(self) -> bool:
         return len(self.held) < self.slots
+
+    @property
+    def free_tokens(self) -> float:
+        used = sum(map(_size, self.held.values()))
+        return self.pool_tokens - used
 
     @property
     def view(self) -> WorkerView:
@@ -42,20 +49,17 @@ class PaperWorker:
             resident=self.adapters,
             draining=False,
             evicts_ms=UNKNOWN_EVICTS_MS,
+            is_full=not self.has_room,
         )
 
-    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
-        return frozenset()
-
-    def lines(self, base: Fingerprint) -> Sequence[Line]:
-        return [self]
+    def lines(self, base: Fingerprint) -> Lines:
+        return lines_to([self])
 
     def serves(self, job: Job) -> bool:
         return True
 
     def fits(self, job: Job) -> bool:
-        used = sum(map(_size, self.held.values()))
-        return self.has_room and used + _size(job) <= self.pool_tokens
+        return self.has_room and _size(job) <= self.free_tokens
 
     def promise(self, job: Job) -> None:
         assert self.fits(job)
@@ -73,6 +77,14 @@ class PaperWorker:
     def queue(self) -> FairQueue:
         """First come, first served."""
         return FairQueue(self, lambda _: POLICIES["fcfs"](Knobs()))
+
+
+def lines_to(workers: Iterable[PaperWorker]) -> Lines:
+    """As they are at this moment."""
+    lines = Lines()
+    for worker in workers:
+        lines.put(worker)
+    return lines
 
 
 def _size(job: Job) -> int:

@@ -4,16 +4,17 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.core.types import Digest, Fingerprint, Tier, WorkerId
+from services.core.types import Fingerprint, Tier
 from services.gateway.course import Completion
 from services.gateway.fair_queue import FairQueue
 from services.gateway.lane import Ticket
+from services.gateway.lines import Lines
 from services.policies.fairness.admission import AdmissionPolicy
 from services.policies.fairness.levels import by_organisation, by_tenant
 from services.policies.fairness.policies import POLICIES, Knobs
 from services.policies.fairness.tiers import Tiers
 from tests.completions import completion
-from tests.paper_worker import PaperWorker
+from tests.paper_worker import PaperWorker, lines_to
 
 
 @dataclass(eq=False)
@@ -24,7 +25,6 @@ class World:
     policy: str = "vtc"
     most_waiting: int = 100
     now: float = 1000.0
-    at_home: frozenset[WorkerId] = frozenset()  # whatever the adapter
 
     def __post_init__(self) -> None:
         self.policies: dict[Tier, AdmissionPolicy] = {}
@@ -45,11 +45,8 @@ class World:
         self.policies[tier] = POLICIES[self.policy](Knobs())
         return self.policies[tier]
 
-    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
-        return self.at_home
-
-    def lines(self, base: Fingerprint) -> list[PaperWorker]:
-        return [worker for worker in self.workers if worker.base == base]
+    def lines(self, base: Fingerprint) -> Lines:
+        return lines_to(worker for worker in self.workers if worker.base == base)
 
     async def ask(self, name: str, tenant: str = "t", **job: Any) -> asyncio.Task[None]:
         """Returns once it waits or runs; `end` ends it."""

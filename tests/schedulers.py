@@ -72,13 +72,14 @@ def reign_of(
     sql, migrations = SqlWishes(sessions, term), SqlMigrations(sessions, term)
     fleet = Fleet(clock, lease_seconds=lease_seconds, wishes=wishes)
     control = Control(rules or Rules(drain_seconds=0.1), term=term, now=clock.now())
-    loop = Loop(fleet, control, planner or Drains(), migrations, sql)
+    demands = Demands(clock, lease_seconds=gateway_lease_seconds)
+    loop = Loop(fleet, control, planner or Drains(), migrations, sql, debts=demands.debts)
     spread = Spread(fleet, clock)
     return Reign(
         term=term,
         fleet=fleet,
         accounts=Accounts(clock, lease_seconds=gateway_lease_seconds),
-        demands=Demands(clock, lease_seconds=gateway_lease_seconds),
+        demands=demands,
         spread=spread,
         loop=loop,
         operations=Operations(fleet, sql, loop, spread),

@@ -11,7 +11,8 @@ from services.cli.suite import free_addresses
 from services.core.errors import Unavailable
 from services.core.types import Digest, RequestId, SamplingParams, WorkerId
 from services.gateway.course import Job
-from services.gateway.worker_line import WorkerIdentity, WorkerLine
+from services.gateway.worker_line import WorkerLine
+from services.gateway.worker_room import WorkerIdentity
 from services.gateway.workers import Workers
 from services.gpu_worker.clients import PeerClient
 from services.gpu_worker.engine.host_cache import HostCache
@@ -65,8 +66,13 @@ class Serving:
 
     @property
     def line(self) -> WorkerLine:
-        (line,) = self.workers.lines(self.model.card.fingerprint)
+        (line,) = self.lines_of(self.workers)
         return line
+
+    def lines_of(self, workers: Workers) -> list[WorkerLine]:
+        """To this worker."""
+        lines = workers.lines(self.model.card.fingerprint)
+        return [line for line in lines if isinstance(line, WorkerLine)]
 
     async def tokens(self, job: Job, seconds: float = 60) -> list[int]:
         return [token async for piece in self.pieces(job, seconds) for token in piece.tokens]

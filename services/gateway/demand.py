@@ -93,4 +93,8 @@ class DemandReports:
             in_time=self._punctuality.taken(demand.base),
             arrived={adapter or "": count for adapter, count in demand.arrived.items()},
             waiting_by_adapter={adapter or "": count for adapter, count in demand.waiting.items()},
+            debts=[
+                pb.TenantDebt(tenant=debt.tenant, owed=debt.owed, requests=debt.requests)
+                for debt in demand.debts
+            ],
         )

@@ -2,22 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Protocol
 
 from services.core.errors import TooLate, Unavailable
-from services.core.types import AdapterWait, Digest, Fingerprint, Tier, WorkerId
+from services.core.types import AdapterWait, Fingerprint, Tier
 from services.gateway.course import Completion, Job
-from services.gateway.lane import Lane, LaneDemand, LaneView, Line, MovedOn, Ticket
+from services.gateway.lane import Lane, LaneDemand, LaneView, MovedOn, Ticket
+from services.gateway.line import Line
+from services.gateway.lines import Lines
 from services.policies.fairness.admission import AdmissionPolicy, Request
 from services.policies.fairness.levels import Levels, by_tenant
 from services.policies.fairness.tiers import WEIGHTS
-from services.policies.placement.cost import fetch_ms, place
-from services.policies.placement.views import Wish
 
-NOWHERE: frozenset[WorkerId] = frozenset()
 FIRST_IN_LINE = 4  # whose adapters are fetched while they wait
 TICK_SECONDS = 0.25
 WORKERLESS_SECONDS = 3.0
@@ -25,8 +24,7 @@ WORKERLESS_SECONDS = 3.0
 
 
 class Fleet(Protocol):
-    def lines(self, base: Fingerprint) -> Sequence[Line]: ...
-    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]: ...
+    def lines(self, base: Fingerprint) -> Lines: ...
 
 
 class FairQueue:
@@ -60,7 +58,7 @@ class FairQueue:
                 workers=len(self._fleet.lines(base)),
                 standings=lane.standings(self._now()),
                 longest_prompt=lane.longest_prompt,
-                pool_tokens=sum(line.pool_tokens for line in self._fleet.lines(base)),
+                pool_tokens=self._fleet.lines(base).pool_tokens,
                 too_late=lane.too_late,
             )
             for base, lane in self._lanes.items()
@@ -94,11 +92,10 @@ class FairQueue:
         if ticket.cached_tokens is None:
             ticket.cached_tokens = moved.cached_tokens
         ticket.turn = asyncio.get_running_loop().create_future()
-        for line in self._fleet.lines(ticket.lane.base):
-            sent_there = line.view.id == moved.worker and line.serves(ticket.job)
-            if sent_there and line.fits(ticket.job):
-                _grant(ticket, line)
-                return
+        line, job = self._fleet.lines(ticket.lane.base).get(moved.worker), ticket.job
+        if line is not None and line.serves(job) and line.fits(job):
+            _grant(ticket, line)
+            return
         ticket.lane.returning.append(ticket)
         self.dispatch()
 
@@ -154,70 +151,45 @@ class FairQueue:
 
     def _admit(self, lane: Lane) -> bool:
         """The next who can start, if there is one."""
-        workers = self._fleet.lines(lane.base)
-        lines = [line for line in workers if line.has_room]
+        lines = self._fleet.lines(lane.base)
         for ticket in [each for each in lane.returning if not each.turn.cancelled()]:
-            left = [
-                line for line in workers if line not in ticket.failed and line.serves(ticket.job)
-            ]
-            if workers and not left:
+            if lines and not any(map(ticket.may_run, lines)):
                 self._refuse(ticket, Unavailable("every worker has failed it"))
                 return True
-            line = self._choose(ticket.job, [line for line in left if line.fits(ticket.job)])
+            line = lines.place(ticket.job, ticket.urgency(lines.pool_tokens), ticket.may_run)
             if line is not None:
                 lane.returning.remove(ticket)
                 _grant(ticket, line)
                 return True
-        if not lane.waiting or not lines:
-            self._prefetch(lane)
+        if not lane.waiting or not lines.has_room:
+            self._prefetch(lane, lines)
             return False
         now = self._now()
-        resident = frozenset().union(*(line.adapters for line in lines))
-        for request in lane.policy.candidates(now, resident):
+        for request in lane.policy.candidates(now, lines.ready):
             ticket = lane.waiting[request.id]
             if ticket.turn.cancelled():  # its client has gone, and it has yet to notice
                 lane.end(ticket)
                 return True
-            line = self._choose(ticket.job, [line for line in lines if line.fits(ticket.job)])
+            line = lines.place(ticket.job, ticket.urgency(lines.pool_tokens))
             if line is not None:
                 lane.admit(ticket, now)
                 _grant(ticket, line)
                 return True
-        self._prefetch(lane)
+        self._prefetch(lane, lines)
         return False
 
-    def _prefetch(self, lane: Lane) -> None:
-        """Of those who are next, the adapters that no worker has."""
-        lines = self._fleet.lines(lane.base)
+    def _prefetch(self, lane: Lane, lines: Lines) -> None:
+        """Of those who are next, the adapters that no worker has: each is told to one."""
         if not lines or not lane.waiting:
             return
-        known = frozenset().union(*(line.adapters for line in lines))
-        for request in islice(lane.policy.candidates(self._now(), known), FIRST_IN_LINE):
+        for request in islice(lane.policy.candidates(self._now(), lines.known), FIRST_IN_LINE):
             ticket = lane.waiting[request.id]
-            if request.adapter is not None and request.adapter not in known:
-                line = self._choose(ticket.job, lines)
-                if line is not None:
-                    line.prefetch(request.adapter)
-
-    def _choose(self, job: Job, lines: Sequence[Line]) -> Line | None:
-        """The cheapest of them."""
-        if len(lines) < 2:
-            return lines[0] if lines else None
-        views = [line.view for line in lines]
-        wish = Wish(
-            base_model=job.base_model,
-            base_fingerprint=job.base_fingerprint,
-            adapter=job.adapter,
-            prompt_tokens=len(job.prompt) + len(job.delivered),
-            output_tokens=job.sampling.max_tokens - len(job.delivered),
-            rank=job.adapter_rank,
-            fetch_ms=fetch_ms(job.adapter_bytes),
-            homes=self._fleet.homes(job.base_fingerprint, job.adapter) if job.adapter else NOWHERE,
-        )
-        chosen = place(wish, views)
-        return next(
-            (line for line, view in zip(lines, views, strict=True) if view.id == chosen), None
-        )
+            if request.adapter is None or request.adapter in lines.known:
+                continue
+            if ticket.fetching is None or ticket.fetching.has_ended:
+                ticket.fetching = lines.nearest(ticket.job)
+                if ticket.fetching is not None:
+                    ticket.fetching.prefetch(request.adapter)
 
     def _refuse(self, ticket: Ticket, error: Unavailable) -> None:
         ticket.lane.end(ticket)

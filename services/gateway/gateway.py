@@ -31,7 +31,8 @@ from services.gateway.course import (
     TextPiece,
 )
 from services.gateway.fair_queue import FairQueue
-from services.gateway.lane import Line, MovedOn, Ticket
+from services.gateway.lane import MovedOn, Ticket
+from services.gateway.line import Line
 from services.gateway.prompts import Prompt, Prompts
 from services.gateway.sampling import Asked, checked
 from services.gateway.text import Detokenizer, StopText

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from itertools import islice
 
 from services.core.types import (
     Digest,
@@ -17,13 +17,17 @@ from services.core.types import (
     WorkerId,
 )
 from services.gateway.course import Completion, Job
+from services.gateway.line import Line
 from services.gateway.refusals import Refusals
 from services.policies.fairness.admission import AdmissionPolicy, Request
+from services.policies.fairness.cost import bound
 from services.policies.fairness.levels import Levels, Parts, by_tenant
 from services.policies.fairness.tiers import WEIGHTS
-from services.policies.placement.views import WorkerView
+from services.policies.fairness.vtc import Rules
+from services.policies.placement.cost import urgency
 
 LEARNING_RATE = 0.1
+MOST_OWED = 2000  # requests, of which the scheduler is told what is owed
 
 Member = tuple[Tier, TenantId]
 
@@ -39,25 +43,6 @@ class MovedOn(Exception):
         self.cached_tokens = cached_tokens
 
 
-class Line(Protocol):
-    """A worker that can be given requests; worker_line.WorkerLine is one."""
-
-    @property
-    def has_room(self) -> bool: ...
-    @property
-    def pool_tokens(self) -> int: ...
-    @property
-    def adapters(self) -> frozenset[Digest]: ...
-    @property
-    def view(self) -> WorkerView: ...
-    def serves(self, job: Job) -> bool: ...
-    def fits(self, job: Job) -> bool: ...
-    def promise(self, job: Job) -> None: ...
-    def withdraw(self, request: RequestId) -> None: ...
-    def prefetch(self, adapter: Digest) -> None: ...
-    def follow(self, job: Job, seconds: float) -> AsyncGenerator[TokenPiece, None]: ...
-
-
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request's place: in the queue, and then with a worker."""
@@ -69,6 +54,7 @@ class Ticket:
     is_running: bool = False  # as far as the policy goes
     failed: frozenset[Line] = frozenset()  # a worker that comes back has another
     line: Line | None = None
+    fetching: Line | None = None  # which was told to fetch its adapter
     delivered: list[int] = field(default_factory=list)  # tokens
     moved: MovedOn | None = None  # the last time
     cached_tokens: int | None = None  # of its prompt, if it does not run where it began
@@ -88,6 +74,16 @@ class Ticket:
     @property
     def member(self) -> Member:
         return self.completion.tier, self.completion.tenant
+
+    def may_run(self, line: Line) -> bool:
+        """There, if it had room."""
+        return line not in self.failed and line.serves(self.job)
+
+    def urgency(self, pool_tokens: int) -> float:
+        """By what its tenant is owed, beside the most that counters may come apart."""
+        longest = max(1, self.lane.longest_prompt)
+        most = bound(Rules().cost, longest_prompt=longest, pool_tokens=pool_tokens)
+        return urgency(self.lane.policy.owed(self.completion.job.request_id), most)
 
     def as_it_began(self, piece: TokenPiece) -> TokenPiece:
         """What was cached is what the first worker knew: another also knows what was moved."""
@@ -137,6 +133,16 @@ class LaneDemand:
     longest_wait: float
     arrived: Mapping[Digest | None, int]
     waiting: Mapping[Digest | None, int]
+    debts: Sequence["TenantDebt"] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TenantDebt:
+    """Service by which a tenant is behind those who wait here, and what it has running."""
+
+    tenant: TenantId
+    owed: float
+    requests: Sequence[RequestId]
 
 
 @dataclass(slots=True, eq=False)
@@ -152,7 +158,7 @@ class Lane:
     returning: list[Ticket] = field(default_factory=list)  # their worker failed: before all others
     parts: Parts = field(default_factory=Parts)  # of who wait
     queued: Counter[Member] = field(default_factory=Counter)
-    running: Counter[Member] = field(default_factory=Counter)
+    running: dict[Member, dict[RequestId, None]] = field(default_factory=dict)
     shares: dict[Member, Share] = field(default_factory=dict)  # who wait or run: the newest
     too_late: defaultdict[Tier, Refusals] = field(default_factory=lambda: defaultdict(Refusals))
     longest_prompt: int = 0  # tokens, of all that ever waited
@@ -183,7 +189,7 @@ class Lane:
         self.policy.admit(ticket.job.request_id, now)
         self._waits_no_more(ticket)
         ticket.is_running = True
-        self.running[ticket.member] += 1
+        self.running.setdefault(ticket.member, {})[ticket.completion.job.request_id] = None
         self._learn_pace(now)
 
     def end(self, ticket: Ticket) -> None:
@@ -191,7 +197,9 @@ class Lane:
         self._waits_no_more(ticket)
         if ticket.is_running:
             ticket.is_running = False
-            _count_down(self.running, ticket.member)
+            del self.running[ticket.member][ticket.completion.job.request_id]
+            if not self.running[ticket.member]:
+                del self.running[ticket.member]
         if ticket.member not in self.queued and ticket.member not in self.running:
             self.shares.pop(ticket.member, None)
         self.policy.end(ticket.job.request_id)
@@ -206,6 +214,7 @@ class Lane:
             longest_wait=now - min((ticket.since for ticket in waiting), default=now),
             arrived=arrived,
             waiting=Counter(ticket.job.adapter for ticket in waiting),
+            debts=list(self._debts()),
         )
 
     @property
@@ -236,13 +245,23 @@ class Lane:
                 tenant=member[1],
                 tier=member[0],
                 waiting=self.queued.get(member, 0),
-                running=self.running.get(member, 0),
+                running=len(self.running.get(member, ())),
                 longest_wait=now - first.get(member, now),
                 share=self.shares[member],
             )
-            for member in self.queued | self.running
+            for member in self.queued.keys() | self.running
         ]
         return sorted(standings, key=lambda standing: (-standing.waiting, standing.tenant))
+
+    def _debts(self) -> Iterator[TenantDebt]:
+        """Of those to whom most is owed, as many as have MOST_OWED requests together."""
+        owed = {member: self.policy.owed(next(iter(own))) for member, own in self.running.items()}
+        left = MOST_OWED
+        for member in sorted(filter(owed.get, owed), key=lambda member: -owed[member]):
+            requests = list(islice(self.running[member], left))
+            left -= len(requests)
+            if requests:
+                yield TenantDebt(member[1], owed[member], requests)
 
     def _waits_no_more(self, ticket: Ticket) -> None:
         if ticket in self.returning:

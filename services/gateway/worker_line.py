@@ -1,10 +1,8 @@
-"""One call to a worker, with all its requests on it, and the room that the worker says it has."""
+"""One call to a worker, with all its requests on it."""
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
 
 import grpc
 from google.rpc import status_pb2
@@ -13,18 +11,10 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.errors import DeadlineExceeded, ServingError, Unavailable
 from services.core.reports import StepTimes
-from services.core.types import (
-    AdapterWait,
-    Digest,
-    Fingerprint,
-    RequestId,
-    Room,
-    TokenPiece,
-    WorkerId,
-)
+from services.core.types import AdapterWait, Digest, RequestId, Room, TokenPiece, WorkerId
 from services.gateway.course import Job
 from services.gateway.lane import MovedOn
-from services.policies.placement.views import UNKNOWN_EVICTS_MS, UNKNOWN_TIMES, WorkerView
+from services.gateway.worker_room import WorkerIdentity, WorkerRoom
 from services.policies.silence import is_doubtful, is_lost
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
@@ -35,44 +25,24 @@ _Outcome = TokenPiece | MovedOn | ServingError
 MOST_PREFETCHED = 64  # that it is remembered of
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """Does not change while a worker lives."""
-
-    id: WorkerId
-    address: str
-    base_model: str
-    base_fingerprint: Fingerprint
-
-
-class WorkerLine:
+class WorkerLine(WorkerRoom):
     """Failures of requests come as pieces; when the call itself fails, for whatever reason, all
-    that is on it was lost with the worker.
-
-    What is promised here counts against the room until the worker has said that it counts it too.
-    """
+    that is on it was lost with the worker."""
 
     def __init__(
         self,
         identity: WorkerIdentity,
         token: str,
-        changed: Callable[[], None],
+        changed: Callable[["WorkerLine"], None],
+        has_more: Callable[[], None],
     ) -> None:
-        """`changed` is called whenever there may be more room, and when the call has ended."""
-        self.identity = identity
-        self.has_ended = False
+        """`changed` is called whenever it looks otherwise, `has_more` when there may be more room,
+        and when the call has ended."""
+        super().__init__(identity, lambda: changed(self))
         self._heard = True  # anything, since `listen`
         self._silent = 0.0  # seconds
         self._why = "the worker ended the call"
-        self._changed = changed
-        self._room = Room()
-        self._resident: frozenset[Digest] = frozenset()
-        self._pace = UNKNOWN_TIMES
-        self._promised: dict[RequestId, int] = {}  # tokens
-        self._sent: deque[int] = deque()  # tokens, of starts that the room does not count yet
-        self._dealt = 0  # starts that it does
-        self._jobs: dict[RequestId, Job] = {}  # with adapters, that are promised or run
-        self._view: WorkerView | None = None  # None once it is another
+        self._has_more = has_more
         self._prefetched: deque[Digest] = deque(maxlen=MOST_PREFETCHED)
         self._commands: asyncio.Queue[pb.RunRequest] = asyncio.Queue()
         self._streams: dict[RequestId, asyncio.Queue[_Outcome]] = {}
@@ -81,67 +51,10 @@ class WorkerLine:
         self._call = stub.Run(self._outgoing(), metadata=bearer(token))
         self._reading = asyncio.create_task(self._read())
 
-    @property
-    def has_room(self) -> bool:
-        ahead = len(self._promised) + len(self._sent)
-        return self._takes_requests and self._room.sequences > ahead
-
-    @property
-    def pool_tokens(self) -> int:
-        """That the worker's pool can hold in all."""
-        return self._room.pool_tokens
-
-    @property
-    def adapters(self) -> frozenset[Digest]:
-        """On the device, or asked for by a request that is there or on its way."""
-        return self.view.resident
-
-    @property
-    def view(self) -> WorkerView:
-        if self._view is None:
-            ranks = {job.adapter: job.adapter_rank for job in self._jobs.values() if job.adapter}
-            ahead = len(self._promised) + len(self._sent)
-            self._view = WorkerView(
-                id=self.identity.id,
-                base_model=self.identity.base_model,
-                base_fingerprint=self.identity.base_fingerprint,
-                running=self._room.running + ahead,
-                waiting=self._room.waiting,
-                free_pages=self._room.tokens,
-                resident=self._resident.union(ranks),
-                draining=False,
-                step_times=self._pace,
-                ranks=ranks,
-                evicts_ms=UNKNOWN_EVICTS_MS,
-            )
-        return self._view
-
-    def serves(self, job: Job) -> bool:
-        """Whether it would if it had room: workers of the release before begin anew."""
-        return self._room.goes_on or not job.delivered
-
-    def fits(self, job: Job) -> bool:
-        """Whether it would start about now. What fits nowhere fits an idle worker, which says why
-        it does not."""
-        ahead = [*self._promised.values(), *self._sent]
-        if not self._takes_requests or self._room.sequences <= len(ahead):
-            return False
-        if not (self._room.running or self._room.waiting or ahead):
-            return True
-        return self._tokens(job) <= self._room.tokens - sum(ahead)
-
-    def promise(self, job: Job) -> None:
-        """It will be started here, or withdrawn."""
-        self._promised[job.request_id] = self._tokens(job)
-        if job.adapter is not None:
-            self._jobs[job.request_id] = job
-        self._view = None
-
     def withdraw(self, request: RequestId) -> None:
-        if self._promised.pop(request, None) is not None:
-            self._jobs.pop(request, None)
-            self._view = None
-            self._changed()
+        if request in self._promised:
+            super().withdraw(request)
+            self._has_more()
 
     def prefetch(self, adapter: Digest) -> None:
         """Once; the worker may have forgotten it by the time it is needed."""
@@ -156,9 +69,7 @@ class WorkerLine:
             self.withdraw(job.request_id)
             raise Unavailable("the worker is gone")
         deadline = asyncio.get_running_loop().time() + seconds
-        if job.request_id not in self._promised:
-            self.promise(job)
-        self._sent.append(self._promised.pop(job.request_id))
+        self.started(job)
         self._commands.put_nowait(pb.RunRequest(start=_start(job)))
         stream = self._streams[job.request_id] = asyncio.Queue()
         ended = False
@@ -175,8 +86,7 @@ class WorkerLine:
             raise DeadlineExceeded("the deadline passed") from error
         finally:
             del self._streams[job.request_id]
-            self._jobs.pop(job.request_id, None)
-            self._view = None
+            self.ended(job.request_id)
             if not ended:
                 self._commands.put_nowait(pb.RunRequest(cancel=job.request_id))
 
@@ -185,7 +95,8 @@ class WorkerLine:
         When we were stopped ourselves, that is none of its silence. `named`: by the scheduler."""
         self._silent = 0.0 if self._heard else self._silent + seconds
         self._heard = False
-        if not self.has_ended and is_lost(self._silent, self._room.beat, named=named):
+        self.takes(requests=not self.has_ended and not is_doubtful(self._silent, self.beat))
+        if not self.has_ended and is_lost(self._silent, self.beat, named=named):
             self._why = "the worker fell silent"
             self._call.cancel()
 
@@ -193,14 +104,6 @@ class WorkerLine:
         """What runs on it is cancelled."""
         self._call.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
-
-    @property
-    def _takes_requests(self) -> bool:
-        return not self.has_ended and not is_doubtful(self._silent, self._room.beat)
-
-    def _tokens(self, job: Job) -> int:
-        """That it is expected to come to hold."""
-        return len(job.prompt) + math.ceil(job.sampling.max_tokens * self._room.output_share)
 
     async def _outgoing(self) -> AsyncIterator[pb.RunRequest]:
         while True:
@@ -216,37 +119,36 @@ class WorkerLine:
                     if stream is not None:  # cancelled while it was under way
                         stream.put_nowait(_outcome(piece, self.identity.address))
                 if response.HasField("room"):
-                    self._measured(response.room)
+                    self._told(response.room)
         except grpc.aio.AioRpcError as error:
             self._why = f"the call to the worker broke: {error.code().name} {error.details()}"
         finally:
-            self.has_ended = True
+            self.end()
             for stream in self._streams.values():
                 stream.put_nowait(Unavailable(self._why))
-            self._changed()
+            self._has_more()
             await self._channel.close()
 
-    def _measured(self, room: pb.Room) -> None:
-        for _ in range(min(room.started - self._dealt, len(self._sent))):
-            self._sent.popleft()
-        self._dealt = room.started
-        self._room = Room(
-            sequences=room.sequences,
-            tokens=room.tokens,
-            output_share=room.output_share,
-            running=room.running,
-            waiting=room.waiting,
-            pool_tokens=room.pool_tokens,
-            goes_on=room.goes_on,
-            beat=room.beat_ms / 1000,
+    def _told(self, room: pb.Room) -> None:
+        pace, resident = room.pace, room.resident.digests
+        self.measured(
+            Room(
+                sequences=room.sequences,
+                tokens=room.tokens,
+                output_share=room.output_share,
+                running=room.running,
+                waiting=room.waiting,
+                pool_tokens=room.pool_tokens,
+                goes_on=room.goes_on,
+                beat=room.beat_ms / 1000,
+            ),
+            room.started,
+            pace=StepTimes(pace.base_ms, pace.sequence_ms, pace.token_ms)
+            if room.HasField("pace")
+            else None,
+            resident=frozenset(map(Digest, resident)) if room.HasField("resident") else None,
         )
-        if room.HasField("pace"):
-            pace = room.pace
-            self._pace = StepTimes(pace.base_ms, pace.sequence_ms, pace.token_ms)
-        if room.HasField("resident"):
-            self._resident = frozenset(Digest(digest) for digest in room.resident.digests)
-        self._view = None
-        self._changed()
+        self._has_more()
 
 
 def _start(job: Job) -> pb.Start:

@@ -10,8 +10,9 @@ import structlog
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2_grpc as rpc
 from services.core.types import Digest, Fingerprint, WorkerId
-from services.gateway.worker_line import WorkerIdentity, WorkerLine
-from services.policies.placement.homes import Homes
+from services.gateway.lines import Lines
+from services.gateway.worker_line import WorkerLine
+from services.gateway.worker_room import WorkerIdentity
 from services.runtime.client import Channels, bearer
 
 log = structlog.get_logger()
@@ -35,33 +36,27 @@ class Workers:
         self._believed_until = 0.0  # those that were named by the scheduler before it went away
         self._remembered: dict[WorkerId, WorkerIdentity] = {}
         self._counts: dict[Digest, int] = {}  # of homes, where it is not one
-        self._homes: dict[Fingerprint, Homes] = {}
+        self._serving: dict[Fingerprint, Lines] = {}
+        self._stale: dict[WorkerLine, None] = {}  # which are others than those know
         self._term = 0  # the highest that was heard
         self._is_away = False
 
-    def lines(self, base: Fingerprint) -> list[WorkerLine]:
-        """To those that serve this base model now."""
-        return [
-            line
-            for worker, line in self._lines.items()
-            if line.identity.base_fingerprint == base
-            and not line.has_ended
-            and worker in self._named
-        ]
-
-    def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
-        """Who should have it."""
-        known = self._homes.get(base)
-        return frozenset(known.of(adapter, self._counts.get(adapter, 1)) if known else ())
+    def lines(self, base: Fingerprint) -> Lines:
+        """To those that serve this base model now, as they are now."""
+        self._refresh()
+        return self._serving_of(base)
 
     def name(self, workers: Iterable[WorkerIdentity]) -> None:
         """These, and no others, take requests; what runs elsewhere goes on."""
         told = {worker.id: worker for worker in workers}
         if time.monotonic() < self._believed_until:
             told = self._remembered | told
-        self._named = told
-        self._settle_homes()
+        before, self._named = self._named, told
+        for worker, identity in before.items() - told.items():
+            self._serving_of(identity.base_fingerprint).drop(worker)
         self._dial()
+        for worker, _ in told.items() - before.items():
+            self._note(self._lines[worker])
         self.changed()
 
     async def follow(self, channels: Channels) -> None:
@@ -112,6 +107,7 @@ class Workers:
             for line in self._former:
                 line.listen(RECONNECT_SECONDS, named=False)
             self._dial()
+            self._refresh()
             if self._remembered and time.monotonic() > self._believed_until:
                 self._remembered = {}
 
@@ -119,18 +115,28 @@ class Workers:
         for line in [*self._lines.values(), *self._former]:
             await line.close()
 
-    def _settle_homes(self) -> None:
-        by_base: dict[Fingerprint, dict[WorkerId, float]] = {base: {} for base in self._homes}
-        for worker, identity in self._named.items():
-            by_base.setdefault(identity.base_fingerprint, {})[worker] = 1.0
-        for base, capacities in by_base.items():
-            self._homes.setdefault(base, Homes()).are(capacities)
+    def _serving_of(self, base: Fingerprint) -> Lines:
+        if base not in self._serving:
+            self._serving[base] = Lines(lambda adapter: self._counts.get(adapter, 1))
+        return self._serving[base]
+
+    def _note(self, line: WorkerLine) -> None:
+        """It is another: that is told when somebody asks."""
+        self._stale[line] = None
+
+    def _refresh(self) -> None:
+        for line in self._stale:
+            worker = line.identity.id
+            if worker in self._named and self._lines.get(worker) is line:
+                self._serving_of(line.identity.base_fingerprint).put(line)
+        self._stale.clear()
 
     def _dial(self) -> None:
         for worker, identity in self._named.items():
             line = self._lines.get(worker)
             if line is None or line.has_ended or line.identity != identity:
-                self._lines[worker] = WorkerLine(identity, self._token, self._tell)
+                self._lines[worker] = WorkerLine(identity, self._token, self._note, self._tell)
+                self._note(self._lines[worker])
                 if line is not None:
                     self._former.append(line)
         self._former = [line for line in self._former if not line.has_ended]

@@ -132,19 +132,21 @@ async def _reign(settings: SchedulerSettings, sessions: Sessions, clock: Clock, 
     )
     rules = MoveRules(balance_seconds=settings.migration_seconds, most_underway=settings.most_moves)
     migrations, spread = SqlMigrations(sessions, term), Spread(fleet, clock)
+    demands = Demands(clock, lease_seconds=settings.gateway_lease_seconds)
     loop = Loop(
         fleet,
         Control(rules, term=term, now=clock.now()),
         Mover(),
         migrations,
         wishes,
+        debts=demands.debts,
         keeping=Keeping(silent=2 * rules.move_seconds, kept=settings.migrations_kept_days * 86400),
     )
     return Reign(
         term=term,
         fleet=fleet,
         accounts=Accounts(clock, lease_seconds=settings.gateway_lease_seconds),
-        demands=Demands(clock, lease_seconds=settings.gateway_lease_seconds),
+        demands=demands,
         spread=spread,
         loop=loop,
         operations=Operations(fleet, wishes, loop, spread),

@@ -2,11 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.core.clock import Clock
-from services.core.types import Digest, Fingerprint
+from services.core.types import Digest, Fingerprint, RequestId, TenantId
+from services.policies.migration.loads import Debts
 
 RATE_SECONDS = 60.0  # that requests a minute look back
 _COLD = 1e-3  # requests a minute, below which an adapter is forgotten
@@ -22,6 +23,16 @@ class Demand:
     longest_wait_seconds: float = 0.0
     in_time: float = 1.0
     arrived: Mapping[Digest, int] | None = None
+    debts: Sequence["TenantDebt"] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TenantDebt:
+    """Service by which a tenant is behind others at a gateway, and what it has running there."""
+
+    tenant: TenantId
+    owed: float
+    requests: Sequence[RequestId]
 
 
 class Demands:
@@ -52,6 +63,18 @@ class Demands:
         for (base, _), (demand, _) in self._said.items():
             said[base].append(demand)
         return {base: _together(demands) for base, demands in said.items()}
+
+    def debts(self) -> Debts:
+        """As the gateways that are not silent say it. Counters are theirs together: of what two say
+        of a tenant the most holds, for its requests at either."""
+        self._forget()
+        said = [(base, debt) for (base, _), (d, _) in self._said.items() for debt in d.debts]
+        owed: defaultdict[tuple[Fingerprint, TenantId], float] = defaultdict(float)
+        for base, debt in said:
+            owed[base, debt.tenant] = max(owed[base, debt.tenant], debt.owed)
+        return Debts(
+            {request: owed[base, debt.tenant] for base, debt in said for request in debt.requests}
+        )
 
     def _forget(self) -> None:
         now = self._clock.now()

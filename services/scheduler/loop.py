@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,6 +74,7 @@ class Loop:
         migrations: MigrationLog,
         drains: Drains,
         *,
+        debts: Callable[[], Debts],
         keeping: Keeping | None = None,
     ) -> None:
         self._fleet = fleet
@@ -81,6 +82,7 @@ class Loop:
         self._planner = planner
         self._migrations = migrations
         self._drains = drains
+        self._debts = debts
         self._keeping = keeping or Keeping()
         self._outcomes: list[Moved] = []
         self._asked: deque[_Asked] = deque()
@@ -154,7 +156,7 @@ class Loop:
         """The round that is underway."""
         asked, self._current = self._current, None
         try:
-            planned = await asyncio.to_thread(self._planner.plan, loads, now, Debts())
+            planned = await asyncio.to_thread(self._planner.plan, loads, now, self._debts())
             dry_run = asked is not None and asked.dry_run
             moves = await (self._choose(planned) if dry_run else self._order(planned))
         except BaseException as error:

@@ -3,11 +3,11 @@
 from lorikeet.scheduler.v1 import fleet_service_pb2 as fleet_pb
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from services.core.errors import InvalidRequest
-from services.core.types import Digest, Fingerprint, WorkerId
+from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
 from services.policies.migration.loads import Reason
 from services.policies.placement.cost import Cost
 from services.runtime.wire_reports import place_to_wire, report_to_wire
-from services.scheduler.demand import Demand
+from services.scheduler.demand import Demand, TenantDebt
 from services.scheduler.migrations import Migration, MigrationState
 from services.scheduler.wishes import Pin, WorkerState, WorkerWish
 from services.scheduler.worker import Identity, Role, Worker
@@ -98,6 +98,10 @@ def demand_from_wire(request: pb.ReportDemandRequest) -> Demand:
         longest_wait_seconds=request.longest_wait_seconds,
         in_time=request.in_time,
         arrived={Digest(digest): count for digest, count in request.arrived.items()},
+        debts=tuple(
+            TenantDebt(TenantId(debt.tenant), debt.owed, tuple(map(RequestId, debt.requests)))
+            for debt in request.debts
+        ),
     )
 
 

@@ -7,11 +7,12 @@ import pytest
 
 from services.cli.suite import free_addresses
 from services.core.errors import TooLate
-from services.core.types import Digest
+from services.core.types import Digest, RequestId, Tier
 from services.gateway import demand as gateway_demand
 from services.gateway.course import Course
 from services.gateway.demand import DemandReports, Punctuality
 from services.policies.autoscaling import Rules
+from services.policies.fairness.vtc import VirtualTokenCounters
 from services.runtime.beside import beside
 from services.runtime.client import open_channels
 from services.runtime.clock import SystemClock
@@ -67,6 +68,30 @@ async def test_arrivals_are_told_once() -> None:
     (first,), (second,) = world.queue.demands(), world.queue.demands()
     assert (first.arrived, second.arrived) == ({ADAPTER: 1}, {})
     await world.end("one")
+
+
+async def test_what_tenants_with_less_than_others_have_running_is_told_as_owed() -> None:
+    at, world, sessions = free_addresses(), World([PaperWorker(slots=3)]), open_sessions(IN_MEMORY)
+    office, channels = Office(SystemClock()), open_channels(at.scheduler)
+    reign = reign_of(sessions, 4, clock=SystemClock())
+    for name, tenant in (("r1", "rich"), ("p1", "poor"), ("p2", "poor"), ("r2", "rich")):
+        await world.ask(name, tenant)
+    await world.ask("p3", "poor")
+    policy = world.policies[Tier.DEFAULT]
+    assert isinstance(policy, VirtualTokenCounters)
+    policy.produced(RequestId("r1"), 500)
+    with office.held(reign, float("inf")):
+        async with serving(office, at.scheduler):
+            reports = DemandReports(world.queue, Punctuality(), channels, TOKEN)
+            (demand,) = world.queue.demands()
+            await reports._report(reports._request(demand))
+    owed = reign.demands.debts().owed
+    assert owed == {"p1": 500.0, "p2": 500.0}  # below the mean of the two
+    for task in world.tasks.values():
+        task.cancel()
+    await asyncio.gather(*world.tasks.values(), return_exceptions=True)
+    await channels.close()
+    await close_sessions(sessions)
 
 
 @pytest.mark.parametrize(

@@ -225,9 +225,12 @@ async def test_a_gateway_hears_how_many_homes_an_adapter_has_now(sessions: Sessi
         channels, gateway = open_channels(there.address), Workers(TOKEN)
         base, adapter = Fingerprint("f" * 64), Digest(ADAPTER)
 
+        def homes() -> frozenset[WorkerId]:
+            return gateway.lines(base).homes(base, adapter)
+
         async def hears(count: int) -> frozenset[WorkerId]:
-            await until(lambda: len(gateway.homes(base, adapter)) == count)
-            return gateway.homes(base, adapter)
+            await until(lambda: len(homes()) == count)
+            return homes()
 
         async with beside(gateway.follow(channels)):
             (one,) = await hears(1)
@@ -235,7 +238,7 @@ async def test_a_gateway_hears_how_many_homes_an_adapter_has_now(sessions: Sessi
             two = await hears(2)
             assert one in two
             await there.set(one, CORDON)  # who serves nobody is nobody's home
-            await until(lambda: one not in gateway.homes(base, adapter))
+            await until(lambda: one not in homes())
             assert len(await hears(2)) == 2
             await there.pin(0)
             assert await hears(1) <= {"a", "b", "c"} - {one}
@@ -260,8 +263,10 @@ class OneToTheEmptiest:
 
     def __init__(self) -> None:
         self.moved: set[RequestId] = set()
+        self.debts = Debts()
 
     def plan(self, loads: Sequence[WorkerLoad], now: float, debts: Debts) -> list[PlannedMove]:
+        self.debts = debts
         source = max(loads, key=lambda load: len(load.sequences))
         target = min(loads, key=lambda load: len(load.sequences))
         request = source.sequences[-1].request
@@ -276,11 +281,15 @@ async def test_a_dry_run_says_what_would_be_moved_and_moves_nothing(sessions: Se
     source, target, planner = old(2), FakeWorker("a"), OneToTheEmptiest()
     more: dict[str, Any] = {"rules": Rules(balance_seconds=0), "planner": planner}
     async with world(sessions, source, target, **more) as there:
+        owed = scheduler_pb.TenantDebt(tenant="t", owed=5.0, requests=["r1"])
+        told = scheduler_pb.ReportDemandRequest(gateway="g", base_fingerprint="f", debts=[owed])
+        await there.scheduler.ReportDemand(told, metadata=OPERATOR)
         dry, wet = pb.RebalanceRequest(dry_run=True), pb.RebalanceRequest()
         (would,) = (await there.fleet.Rebalance(dry, metadata=OPERATOR)).migrations
         assert (would.request_id, would.target_worker_id, would.ordered_at_ms) == ("r1", "a", 0)
         assert list((await there.migrations()).migrations) == []
         assert planner.moved == set()
+        assert planner.debts == Debts({RequestId("r1"): 5.0})
         assert source.moved == []
         (now,) = (await there.fleet.Rebalance(wet, metadata=OPERATOR)).migrations
         assert (now.request_id, now.gain_seconds) == ("r1", 2.5)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import uuid4
@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 
 from services.core.errors import Unavailable
-from services.core.types import Digest, Fingerprint, Tier, WorkerId
+from services.core.types import Fingerprint, Tier, WorkerId
 from services.gateway import ledger as module
 from services.gateway.course import Completion, Course, TextPiece
 from services.gateway.gateway import Gateway
-from services.gateway.lane import Line
 from services.gateway.leases import Left
 from services.gateway.ledger import Batch
+from services.gateway.lines import Lines
 from services.gateway.repositories.leases import SqlLeases
 from services.gateway.repositories.quotas import SqlQuotaRepository
 from services.runtime.db import Sessions
@@ -117,11 +117,8 @@ async def test_what_gave_nothing_costs_nothing(
     books: Books, sessions: Sessions, tenant: str
 ) -> None:
     class Away(Worker):
-        def homes(self, base: Fingerprint, adapter: Digest) -> frozenset[WorkerId]:
-            return frozenset()
-
-        def lines(self, base: Fingerprint) -> Sequence[Line]:
-            return []
+        def lines(self, base: Fingerprint) -> Lines:
+            return Lines()
 
     async with keeping(books, Away()) as gateway:
         with pytest.raises(Unavailable, match="no worker"):

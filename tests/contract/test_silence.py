@@ -10,7 +10,8 @@ import pytest
 from services.core.errors import Unavailable
 from services.core.types import WorkerId
 from services.gateway import workers as of_workers
-from services.gateway.worker_line import WorkerIdentity, WorkerLine
+from services.gateway.worker_line import WorkerLine
+from services.gateway.worker_room import WorkerIdentity
 from services.gateway.workers import Workers
 from services.gpu_worker import servicer, session
 from services.policies import silence
@@ -45,7 +46,7 @@ class Remote:
 
     @property
     def lines(self) -> list[WorkerLine]:
-        return self.workers.lines(self.serving.model.card.fingerprint)
+        return self.serving.lines_of(self.workers)
 
     async def line(self, *, has_room: bool = True) -> WorkerLine:
         async with asyncio.timeout(5):

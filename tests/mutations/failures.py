@@ -49,9 +49,9 @@ FAILURES = {
         "tests/contract/test_going_on.py::test_a_client_does_not_notice_that_its_worker_is_lost",
     ),
     "a worker of the release before is asked to go on": Mutation(
-        "gateway/fair_queue.py",
-        "not in ticket.failed and line.serves(ticket.job)",
-        "not in ticket.failed",
+        "gateway/lane.py",
+        "not in self.failed and line.serves(self.job)",
+        "not in self.failed",
         "tests/contract/test_going_on.py::"
         "test_a_worker_of_the_release_before_is_not_asked_to_go_on",
     ),

@@ -259,4 +259,16 @@ FAIRNESS = {
         "tests/unit/policies/test_baselines.py::"
         "test_the_bound_holds_for_dear_prompts_and_for_outputs_that_become_cheaper",
     ),
+    "what is charged is forgotten in the mean": Mutation(
+        "policies/fairness/counters.py",
+        "            self._total += counter - before\n",
+        "            pass\n",
+        "tests/property/test_counters.py::test_what_is_owed_is_what_is_missing_to_the_mean",
+    ),
+    "who does not wait is owed what it did not ask for": Mutation(
+        "policies/fairness/counters.py",
+        "max(self._counters[key], self._floor()) if self._lifts else",
+        "",
+        "tests/property/test_counters.py::test_what_is_owed_is_what_is_missing_to_the_mean",
+    ),
 }

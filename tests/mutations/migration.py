@@ -4,6 +4,7 @@ from tests.mutations.mutation import Mutation
 
 _GREEDY = "tests/unit/policies/migration/test_greedy.py::"
 _ROUNDS = "tests/unit/policies/migration/test_rounds.py::"
+_CROWDING = "tests/unit/policies/migration/test_crowding.py::"
 _ANY_FLEET = "tests/property/test_migration.py::"
 _CLAIMS = "tests/property/test_migration_claims.py::"
 _DISPATCH = "tests/unit/policies/dispatch/test_min_cost.py::"
@@ -162,5 +163,35 @@ MIGRATION: dict[str, Mutation] = {
         "",
         "tests/unit/simulator/early/test_fleet.py::"
         "test_who_had_begun_has_its_keys_and_values_computed_again",
+    ),
+    "streams leave a crowded worker for any gain": Mutation(
+        "policies/migration/crowding.py",
+        "if gains > MIN_GAIN_OVER_COST * costs:",
+        "if gains > 0:",
+        _CROWDING + "test_it_must_gain_more_than_twice_what_it_costs",
+    ),
+    "streams leave for steps that are hardly shorter": Mutation(
+        "policies/migration/crowding.py",
+        "LEAST_SHORTER = 0.1",
+        "LEAST_SHORTER = 0.0",
+        _CROWDING + "test_it_must_gain_more_than_twice_what_it_costs",
+    ),
+    "a worker that came late gets nothing": Mutation(
+        "policies/migration/rounds.py",
+        "    spread(best, owed, knobs.most_moves)\n",
+        "",
+        _CROWDING + "test_a_worker_that_came_late_gets_about_half_of_the_streams",
+    ),
+    "streams that moved a short time ago leave again": Mutation(
+        "policies/migration/crowding.py",
+        " or e.request in board.frozen)]",
+        ")]",
+        _CROWDING + "test_who_moved_a_short_time_ago_stays",
+    ),
+    "those who are there when streams come are not slowed": Mutation(
+        "policies/migration/crowding.py",
+        "        - _tokens_left(target) * target.load.step_times.sequence\n",
+        "",
+        _CROWDING + "test_those_who_are_there_already_are_slowed",
     ),
 }

@@ -6,6 +6,7 @@ _COST = "tests/unit/policies/test_placement_cost.py::"
 _FLEETS = "tests/property/test_placement.py::"
 _REPLICAS = "tests/property/test_replicas.py::"
 _FORECAST = "tests/unit/policies/test_forecast.py::"
+_LINES = "tests/property/test_lines.py::test_a_gateway_chooses_what_a_look_at_each_worker_does"
 _SIMULATOR = "tests/unit/simulator/test_placement.py::"
 
 _COSTS = {
@@ -83,7 +84,7 @@ _COSTS = {
     ),
     "holders are not looked at": Mutation(
         "policies/placement/index.py",
-        "near.update(self._least(self._able(holders, wish)))",
+        "near.update(self._least(holders, wish, able))",
         "pass",
         _FLEETS + "test_in_a_big_fleet_the_index_is_hardly_ever_far_off",
     ),
@@ -98,8 +99,8 @@ _COSTS = {
 _HOMES = {
     "homes depend on how many workers there are": Mutation(
         "policies/placement/homes.py",
-        "seed * other % _PRIME for",
-        "seed * other % (_PRIME - len(seeds)) for",
+        "draws = _products(seed, others)",
+        "draws = _products(seed + len(others), others)",
         _FLEETS + "test_who_goes_takes_only_its_own_homes_along",
     ),
     "a big worker is home to no more than a small one": Mutation(
@@ -110,8 +111,8 @@ _HOMES = {
     ),
     "who comes is home to nobody": Mutation(
         "policies/placement/homes.py",
-        "= _seed(worker)\n        self._found.clear()",
-        "= _seed(worker)",
+        "= _seed(worker)\n        self._forget(capacity)",
+        "= _seed(worker)\n        self._arrays.clear()",
         _FLEETS + "test_a_home_is_remembered_until_the_fleet_is_another",
     ),
     "every process has homes of its own": Mutation(
@@ -210,16 +211,62 @@ _AHEAD = {
 }
 
 _GATEWAY = {
+    "a gateway places as if nobody was owed anything": Mutation(
+        "gateway/fair_queue.py",
+        "lines.place(ticket.job, ticket.urgency(lines.pool_tokens))\n",
+        "lines.place(ticket.job)\n",
+        "tests/unit/gateway/test_fair_queue.py::"
+        "test_who_is_owed_more_goes_where_it_is_quicker_though_others_pay",
+    ),
+    "a gateway does not hear that a worker has more room": Mutation(
+        "gateway/worker_room.py",
+        "self._resident = self._resident if resident is None else resident\n"
+        "        self.look_again()\n",
+        "self._resident = self._resident if resident is None else resident\n"
+        "        self._view = None\n",
+        _LINES,
+    ),
+    "a doubtful worker that breaks is a line still": Mutation(
+        "gateway/worker_room.py",
+        "        self.has_ended, self._takes = True, False\n        self.look_again()\n",
+        "        self.has_ended = True\n        self.takes(requests=False)\n",
+        "tests/property/test_lines.py::test_one_that_was_doubted_and_breaks_is_gone",
+    ),
+    "full workers have room": Mutation(
+        "gateway/lines.py",
+        "        if view.is_full:\n",
+        "        if False:\n",
+        _LINES,
+    ),
+    "few workers with the tokens are few that are looked at": Mutation(
+        "gateway/lines.py",
+        "among = None if len(roomy) > FEW else frozenset(roomy)",
+        "among = frozenset(roomy[:1])",
+        _LINES,
+    ),
+    "what outputs take is what they may take": Mutation(
+        "gateway/lines.py",
+        "self._shares.key(worker) for worker in self._shares), None) or 0.0",
+        "1.0 for worker in self._shares), None) or 0.0",
+        _LINES,
+    ),
+    "a line that changed is not looked at again": Mutation(
+        "gateway/workers.py",
+        "        self._refresh()\n        return self._serving_of(base)\n",
+        "        return self._serving_of(base)\n",
+        "tests/contract/test_worker_room.py::"
+        "test_what_was_promised_counts_until_the_worker_counts_it",
+    ),
     "a gateway forgets what it gave a worker when it weighs ranks": Mutation(
-        "gateway/worker_line.py",
+        "gateway/worker_room.py",
         "                ranks=ranks,\n",
         "",
         "tests/contract/test_worker_room.py::"
         "test_adapters_that_run_there_are_known_with_their_ranks",
     ),
     "a view outlives what was promised": Mutation(
-        "gateway/worker_line.py",
-        "            self._jobs[job.request_id] = job\n        self._view = None\n",
+        "gateway/worker_room.py",
+        "            self._jobs[job.request_id] = job\n        self.look_again()\n",
         "            self._jobs[job.request_id] = job\n",
         "tests/contract/test_worker_room.py::"
         "test_adapters_that_run_there_are_known_with_their_ranks",

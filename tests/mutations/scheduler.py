@@ -283,23 +283,21 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "who serves nobody is somebody's home": Mutation(
         "gateway/workers.py",
-        "            self._homes.setdefault(base, Homes()).are(capacities)",
-        "            known = self._homes.setdefault(base, Homes())\n"
-        "            [known.join(worker, 1.0) for worker in capacities]",
+        "            self._serving_of(identity.base_fingerprint).drop(worker)\n",
+        "            pass\n",
         _SERVICE + "test_a_gateway_hears_how_many_homes_an_adapter_has_now",
     ),
     "a gateway places where nobody is at home": Mutation(
-        "gateway/fair_queue.py",
-        "homes=self._fleet.homes(job.base_fingerprint, job.adapter) if job.adapter else NOWHERE",
-        "homes=NOWHERE",
+        "policies/placement/index.py",
+        "return replace(wish, homes=frozenset().union(*found))",
+        "return wish",
         _QUEUE + "test_an_adapter_that_nobody_has_goes_to_its_home",
     ),
     "a request waits for its home": Mutation(
         "gateway/fair_queue.py",
-        "[line for line in lines if line.fits(ticket.job)])\n            if line is not None:\n"
-        "                lane.admit",
-        "lines[:1] if lines[0] is workers[0] else [])\n            if line is not None:\n"
-        "                lane.admit",
+        "            line = lines.place(ticket.job, ticket.urgency(lines.pool_tokens))\n",
+        "            line = lines.nearest(ticket.job)\n"
+        "            line = line if line and line.fits(ticket.job) else None\n",
         _QUEUE + "test_a_home_without_room_is_not_waited_for",
     ),
     "a lease that ran out is not seen by who watches": Mutation(
@@ -313,5 +311,23 @@ SCHEDULER: dict[str, Mutation] = {
         "            is_another |= was_stuck\n",
         "",
         _STATES + "test_a_worker_whose_steps_stand_still_is_stuck_until_they_move",
+    ),
+    "the planner is told of no debts": Mutation(
+        "scheduler/loop.py",
+        "loads, now, self._debts())",
+        "loads, now, Debts())",
+        _SERVICE + "test_a_dry_run_says_what_would_be_moved_and_moves_nothing",
+    ),
+    "what a silent gateway said is owed still": Mutation(
+        "scheduler/demand.py",
+        'at either."""\n        self._forget()\n',
+        'at either."""\n',
+        _STATES + "test_what_is_owed_is_what_the_gateways_that_speak_say",
+    ),
+    "a gateway keeps to itself what it owes": Mutation(
+        "gateway/lane.py",
+        "debts=list(self._debts()),",
+        "debts=(),",
+        _DEMAND + "test_what_tenants_with_less_than_others_have_running_is_told_as_owed",
     ),
 }

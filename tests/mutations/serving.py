@@ -49,9 +49,9 @@ SERVING = {
         "test_a_sequence_that_gave_way_goes_on_with_its_constraint",
     ),
     "what was promised to a worker is forgotten": Mutation(
-        "gateway/worker_line.py",
-        "ahead = [*self._promised.values(), *self._sent]",
-        "ahead = []",
+        "gateway/worker_room.py",
+        "return len(self._promised) + len(self._sent)",
+        "return 0",
         "tests/contract/test_worker_room.py::"
         "test_what_was_promised_counts_until_the_worker_counts_it",
     ),
@@ -70,7 +70,7 @@ SERVING = {
     ),
     "who does not fit is overtaken": Mutation(
         "gateway/fair_queue.py",
-        "for request in lane.policy.candidates(now, resident):",
+        "for request in lane.policy.candidates(now, lines.ready):",
         "for request in [one for queue in lane.policy._queues.values() for one in queue.values()]:",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_one_that_does_not_fit_is_not_overtaken_and_starts_as_soon_as_it_does",
@@ -82,15 +82,15 @@ SERVING = {
         "tests/unit/gateway/test_fair_queue.py::test_one_that_every_worker_has_failed_is_given_up",
     ),
     "a worker that is back is failed still": Mutation(
-        "gateway/fair_queue.py",
-        "if line not in ticket.failed and",
-        "if line.view.id not in {each.view.id for each in ticket.failed} and",
+        "gateway/lane.py",
+        "line not in self.failed and",
+        "line.view.id not in {each.view.id for each in self.failed} and",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_one_whose_only_worker_died_starts_when_that_is_back_under_its_name",
     ),
     "who has no worker left waits for ever": Mutation(
         "gateway/fair_queue.py",
-        "if workers and not left:",
+        "if lines and not any(map(ticket.may_run, lines)):",
         "if False:",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_one_is_given_up_when_all_that_are_left_have_failed_it",

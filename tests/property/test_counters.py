@@ -1,7 +1,9 @@
 """Counters in a heap are those of a plain dictionary, whatever is charged and given back."""
 
+import random
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +31,12 @@ class Plain:
     def leave(self, key: str) -> None:
         self.waiting.remove(key)
         self.last = key
+
+    def owed(self, key: str) -> float:
+        waiting = [self.counters[other] for other in self.waiting]
+        if not waiting:
+            return 0.0
+        return max(0.0, sum(waiting) / len(waiting) - max(self.counters[key], min(waiting)))
 
     def lowest(self, most: int, band: float) -> list[str]:
         ranked = sorted(self.waiting, key=lambda key: self.counters[key])
@@ -66,3 +74,23 @@ def test_they_agree(operations: list[tuple[str, str, int]], refunds: bool) -> No
         for most, band in ((1, 0.0), (8, 0.0), (3, 5.0)):
             assert counters.lowest(most, band) == plain.lowest(most, band)
         assert counters.waiting == {k: plain.counters[k] for k in plain.waiting}
+
+
+def test_what_is_owed_is_what_is_missing_to_the_mean() -> None:
+    draw, plain, counters = random.Random(5), Plain(), Counters(forget=lambda key: None)
+    owed = 0
+    for _ in range(2000):
+        key, amount = draw.choice(KEYS), draw.randint(-3, 9)
+        if key in plain.waiting and draw.random() < 0.3:
+            plain.leave(key)
+            counters.leave(key)
+        elif key in plain.waiting or (draw.random() < 0.3 and key in plain.counters):
+            plain.counters[key] += amount
+            counters.charge(key, amount)
+        elif key not in plain.waiting:
+            plain.join(key)
+            counters.join(key)
+        for known in plain.counters:
+            assert counters.owed(known) == pytest.approx(plain.owed(known))
+            owed += plain.owed(known) > 0
+    assert owed > 1000

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.reports import SequenceLoad, StepTimes
-from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
+from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 from services.policies.migration.board import Board
 from services.policies.migration.greedy import Owed
 from services.policies.migration.loads import Debts, PlannedMove, Reason, WorkerLoad
@@ -310,8 +310,7 @@ def test_debts_change_who_moves_and_not_how_many() -> None:
         a_worker("busy", [*several("r", 4), *several("w", 9, waits=True)]),
         a_worker("idle"),
     ]
-    tenants = {RequestId(f"w{n}"): TenantId(str(n)) for n in range(9)}
-    debts = Debts({TenantId("8"): 5.0}, tenants)
+    debts = Debts({RequestId("w8"): 5.0})
     plain, owed = decide(loads), decide(loads, debts=debts)
     assert len(plain) == len(owed)
     assert "w8" in [move.request for move in owed]

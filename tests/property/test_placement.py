@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from services.core.reports import StepTimes
 from services.core.types import Digest, WorkerId
 from services.policies.placement.cost import place, total_ms
-from services.policies.placement.homes import Homes, homes
+from services.policies.placement.homes import _PRIME, Homes, _products, homes
 from services.policies.placement.index import NEAR, Index
 from services.policies.placement.ranking import Ranking
 from services.policies.placement.views import Wish, WorkerView
@@ -132,7 +133,9 @@ def test_a_ranking_is_a_sorted_list(changed: list[tuple[str, int | None]]) -> No
         else:
             ranking.put(WorkerId(name), key)
             plain[WorkerId(name)] = key
-        assert list(ranking) == sorted(plain, key=lambda worker: (plain[worker], worker))
+        in_order = sorted(plain, key=lambda worker: (plain[worker], worker))
+        assert list(ranking) == in_order
+        assert ranking.up_to(1, 3) == [worker for worker in in_order if plain[worker] <= 1][:3]
 
 
 NAMES = [Digest(f"{number:064x}") for number in range(400)]
@@ -189,6 +192,15 @@ def test_a_home_is_remembered_until_the_fleet_is_another() -> None:
     assert {known.of(adapter) for adapter in NAMES} == {("w2",)}
     with pytest.raises(ValueError, match="capacity"):
         known.join(WorkerId("w3"), 0.0)
+
+
+@given(
+    st.integers(0, _PRIME - 1),
+    st.lists(st.integers(0, _PRIME - 1) | st.sampled_from([_PRIME - 1, 1 << 60]), min_size=1),
+)
+def test_products_in_64_bits_are_those_of_integers(seed: int, others: list[int]) -> None:
+    found = _products(seed, np.array(others, dtype=np.uint64))
+    assert found.tolist() == [seed * other % _PRIME for other in others]
 
 
 def test_every_process_finds_the_same_homes() -> None:

@@ -47,6 +47,11 @@ class AdmissionPolicy(Protocol):
         """What one that was admitted waits, or waited, for its adapter."""
         ...
 
+    def owed(self, request: RequestId) -> float:
+        """Service by which whoever it is of is behind those who wait; 0 if the policy knows none,
+        or does not know the request."""
+        ...
+
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         """So many more tokens of output; for one that runs."""
         ...

@@ -31,6 +31,9 @@ class FirstComeFirstServed:
     def awaited(self, wait: AdapterWait, now: float) -> None:
         """Changes nothing."""
 
+    def owed(self, request: RequestId) -> float:
+        return 0.0
+
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         """Costs nothing."""
 
@@ -142,6 +145,9 @@ class DeficitRoundRobin:
 
     def awaited(self, wait: AdapterWait, now: float) -> None:
         """Changes nothing."""
+
+    def owed(self, request: RequestId) -> float:
+        return 0.0
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         running, before = self._running[request]

@@ -22,6 +22,7 @@ class Counters:
         self._forget = forget
         self._counters: dict[str, float] = {}
         self._waiting: dict[str, int] = {}  # the order of the entry that counts
+        self._total = 0.0  # of the counters of those who wait
         self._running: dict[str, int] = {}  # requests
         self._heap: list[_Entry] = []
         self._idle: list[tuple[float, str]] = []  # who may be forgotten at which counter
@@ -61,6 +62,13 @@ class Counters:
     def of(self, key: str) -> float:
         return self._counters[key]
 
+    def owed(self, key: str) -> float:
+        """By how much it would have less than those who wait have on average, if it waited too."""
+        if not self._waiting or key not in self._counters:
+            return 0.0
+        least = max(self._counters[key], self._floor()) if self._lifts else self._counters[key]
+        return max(0.0, self._total / len(self._waiting) - least)
+
     @property
     def active(self) -> frozenset[str]:
         """Who waits or runs."""
@@ -86,11 +94,13 @@ class Counters:
         if self._is_shared:
             self._raised[key] = counter - self._charged.get(key, 0.0)
         self._waiting[key] = next(self._orders)
+        self._total += counter
         heappush(self._heap, (counter, self._waiting[key], key))
 
     def leave(self, key: str) -> None:
         """Nothing of it waits any more."""
         del self._waiting[key]
+        self._total = self._total - self._counters[key] if self._waiting else 0.0
         self._last = key
         self._rest(key)
 
@@ -164,6 +174,8 @@ class Counters:
 
     def _become(self, key: str, counter: float) -> None:
         before, self._counters[key] = self._counters.get(key, counter), counter
+        if key in self._waiting:
+            self._total += counter - before
         if counter < before and key in self._waiting:
             heappush(self._heap, (counter, self._waiting[key], key))
 

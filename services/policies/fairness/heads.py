@@ -1,6 +1,6 @@
 """The first request of each queue, by the adapter it needs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import heappop, heappush, heapreplace
 from itertools import count
 
@@ -30,9 +30,12 @@ class Heads:
         """One that is not here is no error."""
         self._paths.pop(request, None)
 
-    def lowest(self, adapters: Iterable[Digest | None]) -> Iterator[tuple[Request, Path]]:
-        """The first of each of these adapters, the lowest first."""
-        found = [top for adapter in adapters if (top := self._top(adapter)) is not None]
+    def lowest(self, resident: Collection[Digest]) -> Iterator[tuple[Request, Path]]:
+        """The first of each of these adapters, and of the base model, the lowest first."""
+        few: Iterable[Digest] = resident
+        if len(resident) > len(self._heaps):
+            few = [each for each in self._heaps if each is not None and each in resident]
+        found = [top for adapter in (None, *few) if (top := self._top(adapter)) is not None]
         for _, _, request in sorted(found, key=lambda entry: entry[:2]):
             yield request, self._paths[request.id]
 

@@ -60,6 +60,9 @@ class Measured:
     def awaited(self, wait: AdapterWait, now: float) -> None:
         self._policy.awaited(wait, now)
 
+    def owed(self, request: RequestId) -> float:
+        return self._policy.owed(request)
+
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         self._policy.produced(request, tokens)
         running, before = self._running[request]

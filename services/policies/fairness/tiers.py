@@ -79,6 +79,12 @@ class Tiers:
         for policy in self._policies.values():
             policy.awaited(wait, now)
 
+    def owed(self, request: RequestId) -> float:
+        """In its tier."""
+        running = self._running.get(request)
+        known = self._waiting.get(request) or (running[0] if running else None)
+        return 0.0 if known is None else self._policies[known.tier].owed(request)
+
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         running, before = self._running[request]
         self._policies[running.tier].produced(request, tokens)

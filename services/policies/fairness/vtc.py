@@ -7,7 +7,6 @@ resident, and the counters of those who wait stay within U plus the band.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 
 from services.core.types import AdapterWait, Digest, RequestId
 from services.policies.fairness.admission import Request
@@ -115,7 +114,7 @@ class VirtualTokenCounters:
             yield from self._lowest((), 0.0, most=1)
             return
         seen = set()
-        for request, path in self._heads.lowest(chain((None,), resident)):
+        for request, path in self._heads.lowest(resident):
             if not self._highest.is_within(band, path[0]):
                 break  # nor is anyone who had more
             if all(level.is_within(band, key) for level, key in self._steps(path)):
@@ -144,6 +143,11 @@ class VirtualTokenCounters:
         """Tells a band that adapts what loads cost."""
         if isinstance(band := self._rules.band, AdaptiveBand):
             band.admitted(now, waited=wait.seconds, batch=wait.sequences, slots=wait.slots)
+
+    def owed(self, request: RequestId) -> float:
+        running = self._running.get(request)
+        path = self._paths.get(request) or (running.path if running else None)
+        return 0.0 if path is None else self._highest.owed(path[0])
 
     def produced(self, request: RequestId, tokens: int = 1) -> None:
         running = self._running[request]

@@ -26,8 +26,7 @@ class Owed:
     weight: float = 1e-4
 
     def of(self, request: RequestId) -> float:
-        tenant = self.debts.tenants.get(request)
-        return 0.0 if tenant is None else max(0.0, self.debts.owed.get(tenant, 0.0))
+        return max(0.0, self.debts.owed.get(request, 0.0))
 
     def first(self, sequences: Iterable[SequenceLoad]) -> list[SequenceLoad]:
         """Of those owed the same, as they were."""
@@ -87,11 +86,11 @@ def _move_to_best(board: Board, source: Place, sequence: SequenceLoad, reason: R
 
 def balance(board: Board, owed: Owed, most_moves: int) -> None:
     """Takes work from the busiest worker as long as that shortens what the busiest has to do."""
-    _even_out(board, most_moves, lambda source: _move_waiting(board, source, owed, most_moves))
-    _even_out(board, most_moves, lambda source: _move_running(board, source, owed, most_moves))
+    even_out(board, most_moves, lambda source: _move_waiting(board, source, owed, most_moves))
+    even_out(board, most_moves, lambda source: _move_running(board, source, owed, most_moves))
 
 
-def _even_out(board: Board, most_moves: int, move_from: Callable[[Place], bool]) -> None:
+def even_out(board: Board, most_moves: int, move_from: Callable[[Place], bool]) -> None:
     """Until nothing can be moved from any; the busiest is asked first, each time."""
     numbers = {worker: number for number, worker in enumerate(board.places)}
     asked = [(-place.work_ms, numbers[worker]) for worker, place in board.places.items()]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from services.core.reports import SequenceLoad, StepTimes
-from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
+from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 
 
 class Reason(Enum):
@@ -55,7 +55,7 @@ class PlannedMove:
 
 @dataclass(frozen=True, slots=True)
 class Debts:
-    """What fairness owes tenants, in its own service: who is owed more moves first."""
+    """What fairness owes tenants, in its own service, by their requests: who is owed more moves
+    first."""
 
-    owed: Mapping[TenantId, float] = field(default_factory=dict)
-    tenants: Mapping[RequestId, TenantId] = field(default_factory=dict)
+    owed: Mapping[RequestId, float] = field(default_factory=dict)

@@ -67,7 +67,7 @@ class Place:
 
     @property
     def has_line(self) -> bool:
-        """Whether it has more than run at once: only then anybody gains from leaving."""
+        """Whether it has more than run at once: who leaves then makes place for who stays."""
         return len(self.sequences) > self.side_by_side
 
     def run_ms(self, sequence: SequenceLoad) -> float:

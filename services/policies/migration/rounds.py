@@ -1,10 +1,12 @@
-"""What moves in a round: who must, then greedily, then by the program if much is left uneven."""
+"""What moves in a round: who must, then greedily, then by the program if much is left uneven, and
+then from crowded workers to others."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from services.core.types import RequestId
 from services.policies.migration.board import Board
+from services.policies.migration.crowding import spread
 from services.policies.migration.greedy import NO_DEBTS, Owed, balance, make_room
 from services.policies.migration.loads import Debts, PlannedMove, WorkerLoad
 from services.policies.migration.model import Effort
@@ -46,11 +48,12 @@ def decide(
     make_room(forced, owed, knobs.most_moves)
     greedy = forced.copy()
     balance(greedy, owed, knobs.most_moves)
-    if greedy.imbalance <= knobs.uneven:
-        return greedy.moves
-    limit = Limit(knobs.most_moves - len(forced.moves), greedy.makespan_ms)
-    solved = solve(forced, owed, limit, knobs.effort)
-    return greedy.moves if solved is None else solved.moves
+    best = greedy
+    if greedy.imbalance > knobs.uneven:
+        limit = Limit(knobs.most_moves - len(forced.moves), greedy.makespan_ms)
+        best = solve(forced, owed, limit, knobs.effort) or greedy
+    spread(best, owed, knobs.most_moves)
+    return best.moves
 
 
 class Mover:

@@ -1,7 +1,7 @@
 """The cheapest worker of a big fleet, without a look at each."""
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -10,6 +10,8 @@ from services.policies.placement.cost import Cost, cheapest, explain, obstacle, 
 from services.policies.placement.homes import Homes
 from services.policies.placement.ranking import Ranking
 from services.policies.placement.views import Wish, WorkerView
+
+Able = Callable[[WorkerId], bool]
 
 NEAR = 16
 """Workers that are looked at because they have least to do, and because they have the adapter."""
@@ -40,10 +42,11 @@ class Index:
         if base is not None:
             self._shards[base].remove(worker)
 
-    def place(self, wish: Wish) -> WorkerId | None:
-        """None if no worker can run it."""
+    def place(self, wish: Wish, able: Able | None = None) -> WorkerId | None:
+        """None if no worker can run it. `able`: who could, beyond what views say; None: all."""
         wish = self._at_home(wish)
-        return cheapest(wish, (view for shard in self._asked(wish) for view in shard.near(wish)))
+        near = (view for shard in self._asked(wish) for view in shard.near(wish, able))
+        return cheapest(wish, near)
 
     def explain(self, wish: Wish) -> list[Cost]:
         """Every worker there is, the best first."""
@@ -84,10 +87,12 @@ class _Shard:
         self.holders: dict[Digest, set[WorkerId]] = {}
         self._open = Ranking()  # by what a typical request costs
         self._full = Ranking()  # no sequence more, whatever it is like
+        self._typical: Wish | None = None
 
     def update(self, view: WorkerView) -> None:
         before = self.views.get(view.id)
         self.views[view.id] = view
+        self._typical = self._typical or Wish(view.base_model, view.base_fingerprint, None)
         had = _had(before) if before else ()
         has = _had(view)
         for old, new in zip(had or (frozenset(),) * len(has), has, strict=True):
@@ -98,7 +103,7 @@ class _Shard:
         else:
             self.homes.join(view.id, float(max(1, view.most_sequences)))
         ranking, other = (self._open, self._full) if view.has_room(0) else (self._full, self._open)
-        ranking.put(view.id, total_ms(view, _typical(view)))
+        ranking.put(view.id, total_ms(view, self._typical))
         other.drop(view.id)
 
     def remove(self, worker: WorkerId) -> None:
@@ -109,23 +114,31 @@ class _Shard:
         self._open.drop(worker)
         self._full.drop(worker)
 
-    def near(self, wish: Wish) -> Iterator[WorkerView]:
+    def near(self, wish: Wish, able: Able | None) -> Iterator[WorkerView]:
         """Those that can run it and may be the cheapest."""
-        near = set(islice(self._able(self._ranked(wish), wish), NEAR))
+        near = set(islice(self._able(self._ranked(wish), wish, able), NEAR))
         if wish.adapter is not None:
-            holders = self.holders.get(wish.adapter, ())
-            near.update(self._least(self._able(holders, wish)))
-        near.update(self._least(self._able(wish.homes & self.views.keys(), wish)))
+            holders = self.holders.get(wish.adapter, set())
+            near.update(self._least(holders, wish, able))
+        near.update(self._least(wish.homes & self.views.keys(), wish, able))
         return (self.views[worker] for worker in near)
 
     def _ranked(self, wish: Wish) -> Iterable[WorkerId]:
         return self._open if wish.needs_room else chain(self._open, self._full)
 
-    def _able(self, workers: Iterable[WorkerId], wish: Wish) -> Iterator[WorkerId]:
+    def _able(
+        self, workers: Iterable[WorkerId], wish: Wish, able: Able | None
+    ) -> Iterator[WorkerId]:
+        if able is not None:
+            workers = filter(able, workers)
         return (worker for worker in workers if not obstacle(self.views[worker], wish))
 
-    def _least(self, workers: Iterable[WorkerId]) -> list[WorkerId]:
-        return heapq.nsmallest(NEAR, workers, key=self._key)
+    def _least(self, workers: Set[WorkerId], wish: Wish, able: Able | None) -> list[WorkerId]:
+        """Of many, the first in the order of all."""
+        if wish.needs_room and len(workers) * NEAR > len(self.views):
+            ranked = (worker for worker in self._open if worker in workers)
+            return list(islice(self._able(ranked, wish, able), NEAR))
+        return heapq.nsmallest(NEAR, self._able(workers, wish, able), key=self._key)
 
     def _key(self, worker: WorkerId) -> tuple[float, WorkerId]:
         """Full ones after others."""
@@ -148,7 +161,3 @@ class _Shard:
 
 def _had(view: WorkerView) -> tuple[frozenset[Digest], frozenset[Digest], frozenset[Digest]]:
     return view.resident, view.host, frozenset(view.loading)
-
-
-def _typical(view: WorkerView) -> Wish:
-    return Wish(view.base_model, view.base_fingerprint, None)

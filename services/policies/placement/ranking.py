@@ -1,5 +1,6 @@
 """Workers in the order of a key that changes all the time."""
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
@@ -17,9 +18,17 @@ class Ranking:
     def __iter__(self) -> Iterator[WorkerId]:
         return (worker for _, worker in self._order)
 
+    def __len__(self) -> int:
+        return len(self._order)
+
     def key(self, worker: WorkerId) -> float | None:
         """None if it is not there."""
         return self._keys.get(worker)
+
+    def up_to(self, key: float, most: int) -> list[WorkerId]:
+        """The first of those whose key is no higher, so many at most."""
+        end = bisect_left(self._order, (math.nextafter(key, math.inf), ""))
+        return [worker for _, worker in self._order[: min(end, most)]]
 
     def put(self, worker: WorkerId, key: float) -> None:
         before = self._keys.get(worker)

@@ -18,7 +18,8 @@ UNKNOWN_EVICTS_MS = 50.0
 class WorkerView:
     """`most_sequences`, `free_tokens`: 0 and None if it has not said. `queued_tokens`: of prompts
     that it has yet to run. `loading`: milliseconds that are left. `ranks`: of the adapters that run
-    there. `evicts_ms`: of having back what its next load evicts."""
+    there. `evicts_ms`: of having back what its next load evicts. `is_full`: it takes nothing more
+    now, whatever these numbers say."""
 
     id: WorkerId
     base_model: str
@@ -36,6 +37,7 @@ class WorkerView:
     host: frozenset[Digest] = frozenset()
     ranks: Mapping[Digest, int] = field(default_factory=dict)
     evicts_ms: float = 0.0
+    is_full: bool = False
 
     def place_of(self, adapter: Digest | None) -> AdapterPlace | None:
         """The best that it is at; the base model is always there."""
@@ -48,6 +50,8 @@ class WorkerView:
     def has_room(self, tokens: int) -> bool:
         """Whether a sequence of so many would start about now. What fits nowhere fits an idle
         worker, which says why it does not."""
+        if self.is_full:
+            return False
         held = self.running + self.waiting
         if not held:
             return True

@@ -11,6 +11,7 @@ from services.core.types import Digest, Fingerprint, RequestId, Tier, WorkerId
 from services.gateway.fair_queue import WORKERLESS_SECONDS
 from services.gateway.lane import Ticket
 from services.policies.fairness.vtc import VirtualTokenCounters
+from services.policies.placement.homes import homes
 from tests.paper_worker import PaperWorker
 from tests.queue_world import World, settle, waiting
 
@@ -22,6 +23,13 @@ async def standing(world: World, name: str, tenant: str = "t") -> AsyncIterator[
     async with world.queue.entered(waiting(name, tenant)) as ticket:
         await world.queue.turn(ticket)
         yield ticket
+
+
+def an_adapter_of(home: str, workers: list[PaperWorker]) -> Digest:
+    """Which is at home there."""
+    among = {WorkerId(worker.name): 1.0 for worker in workers}
+    every = (Digest(f"{number:064x}") for number in range(100))
+    return next(adapter for adapter in every if homes(adapter, among, 1) == (home,))
 
 
 def counters(world: World) -> VirtualTokenCounters:
@@ -67,22 +75,42 @@ async def test_a_request_goes_where_its_adapter_is() -> None:
     assert list(knows.held) == ["r"]
 
 
+@pytest.mark.parametrize(("owed", "goes"), [(0, "knows"), (100_000, "idle")])
+async def test_who_is_owed_more_goes_where_it_is_quicker_though_others_pay(
+    owed: int, goes: str
+) -> None:
+    """Sixty run where its adapter is: all of them would be slower. To load it costs who comes later
+    more."""
+    idle = PaperWorker("idle", slots=0, pool_tokens=10_000)
+    knows = PaperWorker("knows", slots=0, pool_tokens=10_000)
+    adapter = an_adapter_of("knows", [idle, knows])
+    knows.adapters = frozenset({adapter})
+    knows.held = {RequestId(str(n)): waiting(str(n)).job for n in range(60)}
+    world = World([idle, knows])
+    await world.ask("poor", "poor", adapter=adapter, most=100)
+    await world.ask("rich", "rich", most=100)
+    counters(world)._highest.charge("rich", owed)
+    idle.slots, knows.slots = 1, 61
+    world.queue.dispatch()
+    assert [worker.name for worker in (idle, knows) if "poor" in worker.held] == [goes]
+
+
 @pytest.mark.parametrize("home", ["w1", "w2"])
 async def test_an_adapter_that_nobody_has_goes_to_its_home(home: str) -> None:
     workers = [
         PaperWorker("w1", slots=2),
         PaperWorker("w2", slots=2),
     ]
-    world = World(workers, at_home=frozenset({WorkerId(home)}))
-    await world.ask("r", adapter=ADAPTER)
+    world = World(workers)
+    await world.ask("r", adapter=an_adapter_of(home, workers))
     assert [worker.view.id for worker in workers if worker.held] == [home]
 
 
 async def test_a_home_without_room_is_not_waited_for() -> None:
     workers = [PaperWorker("w1", slots=1), PaperWorker("w2", slots=1)]
-    world = World(workers, at_home=frozenset({WorkerId("w1")}))
-    await world.ask("first", adapter=ADAPTER)
-    await world.ask("second", adapter=ADAPTER)
+    world, adapter = World(workers), an_adapter_of("w1", workers)
+    await world.ask("first", adapter=adapter)
+    await world.ask("second", adapter=adapter)
     assert [list(worker.held) for worker in workers] == [["first"], ["second"]]
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from services.core.clock import ManualClock
 from services.core.reports import AdapterLoad, AdapterPlace, SequenceLoad, WorkerReport
-from services.core.types import Digest, Fingerprint, RequestId, WorkerId
+from services.core.types import Digest, Fingerprint, RequestId, TenantId, WorkerId
 from services.policies.autoscaling import Rules
-from services.scheduler.demand import Demand, Demands
+from services.policies.migration.loads import Debts
+from services.scheduler.demand import Demand, Demands, TenantDebt
 from services.scheduler.figures import figures
 from services.scheduler.fleet import Fleet, Seat
 from services.scheduler.orders import Preload, TellSequences
@@ -190,6 +191,23 @@ def test_gateways_are_summed_and_one_that_is_silent_wants_nothing() -> None:
     assert 35 < demands.requests_per_minute(ADAPTER) < 40
     clock.advance(3)
     assert demands.by_base()[base].waiting == 1
+
+
+def test_what_is_owed_is_what_the_gateways_that_speak_say() -> None:
+    clock = ManualClock()
+    demands, base = Demands(clock, lease_seconds=10), Fingerprint("f")
+
+    def debt(tenant: str, owed: float, *requests: str) -> TenantDebt:
+        return TenantDebt(TenantId(tenant), owed, tuple(map(RequestId, requests)))
+
+    assert demands.debts() == Debts()
+    demands.say(base, "one", Demand(debts=(debt("t", 5.0, "a", "b"), debt("u", 1.0, "c"))))
+    clock.advance(8)
+    demands.say(base, "two", Demand(debts=(debt("t", 7.0, "d"),)))
+    demands.say(Fingerprint("other"), "two", Demand(debts=(debt("u", 9.0, "e"),)))
+    assert demands.debts().owed == {"a": 7.0, "b": 7.0, "c": 1.0, "d": 7.0, "e": 9.0}
+    clock.advance(3)
+    assert demands.debts().owed == {"d": 7.0, "e": 9.0}
 
 
 def test_the_figures_are_of_each_base_model_that_is_there_or_asked_for() -> None:

@@ -40,6 +40,9 @@ class Queue:
         del self.waiting[request]
         self.running[request] = 0
 
+    def owed(self, request: RequestId) -> float:
+        return 0.0
+
     def awaited(self, wait: AdapterWait, now: float) -> None:
         self._tell(now)
 

@@ -872,6 +872,7 @@ class ReportDemandRequest(_message.Message):
     ARRIVED_FIELD_NUMBER: _builtins.int
     WAITING_BY_ADAPTER_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
+    DEBTS_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     """Names the gateway; one that starts anew takes another name."""
     base_fingerprint: _builtins.str
@@ -894,6 +895,10 @@ class ReportDemandRequest(_message.Message):
     def waiting_by_adapter(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By digest: requests that wait."""
 
+    @_builtins.property
+    def debts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantDebt]:
+        """Tenants that fairness owes something there; those that are owed most, if they are many."""
+
     def __init__(
         self,
         *,
@@ -905,14 +910,47 @@ class ReportDemandRequest(_message.Message):
         arrived: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         waiting_by_adapter: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         base_model: _builtins.str = ...,
+        debts: _abc.Iterable[Global___TenantDebt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "gateway", b"gateway", "in_time", b"in_time", "longest_wait_seconds", b"longest_wait_seconds", "waiting", b"waiting", "waiting_by_adapter", b"waiting_by_adapter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "debts", b"debts", "gateway", b"gateway", "in_time", b"in_time", "longest_wait_seconds", b"longest_wait_seconds", "waiting", b"waiting", "waiting_by_adapter", b"waiting_by_adapter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportDemandRequest: _TypeAlias = ReportDemandRequest  # noqa: Y015
+
+@_typing.final
+class TenantDebt(_message.Message):
+    """What fairness owes a tenant at a gateway: among what could be moved, its requests are first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    OWED_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The tenant."""
+    owed: _builtins.float
+    """Service by which it is behind those who wait: a token of input 1, of output 2."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Requests of it that run."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        owed: _builtins.float = ...,
+        requests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed", b"owed", "requests", b"requests", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantDebt: _TypeAlias = TenantDebt  # noqa: Y015
 
 @_typing.final
 class ReportDemandResponse(_message.Message):

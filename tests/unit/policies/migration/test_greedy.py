@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.core.types import RequestId, TenantId
+from services.core.types import RequestId
 from services.policies.migration.board import Board
 from services.policies.migration.greedy import Owed, balance, make_room
 from services.policies.migration.loads import Debts, PlannedMove, Reason, WorkerLoad
@@ -180,8 +180,7 @@ def test_whoever_is_owed_more_moves_first() -> None:
         a_worker("busy", [*several("r", 4), *several("w", 3, waits=True)]),
         a_worker("one seat", most_sequences=1),
     ]
-    tenants = {RequestId(f"w{number}"): TenantId(str(number)) for number in range(3)}
-    debts = Debts({TenantId("1"): 10.0, TenantId("2"): 20.0}, tenants)
+    debts = Debts({RequestId("w1"): 10.0, RequestId("w2"): 20.0})
     assert moves_of(loads, Owed(debts)) == ["w2 to one seat"]
     assert moves_of(loads) == ["w0 to one seat"]
 
@@ -189,7 +188,7 @@ def test_whoever_is_owed_more_moves_first() -> None:
 def test_what_is_owed_weighs_against_the_size_of_groups() -> None:
     waiting = [*several("many", 2, "b", waits=True), *several("owed", 1, "c", waits=True)]
     loads = [a_worker("busy", [*several("r", 4), *waiting]), a_worker("seat", most_sequences=1)]
-    debts = Debts({TenantId("t"): 1000.0}, {RequestId("owed0"): TenantId("t")})
+    debts = Debts({RequestId("owed0"): 1000.0})
     assert moves_of(loads, Owed(debts, weight=0.0001)) == ["many0 to seat"]
     assert moves_of(loads, Owed(debts, weight=0.01)) == ["owed0 to seat"]
 
