@@ -2,7 +2,7 @@
 
 import math
 
-from services.core.reports import AdapterPlace, SequenceLoad, WorkerReport
+from services.core.reports import NO_SUMS, AdapterPlace, SequenceLoad, WorkerReport
 from services.core.types import Digest
 from services.policies.migration.carriage import SECONDS_A_BYTE
 from services.policies.migration.loads import WorkerLoad
@@ -14,13 +14,19 @@ FETCH_MS = 200.0  # of an adapter that is not on the worker
 COPY_MS = 10.0  # of one that is in its host memory
 
 
-def load_of(worker: Worker, sequences: tuple[SequenceLoad, ...], coming: int) -> WorkerLoad:
-    """`coming`: tokens, of those that are on their way there."""
+def load_of(
+    worker: Worker, sequences: tuple[SequenceLoad, ...] | None, coming: int = 0
+) -> WorkerLoad:
+    """`sequences`: all that it has; None: it told their sums alone. `coming`: tokens, of those that
+    are on their way there."""
     report, identity = worker.report, worker.identity
+    others = NO_SUMS if sequences is not None else report.sums or NO_SUMS
     return WorkerLoad(
         id=identity.id,
         base=identity.base_fingerprint,
-        sequences=sequences,
+        sequences=sequences or (),
+        others=others,
+        in_use=frozenset() if sequences is not None else _in_use(report),
         most_sequences=report.most_sequences,
         total_tokens=report.total_pages * report.page_tokens,
         free_tokens=max(0, report.free_pages * report.page_tokens - coming),
@@ -39,6 +45,11 @@ def load_of(worker: Worker, sequences: tuple[SequenceLoad, ...], coming: int) ->
 def on_host(report: WorkerReport) -> frozenset[Digest]:
     loads = report.adapters or ()
     return frozenset(load.digest for load in loads if load.place is AdapterPlace.HOST)
+
+
+def _in_use(report: WorkerReport) -> frozenset[Digest]:
+    loads = report.adapters or ()
+    return frozenset(load.digest for load in loads if load.running or load.waiting)
 
 
 def holds(report: WorkerReport, adapter: Digest | None) -> bool:

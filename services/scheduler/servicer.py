@@ -176,5 +176,6 @@ def _answer(reign: Reign, seat: Seat) -> pb.AttachResponse:
         moves=tuple(order for order in told if isinstance(order, MoveOrder)),
         preloads=tuple(order.adapter for order in told if isinstance(order, Preload)),
         tell_sequences=TellSequences() in told,
+        takes_changes=True,
     )
     return orders_to_wire(orders, lease_milliseconds=int(fleet.lease_seconds * 1000))

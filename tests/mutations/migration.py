@@ -25,7 +25,7 @@ MIGRATION: dict[str, Mutation] = {
     ),
     "what those who run will need is promised twice": Mutation(
         "policies/migration/place.py",
-        "room_tokens=load.free_tokens - left - waiting,",
+        "room_tokens=load.free_tokens - left - waiting.tokens,",
         "room_tokens=load.free_tokens,",
         _GREEDY + "test_there_must_be_room_for_what_it_will_hold_in_the_end",
     ),
@@ -49,7 +49,7 @@ MIGRATION: dict[str, Mutation] = {
     ),
     "workers with seats give requests away": Mutation(
         "policies/migration/place.py",
-        "return len(self.sequences) > self.side_by_side",
+        "return self.count > self.side_by_side",
         "return True",
         _GREEDY + "test_nobody_moves_between_workers_with_seats",
     ),
@@ -162,5 +162,23 @@ MIGRATION: dict[str, Mutation] = {
         "",
         "tests/unit/simulator/early/test_fleet.py::"
         "test_who_had_begun_has_its_keys_and_values_computed_again",
+    ),
+    "who has a line need not name its sequences": Mutation(
+        "policies/migration/sources.py",
+        "elif place.has_line:",
+        "elif place.count > 100:",
+        _ANY_FLEET + "test_who_need_not_name_its_sequences_changes_no_move",
+    ),
+    "adapters of sequences that were not named are not there": Mutation(
+        "policies/migration/place.py",
+        "held = {None, *load.in_use, ",
+        "held = {None, ",
+        _ANY_FLEET + "test_who_need_not_name_its_sequences_changes_no_move",
+    ),
+    "any that has a line is asked, however many": Mutation(
+        "policies/migration/sources.py",
+        "nlargest(most, of_base)",
+        "of_base",
+        _ANY_FLEET + "test_only_the_busiest_of_those_with_a_line_are_asked",
     ),
 }
