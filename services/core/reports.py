@@ -140,7 +140,7 @@ class WorkerReport:
     """How a worker is doing. Free pages include those that are cached and given up on demand.
     `resident`: on the device; `adapters`: wherever they are, None if as it said last.
     `changes`: instead of both, to whom it has said all. `sequences`: None unless it was asked for
-    them. `sums`: None if it does not say."""
+    them. `sums`: None if it does not say. `without_room`: of what the operator has pinned there."""
 
     running: int = 0
     waiting: int = 0
@@ -158,6 +158,7 @@ class WorkerReport:
     moved: tuple[Moved, ...] = ()  # since the report before
     changes: AdapterChanges | None = None
     sums: SequenceSums | None = None
+    without_room: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

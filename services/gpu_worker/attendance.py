@@ -85,6 +85,7 @@ class Attendance:
             self._worker.state,
             adapters=None if tells_changes or adapters == told else adapters,
             changes=AdapterChanges.between(told or (), adapters) if tells_changes else None,
+            without_room=self._holdings.without_room,
             sums=SequenceSums.of(self._holdings.sequences),
             step_times=self._worker.pace,
             sequences=self._holdings.sequences if tells else None,

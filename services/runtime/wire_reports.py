@@ -43,6 +43,7 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerReport:
         most_sequences=report.most_sequences,
         page_tokens=report.page_tokens,
         page_bytes=report.page_bytes,
+        pins_without_room=sorted(report.without_room),
     )
     if report.adapters is not None:
         message.adapters.SetInParent()
@@ -83,6 +84,7 @@ def report_from_wire(message: pb.WorkerReport) -> WorkerReport:
         sequences=_sequences_from_wire(message),
         moved=tuple(_moved_from_wire(outcome) for outcome in message.moved),
         changes=_changes_from_wire(message),
+        without_room=frozenset(Digest(digest) for digest in message.pins_without_room),
         sums=_sums_from_wire(message),
     )
 

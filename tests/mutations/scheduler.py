@@ -358,4 +358,16 @@ SCHEDULER: dict[str, Mutation] = {
         "self._tells_changes = True",
         _PRESENT + "test_whoever_takes_changes_is_told_what_is_other_once_it_was_told_all",
     ),
+    "what a worker has no room for is brought every time": Mutation(
+        "scheduler/spread.py",
+        "if w in there or (adapter, w) not in self._ordered]",
+        "]",
+        _SPREAD + "test_what_a_worker_has_no_room_for_is_not_brought_again_and_again",
+    ),
+    "pins without room are not told of": Mutation(
+        "runtime/wire_reports.py",
+        "        without_room=frozenset(Digest(digest) for digest in message.pins_without_room),\n",
+        "",
+        _SERVICE + "test_what_is_pinned_is_said_to_its_workers_and_listed",
+    ),
 }

@@ -485,6 +485,7 @@ class WorkerReport(_message.Message):
     MOVED_FIELD_NUMBER: _builtins.int
     ADAPTER_CHANGES_FIELD_NUMBER: _builtins.int
     SUMS_FIELD_NUMBER: _builtins.int
+    PINS_WITHOUT_ROOM_FIELD_NUMBER: _builtins.int
     running_sequences: _builtins.int
     """Sequences in the running batch."""
     waiting_sequences: _builtins.int
@@ -533,6 +534,12 @@ class WorkerReport(_message.Message):
     def sums(self) -> Global___SequenceSums:
         """Unset by a worker of the release before."""
 
+    @_builtins.property
+    def pins_without_room(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of adapters that are to be kept on the device and for which there is no room there. They
+        are brought once there is.
+        """
+
     def __init__(
         self,
         *,
@@ -552,10 +559,11 @@ class WorkerReport(_message.Message):
         moved: _abc.Iterable[Global___MoveOutcome] | None = ...,
         adapter_changes: Global___AdapterChanges | None = ...,
         sums: Global___SequenceSums | None = ...,
+        pins_without_room: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "sequences", b"sequences", "step_times", b"step_times", "sums", b"sums"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "draining", b"draining", "free_pages", b"free_pages", "most_sequences", b"most_sequences", "moved", b"moved", "page_bytes", b"page_bytes", "page_tokens", b"page_tokens", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "sequences", b"sequences", "step_times", b"step_times", "steps", b"steps", "sums", b"sums", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "draining", b"draining", "free_pages", b"free_pages", "most_sequences", b"most_sequences", "moved", b"moved", "page_bytes", b"page_bytes", "page_tokens", b"page_tokens", "pins_without_room", b"pins_without_room", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "sequences", b"sequences", "step_times", b"step_times", "steps", b"steps", "sums", b"sums", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
