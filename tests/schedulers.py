@@ -106,6 +106,7 @@ class Attending:
 
     def __init__(self, heard: list[int]) -> None:
         self._heard = heard
+        self.is_sent_away = asyncio.Event()
 
     def begin(self) -> None: ...
 

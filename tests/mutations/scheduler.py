@@ -12,6 +12,7 @@ _SERVICE = "tests/contract/test_fleet_service.py::"
 _TERMS = "tests/contract/test_terms.py::"
 _DEMAND = "tests/contract/test_demand.py::"
 _SPREAD = "tests/unit/scheduler/test_spread.py::"
+_DRAINED = "tests/contract/test_drained.py::"
 _REPORTS = "tests/unit/scheduler/test_reports.py::"
 _PRESENT = "tests/unit/gpu_worker/test_attendance.py::"
 _QUEUE = "tests/unit/gateway/test_fair_queue.py::"
@@ -369,5 +370,23 @@ SCHEDULER: dict[str, Mutation] = {
         "        without_room=frozenset(Digest(digest) for digest in message.pins_without_room),\n",
         "",
         _SERVICE + "test_what_is_pinned_is_said_to_its_workers_and_listed",
+    ),
+    "a drained worker ends before that is written down": Mutation(
+        "scheduler/servicer.py",
+        "            await self._written(reign, seat)\n",
+        "",
+        _DRAINED + "test_a_drain_is_written_down_though_the_leader_dies_before",
+    ),
+    "a drained worker leaves though no scheduler knows it": Mutation(
+        "gpu_worker/clients.py",
+        "if attendance.leaves and (is_known or not attendance.is_sent_away.is_set()):",
+        "if attendance.leaves:",
+        _DRAINED + "test_a_drain_is_written_down_though_the_leader_dies_before",
+    ),
+    "who stops by itself waits for a scheduler": Mutation(
+        "gpu_worker/clients.py",
+        "(is_known or not attendance.is_sent_away.is_set()):",
+        "is_known:",
+        _DRAINED + "test_who_stops_by_itself_waits_for_no_scheduler",
     ),
 }
