@@ -63,6 +63,31 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferTimes:
+    """Milliseconds of bringing an adapter: `base`, and `byte` for each of its bytes in host memory.
+    `typical_bytes`: of those that came."""
+
+    base: float
+    byte: float
+    typical_bytes: int
+
+    def of(self, size: int = 0) -> float:
+        """0: of one whose size is not known."""
+        return self.base + self.byte * (size or self.typical_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTimes:
+    """From the store to host memory, and from there to the device; None until one came."""
+
+    fetch: TransferTimes | None = None
+    copy: TransferTimes | None = None
+
+
+NO_LOAD_TIMES = LoadTimes()
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceLoad:
     """A sequence on a worker. `tokens`: that it holds; `tokens_left`: that it is expected to
     generate yet; `waiting`: it has not run a step, so nothing is lost when it moves."""
@@ -159,6 +184,7 @@ class WorkerReport:
     changes: AdapterChanges | None = None
     sums: SequenceSums | None = None
     without_room: frozenset[Digest] = frozenset()
+    load_times: LoadTimes = NO_LOAD_TIMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,7 @@ class FairQueue:
             output_tokens=job.sampling.max_tokens - len(job.delivered),
             rank=job.adapter_rank,
             fetch_ms=fetch_ms(job.adapter_bytes),
+            adapter_bytes=job.adapter_bytes,
             homes=self._fleet.homes(job.base_fingerprint, job.adapter) if job.adapter else NOWHERE,
         )
         chosen = place(wish, views)

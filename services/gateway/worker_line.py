@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.errors import DeadlineExceeded, ServingError, Unavailable
-from services.core.reports import StepTimes
+from services.core.reports import NO_LOAD_TIMES, StepTimes
 from services.core.types import (
     AdapterWait,
     Digest,
@@ -29,6 +29,7 @@ from services.policies.silence import is_doubtful, is_lost
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status
+from services.runtime.wire_loading import load_times_from_wire
 
 _Outcome = TokenPiece | MovedOn | ServingError
 
@@ -68,6 +69,7 @@ class WorkerLine:
         self._room = Room()
         self._resident: frozenset[Digest] = frozenset()
         self._pace = UNKNOWN_TIMES
+        self._load_times = NO_LOAD_TIMES
         self._promised: dict[RequestId, int] = {}  # tokens
         self._sent: deque[int] = deque()  # tokens, of starts that the room does not count yet
         self._dealt = 0  # starts that it does
@@ -111,6 +113,7 @@ class WorkerLine:
                 resident=self._resident.union(ranks),
                 draining=False,
                 step_times=self._pace,
+                load_times=self._load_times,
                 ranks=ranks,
                 evicts_ms=UNKNOWN_EVICTS_MS,
             )
@@ -243,6 +246,8 @@ class WorkerLine:
         if room.HasField("pace"):
             pace = room.pace
             self._pace = StepTimes(pace.base_ms, pace.sequence_ms, pace.token_ms)
+        if room.HasField("load_times"):
+            self._load_times = load_times_from_wire(room.load_times)
         if room.HasField("resident"):
             self._resident = frozenset(Digest(digest) for digest in room.resident.digests)
         self._view = None

@@ -88,6 +88,7 @@ class Attendance:
             without_room=self._holdings.without_room,
             sums=SequenceSums.of(self._holdings.sequences),
             step_times=self._worker.pace,
+            load_times=self._worker.load_times,
             sequences=self._holdings.sequences if tells else None,
             moved=tuple(self._moved),
             most_sequences=self._build.most_sequences,

@@ -16,6 +16,7 @@ from services.core.reports import (
     WorkerReport,
 )
 from services.core.types import Destination, Digest, RequestId, WorkerId
+from services.runtime.wire_loading import load_times_from_wire, load_times_to_wire
 
 _PLACES = {
     AdapterPlace.DEVICE: pb.ADAPTER_PLACE_DEVICE,
@@ -44,6 +45,7 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerReport:
         page_tokens=report.page_tokens,
         page_bytes=report.page_bytes,
         pins_without_room=sorted(report.without_room),
+        load_times=load_times_to_wire(report.load_times),
     )
     if report.adapters is not None:
         message.adapters.SetInParent()
@@ -85,6 +87,7 @@ def report_from_wire(message: pb.WorkerReport) -> WorkerReport:
         moved=tuple(_moved_from_wire(outcome) for outcome in message.moved),
         changes=_changes_from_wire(message),
         without_room=frozenset(Digest(digest) for digest in message.pins_without_room),
+        load_times=load_times_from_wire(message.load_times),
         sums=_sums_from_wire(message),
     )
 

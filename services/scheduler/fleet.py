@@ -291,4 +291,5 @@ def _view(member: _Member, state: WorkerState) -> WorkerView:
             load.digest for load in report.adapters or () if load.place is AdapterPlace.HOST
         ),
         evicts_ms=UNKNOWN_EVICTS_MS,
+        load_times=report.load_times,
     )

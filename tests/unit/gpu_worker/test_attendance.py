@@ -98,6 +98,10 @@ async def test_what_is_pinned_comes_to_the_device_and_stays(model: LoadedModel) 
         ).adapters or ()
         assert adapter.place is AdapterPlace.DEVICE
         assert worker.state.free_pages < PAGES  # nobody can have its pages
+        times = (await attendance.report()).load_times
+        assert times.fetch is not None  # it was fetched, and copied to the device
+        assert times.copy is not None
+        assert times.fetch.typical_bytes == times.copy.typical_bytes > 0
         attendance.obey(Orders(1))
         await reported(attendance, lambda report: report.free_pages == PAGES)
 

@@ -12,9 +12,11 @@ from services.core.reports import (
     AdapterChanges,
     AdapterLoad,
     AdapterPlace,
+    LoadTimes,
     SequenceLoad,
     SequenceSum,
     SequenceSums,
+    TransferTimes,
     WorkerReport,
 )
 from services.core.types import Digest, Fingerprint, RequestId, WorkerId
@@ -88,3 +90,9 @@ def test_sums_are_told_and_those_of_a_release_before_are_not_known() -> None:
     assert sums == SequenceSums(SequenceSum(1, 7, 5), SequenceSum(2, 40, 10))
     assert heard(WorkerReport(sums=sums)).sums == sums
     assert heard(WorkerReport()).sums is None
+
+
+def test_what_loads_take_is_told() -> None:
+    times = LoadTimes(fetch=TransferTimes(20.0, 0.5, 100))
+    assert heard(WorkerReport(load_times=times)).load_times == times
+    assert heard(WorkerReport()).load_times == LoadTimes()

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lorikeet.types.v1 import loading_pb2 as _loading_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -486,6 +487,7 @@ class WorkerReport(_message.Message):
     ADAPTER_CHANGES_FIELD_NUMBER: _builtins.int
     SUMS_FIELD_NUMBER: _builtins.int
     PINS_WITHOUT_ROOM_FIELD_NUMBER: _builtins.int
+    LOAD_TIMES_FIELD_NUMBER: _builtins.int
     running_sequences: _builtins.int
     """Sequences in the running batch."""
     waiting_sequences: _builtins.int
@@ -540,6 +542,10 @@ class WorkerReport(_message.Message):
         are brought once there is.
         """
 
+    @_builtins.property
+    def load_times(self) -> _loading_pb2.LoadTimes:
+        """How long adapters take to come; unset by a worker of the release before."""
+
     def __init__(
         self,
         *,
@@ -560,10 +566,11 @@ class WorkerReport(_message.Message):
         adapter_changes: Global___AdapterChanges | None = ...,
         sums: Global___SequenceSums | None = ...,
         pins_without_room: _abc.Iterable[_builtins.str] | None = ...,
+        load_times: _loading_pb2.LoadTimes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "sequences", b"sequences", "step_times", b"step_times", "sums", b"sums"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "load_times", b"load_times", "sequences", b"sequences", "step_times", b"step_times", "sums", b"sums"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "draining", b"draining", "free_pages", b"free_pages", "most_sequences", b"most_sequences", "moved", b"moved", "page_bytes", b"page_bytes", "page_tokens", b"page_tokens", "pins_without_room", b"pins_without_room", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "sequences", b"sequences", "step_times", b"step_times", "steps", b"steps", "sums", b"sums", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "draining", b"draining", "free_pages", b"free_pages", "load_times", b"load_times", "most_sequences", b"most_sequences", "moved", b"moved", "page_bytes", b"page_bytes", "page_tokens", b"page_tokens", "pins_without_room", b"pins_without_room", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "sequences", b"sequences", "step_times", b"step_times", "steps", b"steps", "sums", b"sums", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
