@@ -7,6 +7,7 @@ from stdin; on SIGTERM it prints how many calls ended before that.
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import random
 import sys
@@ -37,7 +38,9 @@ class ReportingWorker:
         self._names = itertools.count()
         count = 2 * SEATS if uneven and number % 3 == 0 else SEATS
         self._sequences = [self._sequence(waiting=n >= SEATS) for n in range(count)]
-        self._changed = self._tells = True
+        self._told: set[str] | None = None  # adapters, on this call
+        self._takes_changes = False
+        self._tells = asyncio.Event()
         self._steps = 0
 
     async def run(self, address: str, token: str) -> None:
@@ -52,7 +55,7 @@ class ReportingWorker:
                 await asyncio.sleep(REPORT_SECONDS)
 
     async def _attached(self, channel: grpc.aio.Channel, token: str) -> None:
-        self._changed, answers = True, asyncio.Semaphore(0)
+        self._told, self._takes_changes = None, False
 
         async def requests() -> AsyncIterator[pb.AttachRequest]:
             identity = pb.WorkerIdentity(
@@ -60,45 +63,54 @@ class ReportingWorker:
             )
             yield pb.AttachRequest(identity=identity, report=self._report())
             while True:
-                await answers.acquire()
-                await asyncio.sleep(0 if self._tells else REPORT_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REPORT_SECONDS):
+                        await self._tells.wait()
                 yield pb.AttachRequest(report=self._report())
 
         stub = rpc.SchedulerServiceStub(channel)
         async for response in stub.Attach(requests(), metadata=bearer(token), wait_for_ready=True):
             self._attached_once = True
-            self._tells |= any(order.tell_sequences for order in response.orders)
-            answers.release()
+            self._takes_changes = response.takes_changes
+            if any(order.tell_sequences for order in response.orders):
+                self._tells.set()
 
     def _report(self) -> pb.WorkerReport:
         self._steps += 20
         if self._random.random() < TURNOVER:
             place = self._random.randrange(len(self._sequences))
             self._sequences[place] = self._sequence(waiting=place >= SEATS)
-            self._changed = True
-        running = self._sequences[:SEATS]
+        running, waiting = self._sequences[:SEATS], self._sequences[SEATS:]
         resident = {each.adapter_digest for each in running}
         report = pb.WorkerReport(
             running_sequences=len(running),
-            waiting_sequences=len(self._sequences) - len(running),
+            waiting_sequences=len(waiting),
             total_pages=SEATS * TOKENS // 16,
             free_pages=(SEATS * TOKENS - sum(each.tokens for each in running)) // 16,
             page_tokens=16,
             most_sequences=SEATS,
             steps=self._steps,
-            resident_adapters=resident,
+            sums=pb.SequenceSums(running=_sum(running), waiting=_sum(waiting)),
             step_times=pb.StepTimes(base_ms=25, sequence_ms=0.05, token_ms=0.05),
         )
-        if self._changed:
-            for adapter in resident:
-                report.adapters.adapters.add(
-                    digest=adapter, place=pb.ADAPTER_PLACE_DEVICE, bytes=40 << 20, running=1
-                )
-        if self._tells:
+        self._tell_adapters(report, resident)
+        if self._tells.is_set():
             report.sequences.SetInParent()
             report.sequences.sequences.extend(self._sequences)
-        self._changed = self._tells = False
+            self._tells.clear()
         return report
+
+    def _tell_adapters(self, report: pb.WorkerReport, resident: set[str]) -> None:
+        told, self._told = self._told, resident
+        if told is not None and self._takes_changes:
+            report.adapter_changes.SetInParent()
+            report.adapter_changes.adapters.extend(_on_device(resident - told))
+            report.adapter_changes.gone.extend(told - resident)
+            return
+        report.resident_adapters.extend(resident)
+        if told != resident:
+            report.adapters.SetInParent()
+            report.adapters.adapters.extend(_on_device(resident))
 
     def _sequence(self, *, waiting: bool) -> pb.SequenceLoad:
         return pb.SequenceLoad(
@@ -108,6 +120,19 @@ class ReportingWorker:
             tokens_left=self._random.randrange(1, 400),
             waiting=waiting,
         )
+
+
+def _on_device(adapters: set[str]) -> list[pb.AdapterLoad]:
+    place, size = pb.ADAPTER_PLACE_DEVICE, 40 << 20
+    return [pb.AdapterLoad(digest=a, place=place, bytes=size, running=1) for a in adapters]
+
+
+def _sum(sequences: Sequence[pb.SequenceLoad]) -> pb.SequenceSum:
+    return pb.SequenceSum(
+        count=len(sequences),
+        tokens=sum(each.tokens for each in sequences),
+        tokens_left=sum(each.tokens_left for each in sequences),
+    )
 
 
 async def attend(workers: Sequence[ReportingWorker], address: str, token: str) -> None:

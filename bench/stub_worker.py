@@ -92,6 +92,9 @@ class Present:
 
     leaves = False
 
+    def __init__(self) -> None:
+        self.is_sent_away = asyncio.Event()
+
     def begin(self) -> None:
         pass
 

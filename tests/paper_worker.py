@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 
+from services.core.reports import NO_LOAD_TIMES, LoadTimes
 from services.core.types import Digest, Fingerprint, RequestId, TokenPiece, WorkerId
 from services.gateway.course import Job
 from services.gateway.fair_queue import FairQueue
@@ -22,6 +23,7 @@ class PaperWorker:
     slots: int = 1000
     pool_tokens: int = 1_000_000
     adapters: frozenset[Digest] = frozenset()
+    load_times: LoadTimes = NO_LOAD_TIMES
     base: Fingerprint = CARD.fingerprint
     held: dict[RequestId, Job] = field(default_factory=dict)
     fetched: list[Digest] = field(default_factory=list)
@@ -50,6 +52,7 @@ class PaperWorker:
             draining=False,
             evicts_ms=UNKNOWN_EVICTS_MS,
             is_full=not self.has_room,
+            load_times=self.load_times,
         )
 
     def lines(self, base: Fingerprint) -> Lines:

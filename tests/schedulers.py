@@ -107,6 +107,7 @@ class Attending:
 
     def __init__(self, heard: list[int]) -> None:
         self._heard = heard
+        self.is_sent_away = asyncio.Event()
 
     def begin(self) -> None: ...
 
@@ -129,6 +130,7 @@ class FakeWorker:
     sequences: dict[str, int] = field(default_factory=dict)  # tokens, by request
     draining: bool = False
     pinned: list[str] = field(default_factory=list)
+    is_full: bool = False  # for whatever is pinned
     preloaded: list[str] = field(default_factory=list)
     moved: list[tuple[str, str]] = field(default_factory=list)  # request and target
     ending: set[str] = field(default_factory=set)  # requests that have ended when they are to move
@@ -167,7 +169,8 @@ class FakeWorker:
             page_tokens=16,
             most_sequences=8,
             draining=self.draining,
-            resident_adapters=self.pinned,
+            resident_adapters=[] if self.is_full else self.pinned,
+            pins_without_room=self.pinned if self.is_full else [],
             moved=self._outcomes,
         )
         self._outcomes = []

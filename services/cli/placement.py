@@ -63,7 +63,15 @@ def pins(output: OutputOption = Output.TABLE) -> None:
         response = rpc.FleetServiceStub(connection).ListPins(
             pb.ListPinsRequest(), metadata=as_operator()
         )
-    show(response.pins, output, "adapter_digest", "base_model", "workers", "worker_ids")
+    show(
+        response.pins,
+        output,
+        "adapter_digest",
+        "base_model",
+        "workers",
+        "worker_ids",
+        "full_worker_ids",
+    )
 
 
 @app.command()

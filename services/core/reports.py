@@ -1,5 +1,6 @@
 """What a worker says of itself."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +28,29 @@ class AdapterLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterChanges:
+    """From one report to the next: those that came or are otherwise, and those that went."""
+
+    came: tuple[AdapterLoad, ...] = ()
+    gone: tuple[Digest, ...] = ()
+
+    @classmethod
+    def between(
+        cls, before: tuple[AdapterLoad, ...], now: tuple[AdapterLoad, ...]
+    ) -> "AdapterChanges":
+        was, there = {each.digest: each for each in before}, {each.digest for each in now}
+        came = tuple(each for each in now if was.get(each.digest) != each)
+        return cls(came, tuple(digest for digest in was if digest not in there))
+
+    def after(self, before: tuple[AdapterLoad, ...]) -> tuple[AdapterLoad, ...]:
+        """What there is now, by digest."""
+        there = {each.digest: each for each in before} | {each.digest: each for each in self.came}
+        for digest in self.gone:
+            there.pop(digest, None)
+        return tuple(load for _, load in sorted(there.items()))
+
+
+@dataclass(frozen=True, slots=True)
 class StepTimes:
     """Milliseconds of a step: `base`, and for each sequence that decodes, each token of prompts."""
 
@@ -39,6 +63,31 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferTimes:
+    """Milliseconds of bringing an adapter: `base`, and `byte` for each of its bytes in host memory.
+    `typical_bytes`: of those that came."""
+
+    base: float
+    byte: float
+    typical_bytes: int
+
+    def of(self, size: int = 0) -> float:
+        """0: of one whose size is not known."""
+        return self.base + self.byte * (size or self.typical_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTimes:
+    """From the store to host memory, and from there to the device; None until one came."""
+
+    fetch: TransferTimes | None = None
+    copy: TransferTimes | None = None
+
+
+NO_LOAD_TIMES = LoadTimes()
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceLoad:
     """A sequence on a worker. `tokens`: that it holds; `tokens_left`: that it is expected to
     generate yet; `waiting`: it has not run a step, so nothing is lost when it moves."""
@@ -48,6 +97,49 @@ class SequenceLoad:
     tokens: int
     tokens_left: int
     waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSum:
+    """Of some sequences: how many they are, and their tokens, as those of SequenceLoad."""
+
+    count: int = 0
+    tokens: int = 0
+    tokens_left: int = 0
+
+    @classmethod
+    def of(cls, loads: Iterable[SequenceLoad]) -> "SequenceSum":
+        there = list(loads)
+        tokens, left = sum(each.tokens for each in there), sum(each.tokens_left for each in there)
+        return cls(len(there), tokens, left)
+
+    def __add__(self, other: "SequenceSum") -> "SequenceSum":
+        return SequenceSum(
+            self.count + other.count,
+            self.tokens + other.tokens,
+            self.tokens_left + other.tokens_left,
+        )
+
+    @property
+    def length(self) -> int:
+        """That they come to."""
+        return self.tokens + self.tokens_left
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSums:
+    """Of all that runs on a worker, and all that waits there."""
+
+    running: SequenceSum
+    waiting: SequenceSum
+
+    @classmethod
+    def of(cls, loads: Collection[SequenceLoad]) -> "SequenceSums":
+        running = SequenceSum.of(each for each in loads if not each.waiting)
+        return cls(running, SequenceSum.of(each for each in loads if each.waiting))
+
+
+NO_SUMS = SequenceSums(SequenceSum(), SequenceSum())
 
 
 class MoveOutcome(Enum):
@@ -72,7 +164,8 @@ class Moved:
 class WorkerReport:
     """How a worker is doing. Free pages include those that are cached and given up on demand.
     `resident`: on the device; `adapters`: wherever they are, None if as it said last.
-    `sequences`: None unless it was asked for them."""
+    `changes`: instead of both, to whom it has said all. `sequences`: None unless it was asked for
+    them. `sums`: None if it does not say. `without_room`: of what the operator has pinned there."""
 
     running: int = 0
     waiting: int = 0
@@ -88,6 +181,10 @@ class WorkerReport:
     page_bytes: int = 0
     sequences: tuple[SequenceLoad, ...] | None = None
     moved: tuple[Moved, ...] = ()  # since the report before
+    changes: AdapterChanges | None = None
+    sums: SequenceSums | None = None
+    without_room: frozenset[Digest] = frozenset()
+    load_times: LoadTimes = NO_LOAD_TIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +199,7 @@ class MoveOrder:
 @dataclass(frozen=True, slots=True)
 class Orders:
     """What the scheduler of `term` wants of a worker: `draining` and `pinned` until it says
-    otherwise, the rest once."""
+    otherwise, the rest once. `takes_changes`: it understands `WorkerReport.changes`."""
 
     term: int = 0
     draining: bool = False
@@ -110,3 +207,4 @@ class Orders:
     moves: tuple[MoveOrder, ...] = ()
     preloads: tuple[Digest, ...] = ()
     tell_sequences: bool = False
+    takes_changes: bool = False

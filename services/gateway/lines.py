@@ -164,4 +164,5 @@ def _wish(job: Job) -> Wish:
         output_tokens=job.sampling.max_tokens - len(job.delivered),
         rank=job.adapter_rank,
         fetch_ms=fetch_ms(job.adapter_bytes),
+        adapter_bytes=job.adapter_bytes,
     )

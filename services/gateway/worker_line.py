@@ -19,6 +19,7 @@ from services.policies.silence import is_doubtful, is_lost
 from services.runtime import wire
 from services.runtime.client import bearer, open_channel
 from services.runtime.status import from_status
+from services.runtime.wire_loading import load_times_from_wire
 
 _Outcome = TokenPiece | MovedOn | ServingError
 
@@ -145,6 +146,9 @@ class WorkerLine(WorkerRoom):
             room.started,
             pace=StepTimes(pace.base_ms, pace.sequence_ms, pace.token_ms)
             if room.HasField("pace")
+            else None,
+            load_times=load_times_from_wire(room.load_times)
+            if room.HasField("load_times")
             else None,
             resident=frozenset(map(Digest, resident)) if room.HasField("resident") else None,
         )

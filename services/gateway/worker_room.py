@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.core.reports import StepTimes
+from services.core.reports import NO_LOAD_TIMES, LoadTimes, StepTimes
 from services.core.types import Digest, Fingerprint, RequestId, Room, WorkerId
 from services.gateway.course import Job
 from services.policies.placement.views import UNKNOWN_EVICTS_MS, UNKNOWN_TIMES, WorkerView
@@ -35,6 +35,7 @@ class WorkerRoom:
         self._resident: frozenset[Digest] = frozenset()
         self._adapters: frozenset[Digest] = frozenset()
         self._pace = UNKNOWN_TIMES
+        self._load_times = NO_LOAD_TIMES
         self._promised: dict[RequestId, int] = {}  # tokens
         self._sent: deque[int] = deque()  # tokens, of starts that the room does not count yet
         self._dealt = 0  # starts that it does
@@ -89,6 +90,7 @@ class WorkerRoom:
                 resident=self._adapters,
                 draining=False,
                 step_times=self._pace,
+                load_times=self._load_times,
                 ranks=ranks,
                 evicts_ms=UNKNOWN_EVICTS_MS,
                 is_full=not self.has_room,
@@ -136,6 +138,7 @@ class WorkerRoom:
         dealt: int,
         *,
         pace: StepTimes | None = None,
+        load_times: LoadTimes | None = None,
         resident: frozenset[Digest] | None = None,
     ) -> None:
         """What the worker says; `dealt`: with so many starts. None: as it said last."""
@@ -144,6 +147,7 @@ class WorkerRoom:
         self._dealt = dealt
         self._room = room
         self._pace = pace or self._pace
+        self._load_times = load_times or self._load_times
         self._resident = self._resident if resident is None else resident
         self.look_again()
 

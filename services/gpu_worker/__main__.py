@@ -43,6 +43,7 @@ log = structlog.get_logger()
 MEBIBYTE = 1024 * 1024
 EXIT_HUNG = 70
 FAREWELL_SECONDS = 2.0  # for the scheduler to hear that nothing is left here
+UNHEARD_SECONDS = 60.0  # for one to write it down, if another has to lead first
 
 
 async def main() -> None:
@@ -138,7 +139,7 @@ async def _serve(
     if attendance.is_sent_away.is_set() or stopped.is_set():
         await _emptied(worker, stopping, drain_seconds)
         attendance.leave()
-        await asyncio.wait([attending], timeout=FAREWELL_SECONDS)
+        await _left(attending, stopping)
     await server.drain(drain_seconds)
     broken = [task.exception() for task in tasks if task.done() and not task.cancelled()]
     for task in tasks:
@@ -161,6 +162,13 @@ async def _emptied(worker: Worker, stopping: asyncio.Task[bool], seconds: float)
     await asyncio.wait([emptying, stopping], return_when=asyncio.FIRST_COMPLETED)
     await asyncio.wait([emptying], timeout=seconds)
     emptying.cancel()
+
+
+async def _left(attending: asyncio.Task[None], stopping: asyncio.Task[bool]) -> None:
+    """A signal sets a limit to how long that takes too."""
+    either = asyncio.FIRST_COMPLETED
+    await asyncio.wait([attending, stopping], timeout=UNHEARD_SECONDS, return_when=either)
+    await asyncio.wait([attending], timeout=FAREWELL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import structlog
 
 from services.core.reports import (
+    AdapterChanges,
     AdapterLoad,
     AdapterPlace,
     Moved,
     MoveOrder,
     Orders,
     SequenceLoad,
+    SequenceSums,
     WorkerReport,
 )
 from services.core.types import Digest
@@ -47,6 +49,7 @@ class Attendance:
         self._looking: asyncio.Task[None] | None = None
         self._holdings = Holdings((), {}, frozenset())
         self._told: tuple[AdapterLoad, ...] | None = None
+        self._tells_changes = False  # whoever listens understands them
         self._term = 0
         self._obeyed: OrderedDict[str, None] = OrderedDict()
         self._pinned: frozenset[Digest] = frozenset()
@@ -65,7 +68,7 @@ class Attendance:
 
     def begin(self) -> None:
         """Whoever listens from now on knows nothing yet."""
-        self._told = None
+        self._told, self._tells_changes = None, False
 
     async def wait(self, seconds: float) -> None:
         """Until the next report is due."""
@@ -76,11 +79,16 @@ class Attendance:
     async def report(self) -> WorkerReport:
         self._news.clear()
         tells = await self._look() and self._is_asked
-        adapters = self._adapters()
+        adapters, told = self._adapters(), self._told
+        tells_changes = self._tells_changes and told is not None
         report = replace(
             self._worker.state,
-            adapters=None if adapters == self._told else adapters,
+            adapters=None if tells_changes or adapters == told else adapters,
+            changes=AdapterChanges.between(told or (), adapters) if tells_changes else None,
+            without_room=self._holdings.without_room,
+            sums=SequenceSums.of(self._holdings.sequences),
             step_times=self._worker.pace,
+            load_times=self._worker.load_times,
             sequences=self._holdings.sequences if tells else None,
             moved=tuple(self._moved),
             most_sequences=self._build.most_sequences,
@@ -112,6 +120,7 @@ class Attendance:
                 self._do(self._move(move))
         while len(self._obeyed) > MOST_REMEMBERED:
             self._obeyed.popitem(last=False)
+        self._tells_changes = orders.takes_changes
         if orders.tell_sequences:
             self._is_asked = True
             self._news.set()

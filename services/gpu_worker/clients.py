@@ -83,6 +83,11 @@ class Attendance(Protocol):
         """Whether no report follows the next one."""
         ...
 
+    @property
+    def is_sent_away(self) -> asyncio.Event:
+        """Set when the scheduler wants the process to end."""
+        ...
+
     def begin(self) -> None: ...
     async def wait(self, seconds: float) -> None: ...
     async def report(self) -> WorkerReport: ...
@@ -107,20 +112,23 @@ class SchedulerClient:
         self._term = 0  # the highest that was heard
 
     async def stay_attached(self) -> None:
-        """Report until the worker leaves; attach again whenever the scheduler was away."""
+        """Report until the worker leaves; attach again whenever the scheduler was away. If it
+        was sent away, it stays until a scheduler knows that it has left."""
         while True:
-            channel = self._channels.current
+            channel, is_known = self._channels.current, False
             try:
-                await self._attach(channel)
+                is_known = await self._attach(channel)
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 log.warning("scheduler_away", why=_why(error))
-            if self._attendance.leaves:
+            attendance = self._attendance
+            if attendance.leaves and (is_known or not attendance.is_sent_away.is_set()):
                 return
             self._channels.leave(channel)
             await asyncio.sleep(REATTACH_SECONDS)
 
-    async def _attach(self, channel: grpc.aio.Channel) -> None:
-        """Until it has no more to say, or what it says was superseded. Raises TimeoutError."""
+    async def _attach(self, channel: grpc.aio.Channel) -> bool:
+        """Until it has no more to say, and that is known, or what it hears was superseded: False.
+        Raises TimeoutError."""
         stub = scheduler_rpc.SchedulerServiceStub(channel)
         call = stub.Attach(self._reports(), metadata=self._metadata)
         try:
@@ -128,9 +136,9 @@ class SchedulerClient:
                 async with asyncio.timeout(SILENT_LEASES * self._lease_seconds):
                     response = await call.read()
                 if not isinstance(response, scheduler_pb.AttachResponse):  # the end
-                    return
+                    return True
                 if not self._is_news(response.term):
-                    return
+                    return False
                 self._lease_seconds = response.lease_milliseconds / 1000
                 self._attendance.obey(orders_from_wire(response))
         finally:

@@ -10,7 +10,7 @@ from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2 as pb
 from lorikeet.gpu_worker.v1 import gpu_worker_service_pb2_grpc as rpc
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, InvalidRequest, ServingError
-from services.core.reports import StepTimes
+from services.core.reports import NO_LOAD_TIMES, LoadTimes, StepTimes
 from services.core.types import AdapterWait, BatchFacts, Departure, Digest, RequestId
 from services.gpu_worker.engine.sequence import EngineRequest, TokenFilter
 from services.gpu_worker.handover import Beginning, Handover
@@ -20,6 +20,7 @@ from services.gpu_worker.worker import Worker
 from services.runtime import wire
 from services.runtime.interceptors import Context, to_serving
 from services.runtime.status import to_status
+from services.runtime.wire_loading import load_times_to_wire
 
 
 class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
@@ -45,7 +46,7 @@ class GpuWorkerServicer(rpc.GpuWorkerServiceServicer):
             told = _Told()
             try:
                 while news := await session.news():
-                    yield _to_wire(news, self._worker.pace, told)
+                    yield _to_wire(news, self._worker.pace, self._worker.load_times, told)
             finally:
                 reading.cancel()
 
@@ -150,9 +151,12 @@ class _Told:
 
     resident: tuple[Digest, ...] = ()
     pace: StepTimes | None = None
+    load_times: LoadTimes = NO_LOAD_TIMES
 
 
-def _to_wire(news: News, pace: StepTimes | None, told: _Told) -> pb.RunResponse:
+def _to_wire(
+    news: News, pace: StepTimes | None, load_times: LoadTimes, told: _Told
+) -> pb.RunResponse:
     response = pb.RunResponse(
         pieces=[_piece(request, outcome) for request, outcome in news.outcomes]
     )
@@ -176,6 +180,9 @@ def _to_wire(news: News, pace: StepTimes | None, told: _Told) -> pb.RunResponse:
             response.room.pace.base_ms = pace.base
             response.room.pace.sequence_ms = pace.sequence
             response.room.pace.token_ms = pace.token
+        if load_times != told.load_times:
+            told.load_times = load_times
+            response.room.load_times.CopyFrom(load_times_to_wire(load_times))
     return response
 
 

@@ -27,7 +27,7 @@ class Turn:
     room: Room
     refused: list[tuple[RequestId, ServingError]]
     unloadable: list[tuple[Digest, ServingError]]
-    fills: list[tuple[Digest, Callable[[], None]]]
+    fills: list[tuple[Digest, int, Callable[[], None]]]  # with bytes
     wanted: frozenset[Digest]
     resident: tuple[Digest, ...]
 
@@ -37,7 +37,7 @@ def take_turn(engine: Engine, inbox: Inbox, profile: StepProfile) -> Turn:
     now = time.monotonic()
     refused: list[tuple[RequestId, ServingError]] = []
     unloadable: list[tuple[Digest, ServingError]] = []
-    fills: list[tuple[Digest, Callable[[], None]]] = []
+    fills: list[tuple[Digest, int, Callable[[], None]]] = []
     for request in inbox.arrived:
         try:
             engine.submit(request, now)
@@ -54,7 +54,7 @@ def take_turn(engine: Engine, inbox: Inbox, profile: StepProfile) -> Turn:
             unloadable.append((digest, error))
         else:
             if fill is not None:
-                fills.append((digest, fill))
+                fills.append((digest, weights.size_bytes, fill))
     began = time.perf_counter()
     report = engine.step(now)
     if report.sequences:

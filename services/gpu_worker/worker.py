@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from services.core.errors import ServingError, Unavailable
-from services.core.reports import MoveOutcome, StepTimes, WorkerReport
+from services.core.reports import LoadTimes, MoveOutcome, StepTimes, WorkerReport
 from services.core.types import Departure, Destination, Digest, RequestId, Room, TokenPiece
 from services.gpu_worker.engine.engine import Engine, Weights
 from services.gpu_worker.engine.host_cache import HostCache
@@ -19,6 +19,8 @@ from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.session import Session
 from services.gpu_worker.turn import Inbox, Turn, take_turn
 from services.policies.fairness.profile import StepProfile
+from services.policies.placement.cost import COPY_BASE_MS, FETCH_BASE_MS
+from services.policies.placement.transfers import Transfers
 
 log = structlog.get_logger()
 
@@ -64,6 +66,7 @@ class Worker:
         self._turn_began: float | None = None
         self._has_moved = False
         self.profile = StepProfile()  # the engine's thread's
+        self._fetches, self._copies = Transfers(FETCH_BASE_MS), Transfers(COPY_BASE_MS)
         self.pace: StepTimes | None = None  # as it was when somebody looked last
         self.state = WorkerReport()
 
@@ -130,6 +133,10 @@ class Worker:
         self._wake.set()
 
     @property
+    def load_times(self) -> LoadTimes:
+        return LoadTimes(self._fetches.times(), self._copies.times())
+
+    @property
     def fetching(self) -> frozenset[Digest]:
         """Adapters that are on their way to host memory."""
         return frozenset(self._fetching)
@@ -162,8 +169,8 @@ class Worker:
                 turn = await self._turn()
                 self._publish(turn)
                 self._stage(turn.wanted)
-                for digest, fill in turn.fills:
-                    task = asyncio.create_task(self._fill(digest, fill))
+                for digest, size, fill in turn.fills:
+                    task = asyncio.create_task(self._fill(digest, size, fill))
                     self._filling.add(task)
                     task.add_done_callback(self._filling.discard)
                 if turn.report.is_idle:
@@ -252,7 +259,10 @@ class Worker:
 
     async def _fetch(self, digest: Digest) -> None:
         try:
-            self._host.put(digest, await self._adapters.fetch(digest))
+            began = time.monotonic()
+            weights = await self._adapters.fetch(digest)
+            self._fetches.took(weights.size_bytes, 1000 * (time.monotonic() - began))
+            self._host.put(digest, weights)
             self._unfetchable.pop(digest, None)
         except ServingError as error:
             log.warning("adapter_failed", digest=digest, error=str(error))
@@ -270,8 +280,10 @@ class Worker:
             return False
         return time.monotonic() < self._unfetchable.get(digest, 0.0)
 
-    async def _fill(self, digest: Digest, fill: Callable[[], None]) -> None:
+    async def _fill(self, digest: Digest, size: int, fill: Callable[[], None]) -> None:
+        began = time.monotonic()
         await asyncio.to_thread(fill)
+        self._copies.took(size, 1000 * (time.monotonic() - began))
         self._inbox.filled.append(digest)
         self._wake.set()
 

@@ -2,6 +2,7 @@
 
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as pb
 from services.core.reports import (
+    AdapterChanges,
     AdapterLoad,
     AdapterPlace,
     Moved,
@@ -9,10 +10,13 @@ from services.core.reports import (
     MoveOutcome,
     Orders,
     SequenceLoad,
+    SequenceSum,
+    SequenceSums,
     StepTimes,
     WorkerReport,
 )
 from services.core.types import Destination, Digest, RequestId, WorkerId
+from services.runtime.wire_loading import load_times_from_wire, load_times_to_wire
 
 _PLACES = {
     AdapterPlace.DEVICE: pb.ADAPTER_PLACE_DEVICE,
@@ -34,12 +38,14 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerReport:
         waiting_sequences=report.waiting,
         total_pages=report.total_pages,
         free_pages=report.free_pages,
-        resident_adapters=report.resident,
+        resident_adapters=report.resident if report.changes is None else (),
         steps=report.steps,
         draining=report.draining,
         most_sequences=report.most_sequences,
         page_tokens=report.page_tokens,
         page_bytes=report.page_bytes,
+        pins_without_room=sorted(report.without_room),
+        load_times=load_times_to_wire(report.load_times),
     )
     if report.adapters is not None:
         message.adapters.SetInParent()
@@ -53,6 +59,13 @@ def report_to_wire(report: WorkerReport) -> pb.WorkerReport:
         message.sequences.SetInParent()
         message.sequences.sequences.extend(_sequence(load) for load in report.sequences)
     message.moved.extend(_moved(moved) for moved in report.moved)
+    if report.changes is not None:
+        message.adapter_changes.SetInParent()
+        message.adapter_changes.adapters.extend(map(_adapter, report.changes.came))
+        message.adapter_changes.gone.extend(report.changes.gone)
+    if report.sums is not None:
+        running, waiting = _sum(report.sums.running), _sum(report.sums.waiting)
+        message.sums.CopyFrom(pb.SequenceSums(running=running, waiting=waiting))
     return message
 
 
@@ -72,6 +85,10 @@ def report_from_wire(message: pb.WorkerReport) -> WorkerReport:
         page_bytes=message.page_bytes,
         sequences=_sequences_from_wire(message),
         moved=tuple(_moved_from_wire(outcome) for outcome in message.moved),
+        changes=_changes_from_wire(message),
+        without_room=frozenset(Digest(digest) for digest in message.pins_without_room),
+        load_times=load_times_from_wire(message.load_times),
+        sums=_sums_from_wire(message),
     )
 
 
@@ -89,6 +106,7 @@ def orders_to_wire(orders: Orders, *, lease_milliseconds: int) -> pb.AttachRespo
             *(pb.Order(preload=digest) for digest in orders.preloads),
             *([pb.Order(tell_sequences=True)] if orders.tell_sequences else ()),
         ],
+        takes_changes=orders.takes_changes,
     )
 
 
@@ -103,6 +121,7 @@ def orders_from_wire(message: pb.AttachResponse) -> Orders:
         moves=tuple(_move_from_wire(order.move) for order in by_kind.get("move", ())),
         preloads=tuple(Digest(order.preload) for order in by_kind.get("preload", ())),
         tell_sequences=any(order.tell_sequences for order in by_kind.get("tell_sequences", ())),
+        takes_changes=message.takes_changes,
     )
 
 
@@ -134,21 +153,45 @@ def _adapter(load: AdapterLoad) -> pb.AdapterLoad:
     )
 
 
-def _adapters_from_wire(message: pb.WorkerReport) -> tuple[AdapterLoad, ...] | None:
+def _adapter_from_wire(load: pb.AdapterLoad) -> AdapterLoad:
     """Places of a later release are taken for the worst."""
+    return AdapterLoad(
+        digest=Digest(load.digest),
+        place=_PLACES_OF_WIRE.get(load.place, AdapterPlace.LOADING),
+        bytes=load.bytes,
+        running=load.running,
+        waiting=load.waiting,
+        pinned=load.pinned,
+    )
+
+
+def _adapters_from_wire(message: pb.WorkerReport) -> tuple[AdapterLoad, ...] | None:
     if not message.HasField("adapters"):
         return None
-    return tuple(
-        AdapterLoad(
-            digest=Digest(load.digest),
-            place=_PLACES_OF_WIRE.get(load.place, AdapterPlace.LOADING),
-            bytes=load.bytes,
-            running=load.running,
-            waiting=load.waiting,
-            pinned=load.pinned,
-        )
-        for load in message.adapters.adapters
-    )
+    return tuple(map(_adapter_from_wire, message.adapters.adapters))
+
+
+def _changes_from_wire(message: pb.WorkerReport) -> AdapterChanges | None:
+    if not message.HasField("adapter_changes"):
+        return None
+    changes = message.adapter_changes
+    came = tuple(map(_adapter_from_wire, changes.adapters))
+    return AdapterChanges(came, tuple(Digest(digest) for digest in changes.gone))
+
+
+def _sum(sum_: SequenceSum) -> pb.SequenceSum:
+    return pb.SequenceSum(count=sum_.count, tokens=sum_.tokens, tokens_left=sum_.tokens_left)
+
+
+def _sum_from_wire(message: pb.SequenceSum) -> SequenceSum:
+    return SequenceSum(message.count, message.tokens, message.tokens_left)
+
+
+def _sums_from_wire(message: pb.WorkerReport) -> SequenceSums | None:
+    if not message.HasField("sums"):
+        return None
+    sums = message.sums
+    return SequenceSums(_sum_from_wire(sums.running), _sum_from_wire(sums.waiting))
 
 
 def _times_from_wire(message: pb.WorkerReport) -> StepTimes | None:

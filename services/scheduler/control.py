@@ -1,7 +1,8 @@
 """Moving what runs: what workers say and do goes in, what they are to do comes out.
 
-A round asks workers for their sequences, has a plan made of what they tell, and orders of it what
-may move at once. A worker that drains is asked in round after round, until nothing is left there.
+A round asks workers that something may leave for their sequences, has a plan made of what they
+tell, and orders of it what may move at once. A worker that drains is asked in round after round,
+until nothing is left there.
 """
 
 import math
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from services.core.reports import Moved, SequenceLoad
 from services.core.types import Digest, WorkerId
 from services.policies.migration.loads import PlannedMove, Reason, WorkerLoad
+from services.policies.migration.sources import sources
 from services.scheduler.loads import holds, load_of
 from services.scheduler.migrations import Migration
 from services.scheduler.wishes import WorkerState
@@ -80,8 +82,12 @@ class Control:
                 self._more_to_drain(underway.move.source)
 
     def ask(self, fleet: Sequence[Worker], now: float, *, by_operator: bool) -> set[WorkerId]:
-        """Begins a round, instead of one that was begun: who is to tell its sequences."""
-        asked = frozenset(worker.identity.id for worker in fleet if worker.state in MOVABLE)
+        """Begins a round, instead of one that was begun: who is to tell its sequences. Of others
+        nothing moves, and their sums are enough."""
+        able = [worker for worker in fleet if worker.state in MOVABLE]
+        silent = {each.identity.id for each in able if each.report.sums is None}
+        summed = [load_of(each, None) for each in able if each.report.sums is not None]
+        asked = frozenset(silent | sources(summed))
         self._round = _Round(asked, now, by_operator, {})
         self._balanced_at = self._drained_at = now
         return set(asked)
@@ -103,19 +109,21 @@ class Control:
         round_ = self._round
         if round_ is None or not round_.is_over(live, now, self._rules.tell_seconds):
             return None
-        told, underway = round_.told, self._underway.values()
+        asked, told, underway = round_.asked, round_.told, self._underway.values()
         leaving = {each.move.request for each in underway}
         coming: Counter[WorkerId] = Counter()
         for each in underway:
             coming[each.move.target] += each.tokens
+
+        def staying(worker: WorkerId) -> tuple[SequenceLoad, ...] | None:
+            if worker not in told:
+                return None
+            return tuple(each for each in told[worker] if each.request not in leaving)
+
         return [
-            load_of(
-                worker,
-                tuple(each for each in told[worker.identity.id] if each.request not in leaving),
-                coming[worker.identity.id],
-            )
+            load_of(worker, staying(worker.identity.id), coming[worker.identity.id])
             for worker in fleet
-            if worker.identity.id in told
+            if worker.identity.id in told or (worker.identity.id not in asked and _is_known(worker))
         ]
 
     def orders(
@@ -229,6 +237,10 @@ class Control:
             reason=Reason.OPERATOR if asked_for else move.reason,
             gain_seconds=move.gain_seconds,
         )
+
+
+def _is_known(worker: Worker) -> bool:
+    return worker.state in MOVABLE and worker.report.sums is not None
 
 
 def _can_balance(fleet: Sequence[Worker]) -> bool:

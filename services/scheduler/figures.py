@@ -12,7 +12,8 @@ from services.scheduler.worker import Worker
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of a base model. `pages_used`: share of the pages of those that serve."""
+    """Of a base model. `pages_used`: share of the pages of those that serve. `pins_without_room`:
+    adapters that workers should keep and have no room for, each on each."""
 
     base_model: str
     states: dict[WorkerState, int]
@@ -21,6 +22,7 @@ class Figures:
     longest_wait_seconds: float
     in_time: float
     pages_used: float
+    pins_without_room: int = 0
 
 
 def figures(fleet: Sequence[Worker], demands: Demands, rules: Rules) -> list[Figures]:
@@ -59,4 +61,5 @@ def _of(model: str, workers: Sequence[Worker], demand: Demand, rules: Rules) -> 
         longest_wait_seconds=demand.longest_wait_seconds,
         in_time=demand.in_time,
         pages_used=used,
+        pins_without_room=sum(len(worker.report.without_room) for worker in workers),
     )

@@ -6,14 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from services.core.clock import Clock
-from services.core.errors import AlreadyExists, Unavailable
-from services.core.reports import AdapterPlace, WorkerReport
+from services.core.errors import AlreadyExists, InvalidRequest, Unavailable
+from services.core.reports import AdapterChanges, AdapterPlace, WorkerReport
 from services.core.types import Digest, Fingerprint, WorkerId
 from services.policies.placement.cost import place
 from services.policies.placement.views import UNKNOWN_EVICTS_MS, UNKNOWN_TIMES, Wish, WorkerView
 from services.scheduler.orders import Order
 from services.scheduler.wishes import Wishes, WorkerState, WorkerWish
 from services.scheduler.worker import Identity, Worker
+
+UNCHANGED = AdapterChanges()
 
 
 @dataclass(slots=True, eq=False)
@@ -82,13 +84,15 @@ class Fleet:
 
     def views(self) -> list[WorkerView]:
         """The live workers, as placement sees them."""
-        return [_view(member, self._state(member)) for member in self._members.values()]
+        now = self._clock.now()
+        return [_view(member, self._state(member, now)) for member in self._members.values()]
 
     def open(self) -> tuple[Identity, ...]:
         """Who takes requests, by id."""
         self._expire()
         if self._open is None or self._clock.now() - self._still_since > self.stuck_seconds:
-            serving = [m for m in self._members.values() if self._state(m) is WorkerState.SERVING]
+            now, members = self._clock.now(), self._members.values()
+            serving = [m for m in members if self._state(m, now) is WorkerState.SERVING]
             serving.sort(key=lambda member: member.identity.id)
             self._open = tuple(member.identity for member in serving)
             self._still_since = min((member.stepped_at for member in serving), default=math.inf)
@@ -132,7 +136,7 @@ class Fleet:
                 member.identity,
                 member.report,
                 now - member.reported_at,
-                self._state(member),
+                self._state(member, now),
                 wishes.get(worker),
             )
             for worker, member in sorted(self._members.items())
@@ -179,9 +183,9 @@ class Fleet:
             self.wishes.workers[worker] = WorkerWish.CORDON
             self.drained.append(worker)
 
-    def _state(self, member: _Member) -> WorkerState:
+    def _state(self, member: _Member, now: float) -> WorkerState:
         wish = self.wishes.workers.get(member.identity.id)
-        if self._clock.now() - member.stepped_at > self.stuck_seconds:
+        if now - member.stepped_at > self.stuck_seconds:
             return WorkerState.STUCK
         if member.report.draining or wish is WorkerWish.DRAIN:
             return WorkerState.DRAINING
@@ -250,11 +254,23 @@ def wish_for(
 
 
 def _kept_of(report: WorkerReport, before: WorkerReport | None) -> WorkerReport:
-    """Without what is of the moment, and with the adapters that it said last."""
-    adapters = report.adapters
-    if adapters is None and before is not None:
-        adapters = before.adapters
-    return replace(report, adapters=adapters, sequences=None, moved=())
+    """Without what is of the moment, and with the adapters that it said last. Raises
+    InvalidRequest for changes of what was not said."""
+    resident, adapters = report.resident, report.adapters
+    known = before.adapters if before is not None else None
+    changes = report.changes
+    if changes is None:
+        adapters = known if adapters is None else adapters
+    elif before is None or known is None:
+        raise InvalidRequest.of("adapter_changes", "the first report of a call tells all adapters")
+    elif changes == UNCHANGED:
+        resident, adapters = before.resident, known
+    else:
+        adapters = changes.after(known)
+        resident = tuple(e.digest for e in adapters if e.place is AdapterPlace.DEVICE)
+    return replace(
+        report, resident=resident, adapters=adapters, changes=None, sequences=None, moved=()
+    )
 
 
 def _view(member: _Member, state: WorkerState) -> WorkerView:
@@ -275,4 +291,5 @@ def _view(member: _Member, state: WorkerState) -> WorkerView:
             load.digest for load in report.adapters or () if load.place is AdapterPlace.HOST
         ),
         evicts_ms=UNKNOWN_EVICTS_MS,
+        load_times=report.load_times,
     )

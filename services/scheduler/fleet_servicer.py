@@ -59,7 +59,7 @@ class FleetServicer(rpc.FleetServiceServicer):
 
     async def ListPins(self, request: pb.ListPinsRequest, context: Context) -> pb.ListPinsResponse:
         pins = self._office.reign().operations.pins()
-        return pb.ListPinsResponse(pins=[pin_to_wire(pin, workers) for pin, workers in pins])
+        return pb.ListPinsResponse(pins=[pin_to_wire(pin) for pin in pins])
 
     async def PreloadAdapter(
         self, request: pb.PreloadAdapterRequest, context: Context

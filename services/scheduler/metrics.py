@@ -36,6 +36,7 @@ class FleetMetrics(Collector):
         longest = _gauge("longest_wait_seconds", "That the first of them has waited.")
         in_time = _gauge("in_time_ratio", "Of first tokens, those that came in time.")
         pages = _gauge("pages_used_ratio", "Of the pages of workers that serve, those in use.")
+        full = _gauge("pins_without_room", "Adapters that workers should keep and cannot.")
         for each in known:
             for state in WorkerState:
                 workers.add_metric([each.base_model, state.value], each.states.get(state, 0))
@@ -45,10 +46,11 @@ class FleetMetrics(Collector):
                 (longest, each.longest_wait_seconds),
                 (in_time, each.in_time),
                 (pages, each.pages_used),
+                (full, each.pins_without_room),
             ):
                 if each.base_model:
                     metric.add_metric([each.base_model], value)
-        yield from (leads, workers, wanted, waiting, longest, in_time, pages)
+        yield from (leads, workers, wanted, waiting, longest, in_time, pages, full)
 
 
 @asynccontextmanager

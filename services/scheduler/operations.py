@@ -12,7 +12,7 @@ from services.scheduler.loop import Loop
 from services.scheduler.orders import Preload
 from services.scheduler.repository import SqlWishes
 from services.scheduler.spread import Spread
-from services.scheduler.wishes import Pin, WorkerWish
+from services.scheduler.wishes import Pin, Pinned, WorkerWish
 from services.scheduler.worker import Worker
 
 LONGEST_ID = 255
@@ -58,11 +58,15 @@ class Operations:
         self._fleet.wishes.pins[adapter] = pin
         return self._pinned_to(adapter)
 
-    def pins(self) -> list[tuple[Pin, list[WorkerId]]]:
-        """By digest, each with the workers that have it on the device."""
+    def pins(self) -> list[Pinned]:
+        """By digest."""
         live = self._fleet.live()
         return [
-            (pin, [worker.identity.id for worker in live if _has(worker, adapter)])
+            Pinned(
+                pin,
+                [worker.identity.id for worker in live if _has(worker, adapter)],
+                [worker.identity.id for worker in live if adapter in worker.report.without_room],
+            )
             for adapter, pin in sorted(self._fleet.wishes.pins.items())
         ]
 

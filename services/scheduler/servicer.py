@@ -53,9 +53,18 @@ class SchedulerServicer(rpc.SchedulerServiceServicer):
             async with aclosing(self._turns(reign, seat, reports)) as turns:
                 async for _ in turns:
                     yield _answer(reign, seat)
+            seat.leave()
+            await self._written(reign, seat)
         finally:
             seat.leave()
             log.info("worker_left", worker=seat.worker)
+
+    async def _written(self, reign: Reign, seat: Seat) -> None:
+        """SQL says that it has drained, if it has: it ends its process when this call ends well."""
+        reign.loop.wake()
+        while seat.worker in reign.fleet.drained:
+            self._office.require(reign)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _turns(
         self, reign: Reign, seat: Seat, reports: AsyncIterator[pb.AttachRequest]
@@ -176,5 +185,6 @@ def _answer(reign: Reign, seat: Seat) -> pb.AttachResponse:
         moves=tuple(order for order in told if isinstance(order, MoveOrder)),
         preloads=tuple(order.adapter for order in told if isinstance(order, Preload)),
         tell_sequences=TellSequences() in told,
+        takes_changes=True,
     )
     return orders_to_wire(orders, lease_milliseconds=int(fleet.lease_seconds * 1000))

@@ -21,6 +21,9 @@ from services.scheduler.worker import Worker
 
 RATE_SECONDS = 30.0  # that arrivals look back
 FEWEST_SECONDS = 1.0  # below which they say nothing
+AGAIN_SECONDS = (
+    600.0  # until what a worker was to fetch, and has not or not any more, is tried again
+)
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 120.0  # that a request is believed to run
 
 
@@ -54,6 +57,7 @@ class Spread:
         self._fleet = fleet
         self._clock = clock
         self._bases: dict[Fingerprint, _Base] = {}
+        self._ordered: dict[tuple[Digest, WorkerId], float] = {}
 
     def arrived(self, base: Fingerprint, requests: Mapping[Digest, int]) -> None:
         """By adapter, "" for the base model, since a gateway said so last."""
@@ -93,7 +97,10 @@ class Spread:
                 yield base, adapter, requests
 
     def preload(self, expected: Iterable[tuple[Fingerprint, Digest, float]]) -> int:
-        """Orders what its homes do not have; how many."""
+        """Orders what its homes do not have; how many. Who has lost it again had no room for it."""
+        now = self._clock.now()
+        oldest = now - AGAIN_SECONDS
+        self._ordered = {what: at for what, at in self._ordered.items() if at > oldest}
         ordered, by_base = 0, defaultdict[Fingerprint, list[tuple[Digest, float]]](list)
         for base, adapter, requests in expected:
             by_base[base].append((adapter, requests))
@@ -101,12 +108,19 @@ class Spread:
             workers, known = self._serving(base), self._bases[base].homes
             known.are({worker.identity.id: 1.0 for worker in workers})
             holders = _holders(workers)
+
+            def at_home(adapter: Digest) -> list[WorkerId]:
+                chosen = known.of(adapter, self.count(adapter))  # noqa: B023
+                there = holders.get(adapter, ())  # noqa: B023
+                return [w for w in chosen if w in there or (adapter, w) not in self._ordered]
+
             for each in preloads(
                 (each for each in of_base if len(holders.get(each[0], ())) < self.count(each[0])),
-                lambda adapter: known.of(adapter, self.count(adapter)),  # noqa: B023
+                at_home,
                 lambda adapter: holders.get(adapter, ()),  # noqa: B023
             ):
                 self._fleet.order(each.worker, Preload(each.adapter))
+                self._ordered[each.adapter, each.worker] = now
                 ordered += 1
         return ordered
 

@@ -9,7 +9,7 @@ from services.policies.placement.cost import Cost
 from services.runtime.wire_reports import place_to_wire, report_to_wire
 from services.scheduler.demand import Demand, TenantDebt
 from services.scheduler.migrations import Migration, MigrationState
-from services.scheduler.wishes import Pin, WorkerState, WorkerWish
+from services.scheduler.wishes import Pinned, WorkerState, WorkerWish
 from services.scheduler.worker import Identity, Role, Worker
 
 _ROLES = {
@@ -105,12 +105,13 @@ def demand_from_wire(request: pb.ReportDemandRequest) -> Demand:
     )
 
 
-def pin_to_wire(pin: Pin, workers: list[WorkerId]) -> fleet_pb.Pin:
+def pin_to_wire(pinned: Pinned) -> fleet_pb.Pin:
     return fleet_pb.Pin(
-        adapter_digest=pin.adapter,
-        base_model=pin.base_model,
-        workers=pin.workers,
-        worker_ids=workers,
+        adapter_digest=pinned.pin.adapter,
+        base_model=pinned.pin.base_model,
+        workers=pinned.pin.workers,
+        worker_ids=pinned.there,
+        full_worker_ids=pinned.full,
     )
 
 

@@ -31,6 +31,15 @@ class Pin:
     workers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A pin, who has it on the device, and who should and has no room."""
+
+    pin: Pin
+    there: list[WorkerId]
+    full: list[WorkerId]
+
+
 @dataclass(slots=True)
 class Wishes:
     """As they are in SQL; whoever leads keeps them up to date here."""

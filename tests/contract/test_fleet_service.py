@@ -215,6 +215,11 @@ async def test_what_is_pinned_is_said_to_its_workers_and_listed(sessions: Sessio
         assert (why.pinned, why.homes) == (2, 2)
         assert {each.worker_id for each in why.workers if each.home} == set(chosen)
         assert {each.worker_id for each in why.workers[:2]} == set(chosen)
+        workers["abc".index(chosen[0])].is_full = True
+        async with asyncio.timeout(5):
+            while list((await pins())[0].full_worker_ids) != chosen[:1]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert list((await pins())[0].worker_ids) == chosen[1:]
         assert await there.pin(0) == []
         assert list(await pins()) == []
         await until(lambda: all(w.pinned == [] for w in workers))

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from services.core.errors import FailedPrecondition
+from services.core.reports import LoadTimes
 from services.core.types import Constraint, ConstraintKind, Digest, Fingerprint, TenantId
 from services.gateway.base_models import ServedModel
 from services.gateway.course import Completion, Job
@@ -109,3 +110,11 @@ async def test_adapters_that_run_there_are_known_with_their_ranks(serving: Servi
     serving.line.withdraw(job.request_id)
     assert serving.line.view.ranks == {}
     assert adapter not in serving.line.adapters
+
+
+async def test_a_gateway_weighs_what_loads_take_as_the_worker_has_measured(
+    serving: Serving,
+) -> None:
+    serving.worker._fetches.took(1 << 20, 50.0)
+    await serving.tokens(serving.job("news"))
+    assert serving.line.view.load_times == serving.worker.load_times != LoadTimes()

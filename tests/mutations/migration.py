@@ -26,7 +26,7 @@ MIGRATION: dict[str, Mutation] = {
     ),
     "what those who run will need is promised twice": Mutation(
         "policies/migration/place.py",
-        "room_tokens=load.free_tokens - left - waiting,",
+        "room_tokens=load.free_tokens - left - waiting.tokens,",
         "room_tokens=load.free_tokens,",
         _GREEDY + "test_there_must_be_room_for_what_it_will_hold_in_the_end",
     ),
@@ -50,7 +50,7 @@ MIGRATION: dict[str, Mutation] = {
     ),
     "workers with seats give requests away": Mutation(
         "policies/migration/place.py",
-        "return len(self.sequences) > self.side_by_side",
+        "return self.count > self.side_by_side",
         "return True",
         _GREEDY + "test_nobody_moves_between_workers_with_seats",
     ),
@@ -178,7 +178,7 @@ MIGRATION: dict[str, Mutation] = {
     ),
     "a worker that came late gets nothing": Mutation(
         "policies/migration/rounds.py",
-        "    spread(best, owed, knobs.most_moves)\n",
+        "    spread(best, owed, knobs.most_moves, left)\n",
         "",
         _CROWDING + "test_a_worker_that_came_late_gets_about_half_of_the_streams",
     ),
@@ -193,5 +193,23 @@ MIGRATION: dict[str, Mutation] = {
         "        - _tokens_left(target) * target.load.step_times.sequence\n",
         "",
         _CROWDING + "test_those_who_are_there_already_are_slowed",
+    ),
+    "who has a line need not name its sequences": Mutation(
+        "policies/migration/sources.py",
+        "elif place.load.id in left:",
+        "elif place.count > 100:",
+        _ANY_FLEET + "test_who_need_not_name_its_sequences_changes_no_move",
+    ),
+    "adapters of sequences that were not named are not there": Mutation(
+        "policies/migration/place.py",
+        "held = {None, *load.in_use, ",
+        "held = {None, ",
+        _ANY_FLEET + "test_who_need_not_name_its_sequences_changes_no_move",
+    ),
+    "any that has a line is asked, however many": Mutation(
+        "policies/migration/sources.py",
+        "nlargest(most, of_base)",
+        "of_base",
+        _ANY_FLEET + "test_only_the_busiest_of_those_with_a_line_are_asked",
     ),
 }

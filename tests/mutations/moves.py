@@ -3,6 +3,7 @@
 from tests.mutations.mutation import Mutation
 
 _MOVES = "tests/contract/test_moves.py::"
+_KEEPING = "tests/unit/gpu_worker/test_keeping.py::"
 _ATTENDANCE = "tests/unit/gpu_worker/test_attendance.py::"
 
 MOVES = {
@@ -62,9 +63,9 @@ MOVES = {
         f"{_ATTENDANCE}test_sequences_are_told_when_asked_for_and_moves_are_made_once",
     ),
     "what is pinned can leave": Mutation(
-        "gpu_worker/engine/engine.py",
-        "            residency.keep(adapter)",
-        "            pass",
+        "gpu_worker/engine/keeping.py",
+        "                residency.keep(adapter)",
+        "                pass",
         f"{_ATTENDANCE}test_what_is_pinned_comes_to_the_device_and_stays",
     ),
     "an engine that hangs is waited for": Mutation(
@@ -72,5 +73,23 @@ MOVES = {
         "        self._turn_began = time.monotonic()\n",
         "",
         f"{_ATTENDANCE}test_an_engine_that_hangs_is_noticed_and_told_of_as_it_was",
+    ),
+    "what is pinned and has no room is fetched again and again": Mutation(
+        "gpu_worker/engine/keeping.py",
+        "if not there.holds(a) and self.has_room(a, promised)}",
+        "if not there.holds(a)}",
+        f"{_KEEPING}test_what_has_no_room_is_told_and_not_fetched_again",
+    ),
+    "what is too large is brought for nobody": Mutation(
+        "gpu_worker/engine/engine.py",
+        "if adapter not in self._batcher.wanted() and adapter in self._without_room():",
+        "if False:",
+        f"{_KEEPING}test_what_is_larger_than_half_of_the_pool_is_told_too",
+    ),
+    "what had no room never has": Mutation(
+        "gpu_worker/engine/keeping.py",
+        "            residency.let_go(adapter)\n",
+        "            pass\n",
+        f"{_KEEPING}test_what_had_no_room_comes_when_another_is_let_go",
     ),
 }

@@ -12,6 +12,9 @@ _SERVICE = "tests/contract/test_fleet_service.py::"
 _TERMS = "tests/contract/test_terms.py::"
 _DEMAND = "tests/contract/test_demand.py::"
 _SPREAD = "tests/unit/scheduler/test_spread.py::"
+_DRAINED = "tests/contract/test_drained.py::"
+_REPORTS = "tests/unit/scheduler/test_reports.py::"
+_PRESENT = "tests/unit/gpu_worker/test_attendance.py::"
 _QUEUE = "tests/unit/gateway/test_fair_queue.py::"
 _FENCED = "test_a_leader_that_was_followed_by_another_writes_nothing"
 
@@ -66,7 +69,7 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "who is cordoned is named to gateways": Mutation(
         "scheduler/fleet.py",
-        "if self._state(m) is WorkerState.SERVING]",
+        "if self._state(m, now) is WorkerState.SERVING]",
         "if not m.report.draining]",
         _STATES + "test_a_worker_does_what_is_wished_of_it",
     ),
@@ -151,8 +154,8 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "adapters are forgotten when a report leaves them out": Mutation(
         "scheduler/fleet.py",
-        "        adapters = before.adapters\n",
-        "        adapters = None\n",
+        "adapters = known if adapters is None else adapters",
+        "adapters = report.adapters",
         _STATES + "test_adapters_are_as_it_said_last_and_sequences_of_the_moment",
     ),
     "orders are told again and again": Mutation(
@@ -175,8 +178,8 @@ SCHEDULER: dict[str, Mutation] = {
     ),
     "who leaves is moved again": Mutation(
         "scheduler/control.py",
-        " if each.request not in leaving),",
-        "),",
+        " if each.request not in leaving)",
+        ")",
         _CONTROL + "test_who_leaves_is_not_planned_again_and_who_comes_takes_memory",
     ),
     "a lost move is never made again": Mutation(
@@ -329,5 +332,77 @@ SCHEDULER: dict[str, Mutation] = {
         "debts=list(self._debts()),",
         "debts=(),",
         _DEMAND + "test_what_tenants_with_less_than_others_have_running_is_told_as_owed",
+    ),
+    "who has seats left is asked for its sequences": Mutation(
+        "scheduler/control.py",
+        "asked = frozenset(silent | sources(summed))",
+        "asked = frozenset(worker.identity.id for worker in able)",
+        _CONTROL + "test_who_has_seats_left_is_not_asked_and_is_planned_by_its_sums",
+    ),
+    "who was asked and is silent is planned by its sums": Mutation(
+        "scheduler/control.py",
+        "or (worker.identity.id not in asked and _is_known(worker))",
+        "or _is_known(worker)",
+        _CONTROL + "test_who_was_asked_and_did_not_tell_takes_no_part",
+    ),
+    "what is not there any more is still told of": Mutation(
+        "core/reports.py",
+        "            there.pop(digest, None)\n",
+        "            pass\n",
+        _REPORTS + "test_changes_come_to_what_the_worker_has",
+    ),
+    "what is on the device is as it was when all was told": Mutation(
+        "scheduler/fleet.py",
+        "resident = tuple(e.digest for e in adapters if e.place is AdapterPlace.DEVICE)",
+        "resident = before.resident",
+        _REPORTS + "test_changes_come_to_what_the_worker_has",
+    ),
+    "changes of what was not said are taken for all": Mutation(
+        "scheduler/fleet.py",
+        "    elif before is None or known is None:",
+        "    elif before is None:\n        adapters = changes.came\n    elif known is None:",
+        _REPORTS + "test_changes_of_what_was_not_said_are_refused",
+    ),
+    "a new leader is told changes of what another was told": Mutation(
+        "gpu_worker/attendance.py",
+        "self._told, self._tells_changes = None, False",
+        "self._tells_changes = False",
+        _PRESENT + "test_whoever_takes_changes_is_told_what_is_other_once_it_was_told_all",
+    ),
+    "a scheduler of the release before is told changes": Mutation(
+        "gpu_worker/attendance.py",
+        "self._tells_changes = orders.takes_changes",
+        "self._tells_changes = True",
+        _PRESENT + "test_whoever_takes_changes_is_told_what_is_other_once_it_was_told_all",
+    ),
+    "what a worker has no room for is brought every time": Mutation(
+        "scheduler/spread.py",
+        "if w in there or (adapter, w) not in self._ordered]",
+        "]",
+        _SPREAD + "test_what_a_worker_has_no_room_for_is_not_brought_again_and_again",
+    ),
+    "pins without room are not told of": Mutation(
+        "runtime/wire_reports.py",
+        "        without_room=frozenset(Digest(digest) for digest in message.pins_without_room),\n",
+        "",
+        _SERVICE + "test_what_is_pinned_is_said_to_its_workers_and_listed",
+    ),
+    "a drained worker ends before that is written down": Mutation(
+        "scheduler/servicer.py",
+        "            await self._written(reign, seat)\n",
+        "",
+        _DRAINED + "test_a_drain_is_written_down_though_the_leader_dies_before",
+    ),
+    "a drained worker leaves though no scheduler knows it": Mutation(
+        "gpu_worker/clients.py",
+        "if attendance.leaves and (is_known or not attendance.is_sent_away.is_set()):",
+        "if attendance.leaves:",
+        _DRAINED + "test_a_drain_is_written_down_though_the_leader_dies_before",
+    ),
+    "who stops by itself waits for a scheduler": Mutation(
+        "gpu_worker/clients.py",
+        "(is_known or not attendance.is_sent_away.is_set()):",
+        "is_known:",
+        _DRAINED + "test_who_stops_by_itself_waits_for_no_scheduler",
     ),
 }

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import pairwise, product
 from types import FrameType
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.reports import SequenceLoad, StepTimes
+from services.core.reports import SequenceLoad, SequenceSums, StepTimes
 from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 from services.policies.migration.board import Board
 from services.policies.migration.greedy import Owed
@@ -22,6 +23,7 @@ from services.policies.migration.loads import Debts, PlannedMove, Reason, Worker
 from services.policies.migration.model import CAUTION, LEAST_PRICE, Effort
 from services.policies.migration.program import Limit, solve
 from services.policies.migration.rounds import Knobs, Mover, decide
+from services.policies.migration.sources import sources
 from tests.fleets import a_worker, after, several
 
 INSTANCES = 75 * int(os.environ.get("LORIKEET_SEEDS", "1"))
@@ -93,6 +95,35 @@ def test_a_round_loses_nobody_and_exceeds_nothing(
         assert (move.reason is Reason.DRAIN) == by_id[move.source].draining
     for load in loads:
         _assert_room(load, loads, moves)
+
+
+def by_sums(load: WorkerLoad) -> WorkerLoad:
+    """As of a worker that has not named its sequences."""
+    used = frozenset(each.adapter for each in load.sequences if each.adapter is not None)
+    sums = SequenceSums.of(load.sequences)
+    return replace(load, sequences=(), others=sums, in_use=used)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(loads=fleets, of=knobs)
+def test_who_need_not_name_its_sequences_changes_no_move(
+    loads: tuple[WorkerLoad, ...], of: Knobs
+) -> None:
+    asked = sources(map(by_sums, loads))
+    known = [load if load.id in asked else by_sums(load) for load in loads]
+    assert decide(known, knobs=of) == decide(loads, knobs=of)
+
+
+def test_only_the_busiest_of_those_with_a_line_are_asked() -> None:
+    """And whoever drains."""
+    busy = [a_worker(f"w{n}", several(f"{n}-", 4 + n)) for n in range(4)]
+    fleet = [
+        *busy,
+        a_worker("full", several("f", 4)),
+        a_worker("old", several("o", 1), draining=True, takes=False),
+        a_worker("gone", draining=True, takes=False),
+    ]
+    assert sources(map(by_sums, fleet), most=2) == {"w2", "w3", "old"}
 
 
 def _assert_room(load: WorkerLoad, loads: tuple[WorkerLoad, ...], moves: list[PlannedMove]) -> None:

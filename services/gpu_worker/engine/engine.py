@@ -20,6 +20,7 @@ from services.core.types import (
 from services.gpu_worker.engine import sequence as running
 from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.carrying import Carrying, Memory
+from services.gpu_worker.engine.keeping import Keeping
 from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
@@ -72,11 +73,13 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Sequences, those that run first; pages of adapters on the device; which of them are kept."""
+    """Sequences, those that run first; pages of adapters on the device; which of them are kept,
+    and which should be but have no room."""
 
     sequences: tuple[SequenceLoad, ...]
     pages: Mapping[Digest, int]
     kept: frozenset[Digest]
+    without_room: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class Engine:
         self._pool = pool
         self._end_tokens = frozenset(end_tokens)
         self._filling: dict[Digest, tuple[Weights, Sequence[int]]] = {}
-        self._to_keep: frozenset[Digest] = frozenset()
+        self._keeping = Keeping(pool)
         self.carrying = None if memory is None else Carrying(pool, memory)
 
     @property
@@ -155,7 +158,12 @@ class Engine:
         """What there is, for whoever places and moves."""
         residency = self._pool.residency
         pages = {adapter: residency.pages_of(adapter) for adapter in residency.resident}
-        return Holdings(tuple(self._batcher.loads()), pages, frozenset(residency.kept))
+        return Holdings(
+            tuple(self._batcher.loads()),
+            pages,
+            frozenset(residency.kept),
+            self._without_room(),
+        )
 
     def promised(self) -> int:
         """Pages that those who run are expected to need yet."""
@@ -163,16 +171,12 @@ class Engine:
 
     def keep(self, adapters: frozenset[Digest]) -> None:
         """On the device from when they are there, and no others: half of the pool at most."""
-        self._to_keep = adapters
-        for adapter in self._pool.residency.kept - adapters:
-            self._pool.residency.let_go(adapter)
-        for adapter in sorted(adapters):
-            self._keep(adapter)
+        self._keeping.want(adapters)
 
     def wanted(self) -> set[Digest]:
         """Adapters that waiting requests need or that are to be kept, and that are neither resident
         nor on their way."""
-        absent = {each for each in self._to_keep if not self._pool.residency.holds(each)}
+        absent = self._keeping.absent(self._batcher.promised())
         return {digest for digest in self._batcher.wanted() | absent if digest not in self._filling}
 
     def reserve(self, adapter: Digest, weights: Weights) -> Callable[[], None] | None:
@@ -181,6 +185,9 @@ class Engine:
         None if there is no room now, or no need. Raises ResourceExhausted if it never fits.
         """
         if self._pool.residency.holds(adapter) or adapter in self._filling:
+            return None
+        self._keeping.seen(adapter, weights.pages)
+        if adapter not in self._batcher.wanted() and adapter in self._without_room():
             return None
         need = self._batcher.first_need(adapter)
         if weights.pages + need > self._pool.size:
@@ -197,7 +204,7 @@ class Engine:
         weights, pages = self._filling.pop(adapter)
         self._runner.bind(adapter, weights, pages)
         self._pool.activate(adapter)
-        self._keep(adapter)
+        self._keeping.arrived(adapter)
 
     def step(self, now: float = 0.0) -> StepReport:
         """`now`: seconds on any clock that only moves forward; promises are kept by it."""
@@ -233,12 +240,9 @@ class Engine:
             total_pages=self._pool.size,
         )
 
-    def _keep(self, adapter: Digest) -> None:
-        residency = self._pool.residency
-        if adapter not in self._to_keep or not residency.holds(adapter):
-            return
-        if residency.kept_pages + residency.pages_of(adapter) <= self._pool.size // 2:
-            residency.keep(adapter)
+    def _without_room(self) -> frozenset[Digest]:
+        """Of those that are to be kept."""
+        return self._keeping.without_room(self._batcher.promised())
 
     def _unbind_evicted(self) -> None:
         for adapter in self._pool.evicted():

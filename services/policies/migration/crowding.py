@@ -1,7 +1,10 @@
 """Streams leave a crowded worker for one whose steps are shorter, though nobody waits: where a
 worker came late, all would else stay where they began."""
 
+from collections.abc import Collection, Iterable
+
 from services.core.reports import SequenceLoad
+from services.core.types import WorkerId
 from services.policies.migration.board import Board
 from services.policies.migration.greedy import MIN_GAIN_OVER_COST, Owed, even_out
 from services.policies.migration.loads import Reason
@@ -10,20 +13,32 @@ from services.policies.migration.place import Place
 LEAST_SHORTER = 0.1  # of a step, by which it must be shorter there: predictions err
 
 
-def spread(board: Board, owed: Owed, most_moves: int) -> None:
-    """As long as all that run together are done so much sooner that it is worth the moves."""
-    takers = [place for place in board.places.values() if place.may_take]
-    least_ms = min((_step_ms(place, 1) for place in takers), default=float("inf"))
-    even_out(
-        board, most_moves, lambda source: _move_from(board, source, owed, most_moves, least_ms)
-    )
+def left_by_some(places: Iterable[Place]) -> set[WorkerId]:
+    """Workers that anything may leave for balance: who has a line, and who is crowded."""
+    places = list(places)
+    least_ms = _least_ms(places)
+    return {e.load.id for e in places if e.has_line or _is_shorter(least_ms, e)}
 
 
-def _move_from(board: Board, source: Place, owed: Owed, most_moves: int, least_ms: float) -> bool:
-    """Of one adapter, as many together as are worth the load that they share. `least_ms`: of a step
-    anywhere, with one sequence more: it only grows in a round."""
-    if source.has_line or not _is_shorter(least_ms, source):
-        return False
+def spread(board: Board, owed: Owed, most_moves: int, among: Collection[WorkerId]) -> None:
+    """As long as all that run together are done so much sooner that it is worth the moves. `among`:
+    whom they may leave."""
+    least_ms = _least_ms(board.places.values())
+
+    def move_from(source: Place) -> bool:
+        is_crowded = source.load.id in among and _is_shorter(least_ms, source)
+        return is_crowded and not source.has_line and _move_from(board, source, owed, most_moves)
+
+    even_out(board, most_moves, move_from)
+
+
+def _least_ms(places: Iterable[Place]) -> float:
+    """Of a step anywhere, with one sequence more: it only grows in a round."""
+    return min((_step_ms(place, 1) for place in places if place.may_take), default=float("inf"))
+
+
+def _move_from(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
+    """Of one adapter, as many together as are worth the load that they share."""
     able = [e for e in source.sequences.values() if not (e.waiting or e.request in board.frozen)]
     for group in owed.groups(able):
         target = board.best_target(source, group[0])
@@ -51,7 +66,7 @@ def _worth_it(
         if gain <= 0 or is_busier or not (after.has_room(each) and after.starts(each)):
             break
         gains += gain
-        costs += after.cost_ms(each) * (1 + len(after.sequences)) + after.load_ms(each.adapter)
+        costs += after.cost_ms(each) * (1 + after.count) + after.load_ms(each.adapter)
         before.give(each)
         after.take(each)
         chosen.append((each, gain))
@@ -80,8 +95,10 @@ def _is_shorter(step_ms: float, source: Place) -> bool:
 
 def _step_ms(place: Place, more: int) -> float:
     """Of a step with so many sequences more."""
-    return place.load.step_times.of(len(place.sequences) + more, 0)
+    return place.load.step_times.of(place.count + more, 0)
 
 
 def _tokens_left(place: Place) -> int:
-    return sum(each.tokens_left for each in place.sequences.values())
+    others = place.load.others
+    named = sum(each.tokens_left for each in place.sequences.values())
+    return named + others.running.tokens_left + others.waiting.tokens_left

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from services.core.reports import SequenceLoad, StepTimes
+from services.core.reports import NO_SUMS, SequenceLoad, SequenceSums, StepTimes
 from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 
 
@@ -22,7 +22,9 @@ class WorkerLoad:
     `move_ms`: milliseconds for the keys and values of one token to get there from elsewhere, where
     that is possible. `most_waiting`: sequences that may wait there beyond those that run; where
     requests are bound late, nobody is sent to wait. `most_adapters`: that it can have resident,
-    None if only memory says. `adapter_tokens`: of the pool, that one more adapter takes."""
+    None if only memory says. `adapter_tokens`: of the pool, that one more adapter takes. `others`:
+    what runs and waits there beyond `sequences`, none of which may move, with the adapters
+    `in_use`."""
 
     id: WorkerId
     base: Fingerprint
@@ -41,6 +43,8 @@ class WorkerLoad:
     adapter_tokens: int = 0
     on_host: frozenset[Digest] = frozenset()
     copy_ms: float = 0.0
+    others: SequenceSums = NO_SUMS
+    in_use: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

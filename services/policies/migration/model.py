@@ -155,6 +155,7 @@ class Model:
             if not self._choices[column].sequence.waiting
         }
         fixed = sum(_length(each) for each in self._fixed(place) if not each.waiting)
+        fixed += place.load.others.running.length
         self._rows.append(({**terms, z: -1.0}, -np.inf, place.load.total_tokens - fixed))
 
     def _add_room(self, place: Place) -> None:
@@ -186,7 +187,7 @@ class Model:
         """As many stay as run at once: nobody else gains from leaving."""
         here = [c for c in self._chosen[place.load.id] if self._choices[c].stays]
         if here:
-            fixed = len(place.sequences) - len(here)
+            fixed = place.count - len(here)
             self._rows.append((dict.fromkeys(here, 1.0), place.side_by_side - fixed, np.inf))
 
     def _add_choices(self, most_moves: int) -> None:

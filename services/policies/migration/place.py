@@ -1,8 +1,9 @@
 """A worker while a round is planned: what it has, how much work that is, where there is room."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from services.core.reports import SequenceLoad
+from services.core.reports import SequenceLoad, SequenceSum, SequenceSums
 from services.core.types import Digest, RequestId
 from services.policies.migration.loads import WorkerLoad
 
@@ -12,6 +13,7 @@ class Place:
     """A worker with what was planned for it. What leaves frees nothing in the same round: nobody
     knows who goes first.
 
+    `others`: sequences that stay, beyond those that are named.
     `side_by_side`: sequences that run at once, as its limit and memory let; `token_ms`: of its time
     for a token to generate, when so many run. `work_ms`: of all it has, and of what moves to it
     cost. `room_tokens`: that nothing there will want; `seats`: of sequences that would start at
@@ -21,6 +23,7 @@ class Place:
 
     load: WorkerLoad
     sequences: dict[RequestId, SequenceLoad]
+    others: int
     side_by_side: int
     token_ms: float
     work_ms: float
@@ -34,20 +37,22 @@ class Place:
     @classmethod
     def of(cls, load: WorkerLoad) -> "Place":
         there, times, most = load.sequences, load.step_times, load.most_adapters
-        left = sum(each.tokens_left for each in there)
-        waiting = sum(each.tokens for each in there if each.waiting)
-        side_by_side = _side_by_side(load)
+        others = load.others
+        running, waiting = _sums(there, others)
+        left, count = running.tokens_left + waiting.tokens_left, running.count + waiting.count
+        side_by_side = _side_by_side(load, count, running.length + waiting.length)
         token_ms = times.base / side_by_side + times.sequence
-        held = {None, *(each.adapter for each in there)}
+        held = {None, *load.in_use, *(each.adapter for each in there)}
         return cls(
             load=load,
             sequences={each.request: each for each in there},
+            others=others.running.count + others.waiting.count,
             side_by_side=side_by_side,
             token_ms=token_ms,
-            work_ms=left * token_ms + waiting * times.token,
-            room_tokens=load.free_tokens - left - waiting,
-            seats=load.most_sequences - len(there),
-            line=load.most_sequences - len(there) + load.most_waiting,
+            work_ms=left * token_ms + waiting.tokens * times.token,
+            room_tokens=load.free_tokens - left - waiting.tokens,
+            seats=load.most_sequences - count,
+            line=load.most_sequences - count + load.most_waiting,
             slots=float("inf") if most is None else most - len(held) + 1,
             held=held,
             adapters={*held, *load.resident},
@@ -55,8 +60,9 @@ class Place:
 
     def copy(self) -> "Place":
         return Place(
-            self.load, dict(self.sequences), self.side_by_side, self.token_ms, self.work_ms,
-            self.room_tokens, self.seats, self.line, self.slots, set(self.held), set(self.adapters),
+            self.load, dict(self.sequences), self.others, self.side_by_side, self.token_ms,
+            self.work_ms, self.room_tokens, self.seats, self.line, self.slots, set(self.held),
+            set(self.adapters),
         )  # fmt: skip
 
     @property
@@ -68,7 +74,11 @@ class Place:
     @property
     def has_line(self) -> bool:
         """Whether it has more than run at once: who leaves then makes place for who stays."""
-        return len(self.sequences) > self.side_by_side
+        return self.count > self.side_by_side
+
+    @property
+    def count(self) -> int:
+        return len(self.sequences) + self.others
 
     def run_ms(self, sequence: SequenceLoad) -> float:
         """Of its time, to the end of the sequence."""
@@ -131,9 +141,14 @@ def gain_ms(source: Place, target: Place, sequence: SequenceLoad) -> float:
     return max(source.work_ms, target.work_ms) - after
 
 
-def _side_by_side(load: WorkerLoad) -> int:
-    lengths = sum(each.tokens + each.tokens_left for each in load.sequences)
+def _side_by_side(load: WorkerLoad, count: int, lengths: int) -> int:
     most = load.most_sequences
     if lengths:
-        most = min(most, load.total_tokens * len(load.sequences) // lengths)
+        most = min(most, load.total_tokens * count // lengths)
     return max(most, 1)
+
+
+def _sums(there: Collection[SequenceLoad], others: SequenceSums) -> tuple[SequenceSum, SequenceSum]:
+    """Of all that runs, and all that waits."""
+    named = SequenceSums.of(there)
+    return named.running + others.running, named.waiting + others.waiting

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from services.core.types import RequestId
 from services.policies.migration.board import Board
-from services.policies.migration.crowding import spread
+from services.policies.migration.crowding import left_by_some, spread
 from services.policies.migration.greedy import NO_DEBTS, Owed, balance, make_room
 from services.policies.migration.loads import Debts, PlannedMove, WorkerLoad
 from services.policies.migration.model import Effort
@@ -45,6 +45,7 @@ def decide(
     knobs = knobs or Knobs()
     owed = Owed(debts, knobs.owed_weight)
     forced = Board(loads, frozen)
+    left = left_by_some(forced.places.values())
     make_room(forced, owed, knobs.most_moves)
     greedy = forced.copy()
     balance(greedy, owed, knobs.most_moves)
@@ -52,7 +53,7 @@ def decide(
     if greedy.imbalance > knobs.uneven:
         limit = Limit(knobs.most_moves - len(forced.moves), greedy.makespan_ms)
         best = solve(forced, owed, limit, knobs.effort) or greedy
-    spread(best, owed, knobs.most_moves)
+    spread(best, owed, knobs.most_moves, left)
     return best.moves
 
 

@@ -21,6 +21,8 @@ away, and whole requests take no longer."""
 MOST_URGENT = 4.0
 FETCH_BASE_MS, FETCH_BYTES_A_MS = 20.0, 200e3
 """Of an adapter that a worker has to fetch: what any fetch takes, and a store's bytes."""
+COPY_BASE_MS = 1.0
+"""Of any copy to a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,17 @@ def load_ms(view: WorkerView, wish: Wish) -> float:
         return 0.0
     if adapter in view.loading:
         return view.loading[adapter]
-    return wish.copy_ms if adapter in view.host else wish.fetch_ms
+    return _copy_ms(view, wish) if adapter in view.host else _fetch_ms(view, wish)
+
+
+def _fetch_ms(view: WorkerView, wish: Wish) -> float:
+    times = view.load_times.fetch
+    return wish.fetch_ms if times is None else times.of(wish.adapter_bytes)
+
+
+def _copy_ms(view: WorkerView, wish: Wish) -> float:
+    times = view.load_times.copy
+    return wish.copy_ms if times is None else times.of(wish.adapter_bytes)
 
 
 def _queue_ms(view: WorkerView, wish: Wish, load: float) -> float:
@@ -141,7 +153,7 @@ def _later_ms(view: WorkerView, wish: Wish, load: float) -> float:
     the last place, about one comes before another is free, and has to load elsewhere."""
     turned_away = 0.0
     if view.most_sequences and view.running + 1 >= view.most_sequences:
-        turned_away = (1.0 + LOAD_SHADOW) * wish.fetch_ms
+        turned_away = (1.0 + LOAD_SHADOW) * _fetch_ms(view, wish)
     if load == 0.0 or wish.adapter in view.loading:
         return turned_away
     displaced = 0.0 if view.id in wish.homes else view.evicts_ms

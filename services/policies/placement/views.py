@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.core.reports import AdapterPlace, StepTimes
+from services.core.reports import NO_LOAD_TIMES, AdapterPlace, LoadTimes, StepTimes
 from services.core.types import Digest, Fingerprint, WorkerId
 
 UNKNOWN_TIMES = StepTimes(base=30.0, sequence=0.05, token=0.05)
@@ -18,8 +18,8 @@ UNKNOWN_EVICTS_MS = 50.0
 class WorkerView:
     """`most_sequences`, `free_tokens`: 0 and None if it has not said. `queued_tokens`: of prompts
     that it has yet to run. `loading`: milliseconds that are left. `ranks`: of the adapters that run
-    there. `evicts_ms`: of having back what its next load evicts. `is_full`: it takes nothing more
-    now, whatever these numbers say."""
+    there. `evicts_ms`: of having back what its next load evicts. `load_times`: as it has measured
+    them. `is_full`: it takes nothing more now, whatever these numbers say."""
 
     id: WorkerId
     base_model: str
@@ -38,6 +38,7 @@ class WorkerView:
     ranks: Mapping[Digest, int] = field(default_factory=dict)
     evicts_ms: float = 0.0
     is_full: bool = False
+    load_times: LoadTimes = NO_LOAD_TIMES
 
     def place_of(self, adapter: Digest | None) -> AdapterPlace | None:
         """The best that it is at; the base model is always there."""
@@ -63,7 +64,8 @@ class WorkerView:
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A request that looks for a worker. `output_tokens`: that it is expected to make. `fetch_ms`,
-    `copy_ms`: of its adapter, from the store and from host memory. `urgency`: what its own
+    `copy_ms`: of its adapter, from the store and from host memory, on workers that have measured
+    neither; on others they are of its `adapter_bytes`, 0 if not known. `urgency`: what its own
     milliseconds weigh against those of others, cost.urgency. `needs_room`: it does not wait in a
     worker. `pace_ms`: of the quickest step of the fleet, which the time that its tokens take is
     counted from."""
@@ -81,3 +83,4 @@ class Wish:
     urgency: float = 1.0
     needs_room: bool = False
     pace_ms: float = 0.0
+    adapter_bytes: int = 0

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from services.core.errors import TooLate, Unavailable
+from services.core.reports import LoadTimes, TransferTimes
 from services.core.types import Digest, Fingerprint, RequestId, Tier, WorkerId
 from services.gateway.fair_queue import WORKERLESS_SECONDS
 from services.gateway.lane import Ticket
@@ -104,6 +105,18 @@ async def test_an_adapter_that_nobody_has_goes_to_its_home(home: str) -> None:
     world = World(workers)
     await world.ask("r", adapter=an_adapter_of(home, workers))
     assert [worker.view.id for worker in workers if worker.held] == [home]
+
+
+@pytest.mark.parametrize(("size", "chosen"), [(1 << 10, "w2"), (1 << 30, "w1")])
+async def test_an_adapter_is_fetched_where_one_of_its_size_comes_soonest(
+    size: int, chosen: str
+) -> None:
+    workers = [
+        PaperWorker("w1", slots=2, load_times=LoadTimes(TransferTimes(500.0, 1e-6, 1 << 20))),
+        PaperWorker("w2", slots=2, load_times=LoadTimes(TransferTimes(20.0, 1e-4, 1 << 20))),
+    ]
+    await World(workers).ask("r", adapter=ADAPTER, adapter_bytes=size)
+    assert [worker.name for worker in workers if worker.held] == [chosen]
 
 
 async def test_a_home_without_room_is_not_waited_for() -> None:

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from services.core.reports import AdapterPlace, MoveOrder, MoveOutcome, Orders, WorkerReport
+from services.core.reports import (
+    AdapterChanges,
+    AdapterPlace,
+    MoveOrder,
+    MoveOutcome,
+    Orders,
+    WorkerReport,
+)
 from services.core.types import Destination, Digest, RequestId, WorkerId
 from services.gpu_worker.attendance import Attendance, Build
 from services.gpu_worker.engine.host_cache import HostCache
@@ -63,6 +70,26 @@ async def test_it_tells_where_adapters_are_once(model: LoadedModel) -> None:
         assert (await attendance.report()).adapters == (load,)
 
 
+async def test_whoever_takes_changes_is_told_what_is_other_once_it_was_told_all(
+    model: LoadedModel,
+) -> None:
+    async with present(model) as (attendance, worker, digest):
+        attendance.begin()
+        assert (await attendance.report()).changes is None
+        attendance.obey(Orders(1, takes_changes=True))
+        assert (await attendance.report()).changes == AdapterChanges()
+        await worker.prefetch(digest)
+        report = await attendance.report()
+        assert report.adapters is None
+        (load,) = report.changes.came if report.changes else ()
+        assert (load.digest, load.place) == (digest, AdapterPlace.HOST)
+        attendance.begin()  # another one listens: it knows nothing
+        report = await attendance.report()
+        assert (report.adapters, report.changes) == ((load,), None)
+        attendance.obey(Orders(1))  # of the release before
+        assert (await attendance.report()).changes is None
+
+
 async def test_what_is_pinned_comes_to_the_device_and_stays(model: LoadedModel) -> None:
     async with present(model) as (attendance, worker, digest):
         attendance.obey(Orders(1, pinned=frozenset({digest})))
@@ -71,6 +98,10 @@ async def test_what_is_pinned_comes_to_the_device_and_stays(model: LoadedModel) 
         ).adapters or ()
         assert adapter.place is AdapterPlace.DEVICE
         assert worker.state.free_pages < PAGES  # nobody can have its pages
+        times = (await attendance.report()).load_times
+        assert times.fetch is not None  # it was fetched, and copied to the device
+        assert times.copy is not None
+        assert times.fetch.typical_bytes == times.copy.typical_bytes > 0
         attendance.obey(Orders(1))
         await reported(attendance, lambda report: report.free_pages == PAGES)
 

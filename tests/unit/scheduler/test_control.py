@@ -8,6 +8,7 @@ from services.core.reports import (
     Moved,
     MoveOutcome,
     SequenceLoad,
+    SequenceSums,
     WorkerReport,
 )
 from services.core.types import Digest, Fingerprint, RequestId, WorkerId
@@ -27,6 +28,7 @@ class World:
     held: dict[str, list[str]]
     states: dict[str, WorkerState] = field(default_factory=dict)
     now: float = 0.0
+    sums: bool = False  # that workers report
     control: Control = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,6 +42,7 @@ class World:
                 WorkerReport(
                     running=len(requests), total_pages=100, free_pages=90, page_tokens=10,
                     most_sequences=8,
+                    sums=SequenceSums.of(loads(requests)) if self.sums else None,
                 ),
                 0.0,
                 self.states.get(name, WorkerState.SERVING),
@@ -49,8 +52,7 @@ class World:
 
     def tell(self, *workers: str) -> None:
         for worker in workers:
-            loads = tuple(SequenceLoad(RequestId(r), None, 20, 5) for r in self.held[worker])
-            self.control.told(WorkerId(worker), loads)
+            self.control.told(WorkerId(worker), loads(self.held[worker]))
 
     def round(self) -> list[Migration]:
         """A whole one, if it is due: all tell, and a plan of drains is carried out."""
@@ -72,6 +74,10 @@ class World:
 
 def requests(count: int) -> list[str]:
     return [f"r{number}" for number in range(count)]
+
+
+def loads(requests: list[str]) -> tuple[SequenceLoad, ...]:
+    return tuple(SequenceLoad(RequestId(request), None, 20, 5) for request in requests)
 
 
 def draining(count: int, **rules: float) -> World:
@@ -137,9 +143,35 @@ def test_a_round_waits_for_all_that_were_asked_but_not_for_ever() -> None:
     world.control.ask(world.fleet, 0.0, by_operator=False)
     world.tell("old", "a")
     assert world.control.loads(world.fleet, 2.9) is None
-    loads = world.control.loads(world.fleet, 3.0)
-    assert loads is not None
-    assert [load.id for load in loads] == ["old", "a"]
+    planned = world.control.loads(world.fleet, 3.0)
+    assert planned is not None
+    assert [load.id for load in planned] == ["old", "a"]
+
+
+def test_who_has_seats_left_is_not_asked_and_is_planned_by_its_sums() -> None:
+    world = World(Rules(), {"busy": requests(10), "free": ["f0"]}, sums=True)
+    asked = world.control.ask(world.fleet, 0.0, by_operator=False)
+    assert asked == {"busy"}
+    assert world.control.loads(world.fleet, 0.1) is None
+    world.tell(*asked)
+    planned = world.control.loads(world.fleet, 0.1)
+    assert planned is not None
+    assert [len(load.sequences) for load in planned] == [10, 0]
+    assert [load.others.running.count for load in planned] == [0, 1]
+
+
+def test_a_round_in_which_nobody_need_be_asked_is_over_at_once() -> None:
+    world = World(Rules(), {"a": ["r"], "b": []}, sums=True)
+    assert world.control.ask(world.fleet, 0.0, by_operator=True) == set()
+    assert len(world.control.loads(world.fleet, 0.0) or ()) == 2
+
+
+def test_who_was_asked_and_did_not_tell_takes_no_part() -> None:
+    world = World(Rules(tell_seconds=3), {"busy": requests(10), "free": []}, sums=True)
+    world.control.ask(world.fleet, 0.0, by_operator=False)
+    planned = world.control.loads(world.fleet, 3.0)
+    assert planned is not None
+    assert [load.id for load in planned] == ["free"]
 
 
 def test_a_worker_that_went_away_is_not_waited_for() -> None:

@@ -2,7 +2,14 @@
 
 import pytest
 
-from services.core.reports import AdapterLoad, AdapterPlace, SequenceLoad, WorkerReport
+from services.core.reports import (
+    AdapterLoad,
+    AdapterPlace,
+    LoadTimes,
+    SequenceLoad,
+    TransferTimes,
+    WorkerReport,
+)
 from services.core.types import Digest, Fingerprint, RequestId, WorkerId
 from services.policies.migration.carriage import SECONDS_A_BYTE, Carriage
 from services.policies.migration.loads import WorkerLoad
@@ -27,6 +34,12 @@ def test_an_adapter_costs_a_fetch_a_copy_or_nothing() -> None:
     assert [place.load_ms(Digest(name)) for name in ("device", "host", "loading", "else")] == [
         0, COPY_MS, FETCH_MS, FETCH_MS,
     ]  # fmt: skip
+
+
+def test_an_adapter_costs_what_the_worker_has_measured() -> None:
+    times = LoadTimes(TransferTimes(20.0, 0.5, 100), TransferTimes(1.0, 0.1, 100))
+    load = planned_by(WorkerReport(load_times=times))
+    assert (load.load_ms, load.copy_ms) == (70.0, 11.0)
 
 
 def test_keys_and_values_cost_what_carrying_is_first_thought_to() -> None:

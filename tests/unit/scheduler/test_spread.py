@@ -7,7 +7,7 @@ from services.core.reports import AdapterLoad, AdapterPlace, WorkerReport
 from services.core.types import Digest, Fingerprint, WorkerId
 from services.scheduler.fleet import Fleet, Seat
 from services.scheduler.orders import Preload
-from services.scheduler.spread import Spread
+from services.scheduler.spread import AGAIN_SECONDS, Spread
 from services.scheduler.wishes import Pin
 from services.scheduler.worker import Identity
 
@@ -111,6 +111,17 @@ def test_what_is_expected_goes_to_its_home_unless_that_has_it() -> None:
     world.fleet.wishes.pins[HOT] = Pin(HOT, "base", 2)
     ((second, adapters),) = world.preloads().items()
     assert (second != home, adapters) == (True, [HOT])
+
+
+def test_what_a_worker_has_no_room_for_is_not_brought_again_and_again() -> None:
+    world = World()
+    world.ask(400, 1)
+    ((home, _),) = world.preloads().items()
+    world.say(home, has="a")
+    world.say(home, has="b")  # it left for another
+    assert world.preloads() == {}
+    world.ask(int(AGAIN_SECONDS), 1)
+    assert list(world.preloads()) == [home]
 
 
 def test_nothing_is_brought_to_who_drains() -> None:

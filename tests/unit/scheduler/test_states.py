@@ -213,7 +213,7 @@ def test_what_is_owed_is_what_the_gateways_that_speak_say() -> None:
 def test_the_figures_are_of_each_base_model_that_is_there_or_asked_for() -> None:
     world = World()
     world.join("w", WorkerReport(running=7, most_sequences=10, total_pages=10, free_pages=5))
-    world.join("c", WorkerReport(running=1, most_sequences=10))
+    world.join("c", WorkerReport(running=1, most_sequences=10, without_room=frozenset({ADAPTER})))
     world.wish("c", WorkerWish.CORDON)
     demands = Demands(world.clock, lease_seconds=10)
     demands.say(Fingerprint("f"), "g", Demand("base", 4))
@@ -221,4 +221,5 @@ def test_the_figures_are_of_each_base_model_that_is_there_or_asked_for() -> None
     base, cold = figures(world.fleet.workers(), demands, Rules())
     assert (base.base_model, base.waiting, base.pages_used, base.wanted) == ("base", 4, 0.5, 2)
     assert base.states == {WorkerState.SERVING: 1, WorkerState.CORDONED: 1}
+    assert base.pins_without_room == 1
     assert (cold.base_model, cold.wanted) == ("cold", 1)

@@ -23,37 +23,38 @@ _sym_db = _symbol_database.Default()
 
 
 from lorikeet.types.v1 import generation_pb2 as lorikeet_dot_types_dot_v1_dot_generation__pb2
+from lorikeet.types.v1 import loading_pb2 as lorikeet_dot_types_dot_v1_dot_loading__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/lorikeet/gpu_worker/v1/gpu_worker_service.proto\x12\x16lorikeet.gpu_worker.v1\x1a\"lorikeet/types/v1/generation.proto\"m\n\nRunRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.lorikeet.gpu_worker.v1.StartH\x00\x12\x10\n\x06\x63\x61ncel\x18\x02 \x01(\tH\x00\x12\x12\n\x08prefetch\x18\x03 \x01(\tH\x00\x42\t\n\x07\x63ommand\"\x9c\x02\n\x05Start\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x03(\r\x12\x33\n\x08sampling\x18\x05 \x01(\x0b\x32!.lorikeet.types.v1.SamplingParams\x12\x12\n\ncache_salt\x18\x06 \x01(\t\x12\"\n\x15\x66irst_token_within_ms\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tdelivered\x18\x08 \x03(\r\x12\x12\n\nmoved_from\x18\t \x01(\t\x12\x0f\n\x07movable\x18\n \x01(\x08\x42\x18\n\x16_first_token_within_ms\"h\n\x0bRunResponse\x12-\n\x06pieces\x18\x01 \x03(\x0b\x32\x1d.lorikeet.gpu_worker.v1.Piece\x12*\n\x04room\x18\x02 \x01(\x0b\x32\x1c.lorikeet.gpu_worker.v1.Room\"\x91\x02\n\x04Room\x12\x11\n\tsequences\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x14\n\x0coutput_share\x18\x03 \x01(\x02\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\x12\x0f\n\x07started\x18\x06 \x01(\x04\x12:\n\x08resident\x18\x07 \x01(\x0b\x32(.lorikeet.gpu_worker.v1.ResidentAdapters\x12\x13\n\x0bpool_tokens\x18\x08 \x01(\x04\x12\x0f\n\x07goes_on\x18\t \x01(\x08\x12*\n\x04pace\x18\n \x01(\x0b\x32\x1c.lorikeet.gpu_worker.v1.Pace\x12\x0f\n\x07\x62\x65\x61t_ms\x18\x0b \x01(\r\">\n\x04Pace\x12\x0f\n\x07\x62\x61se_ms\x18\x01 \x01(\x02\x12\x13\n\x0bsequence_ms\x18\x02 \x01(\x02\x12\x10\n\x08token_ms\x18\x03 \x01(\x02\"#\n\x10ResidentAdapters\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"@\n\x0b\x41\x64\x61pterWait\x12\x0f\n\x07seconds\x18\x01 \x01(\x02\x12\x11\n\tsequences\x18\x02 \x01(\r\x12\r\n\x05slots\x18\x03 \x01(\r\"\xd7\x02\n\x05Piece\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.lorikeet.types.v1.PositionLogprobs\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.lorikeet.types.v1.FinishReason\x12,\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x1d.lorikeet.types.v1.BatchFacts\x12\r\n\x05\x65rror\x18\x06 \x01(\x0c\x12\x15\n\rcached_tokens\x18\x07 \x01(\r\x12\x39\n\x0c\x61\x64\x61pter_wait\x18\x08 \x01(\x0b\x32#.lorikeet.gpu_worker.v1.AdapterWait\x12,\n\x05moved\x18\t \x01(\x0b\x32\x1d.lorikeet.gpu_worker.v1.Moved\"+\n\x05Moved\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"~\n\x11ReadPrefixRequest\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\x12\n\ncache_salt\x18\x03 \x01(\t\x12\x0e\n\x06tokens\x18\x04 \x03(\r\x12\x13\n\x0bknown_pages\x18\x05 \x01(\r\"V\n\x12ReadPrefixResponse\x12\x0e\n\x06layout\x18\x01 \x01(\t\x12\x13\n\x0bpage_tokens\x18\x02 \x01(\r\x12\r\n\x05pages\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32\xcd\x01\n\x10GpuWorkerService\x12R\n\x03Run\x12\".lorikeet.gpu_worker.v1.RunRequest\x1a#.lorikeet.gpu_worker.v1.RunResponse(\x01\x30\x01\x12\x65\n\nReadPrefix\x12).lorikeet.gpu_worker.v1.ReadPrefixRequest\x1a*.lorikeet.gpu_worker.v1.ReadPrefixResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/lorikeet/gpu_worker/v1/gpu_worker_service.proto\x12\x16lorikeet.gpu_worker.v1\x1a\"lorikeet/types/v1/generation.proto\x1a\x1florikeet/types/v1/loading.proto\"m\n\nRunRequest\x12.\n\x05start\x18\x01 \x01(\x0b\x32\x1d.lorikeet.gpu_worker.v1.StartH\x00\x12\x10\n\x06\x63\x61ncel\x18\x02 \x01(\tH\x00\x12\x12\n\x08prefetch\x18\x03 \x01(\tH\x00\x42\t\n\x07\x63ommand\"\x9c\x02\n\x05Start\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x03(\r\x12\x33\n\x08sampling\x18\x05 \x01(\x0b\x32!.lorikeet.types.v1.SamplingParams\x12\x12\n\ncache_salt\x18\x06 \x01(\t\x12\"\n\x15\x66irst_token_within_ms\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tdelivered\x18\x08 \x03(\r\x12\x12\n\nmoved_from\x18\t \x01(\t\x12\x0f\n\x07movable\x18\n \x01(\x08\x42\x18\n\x16_first_token_within_ms\"h\n\x0bRunResponse\x12-\n\x06pieces\x18\x01 \x03(\x0b\x32\x1d.lorikeet.gpu_worker.v1.Piece\x12*\n\x04room\x18\x02 \x01(\x0b\x32\x1c.lorikeet.gpu_worker.v1.Room\"\xc3\x02\n\x04Room\x12\x11\n\tsequences\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x14\n\x0coutput_share\x18\x03 \x01(\x02\x12\x0f\n\x07running\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\x12\x0f\n\x07started\x18\x06 \x01(\x04\x12:\n\x08resident\x18\x07 \x01(\x0b\x32(.lorikeet.gpu_worker.v1.ResidentAdapters\x12\x13\n\x0bpool_tokens\x18\x08 \x01(\x04\x12\x0f\n\x07goes_on\x18\t \x01(\x08\x12*\n\x04pace\x18\n \x01(\x0b\x32\x1c.lorikeet.gpu_worker.v1.Pace\x12\x0f\n\x07\x62\x65\x61t_ms\x18\x0b \x01(\r\x12\x30\n\nload_times\x18\x0c \x01(\x0b\x32\x1c.lorikeet.types.v1.LoadTimes\">\n\x04Pace\x12\x0f\n\x07\x62\x61se_ms\x18\x01 \x01(\x02\x12\x13\n\x0bsequence_ms\x18\x02 \x01(\x02\x12\x10\n\x08token_ms\x18\x03 \x01(\x02\"#\n\x10ResidentAdapters\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"@\n\x0b\x41\x64\x61pterWait\x12\x0f\n\x07seconds\x18\x01 \x01(\x02\x12\x11\n\tsequences\x18\x02 \x01(\r\x12\r\n\x05slots\x18\x03 \x01(\r\"\xd7\x02\n\x05Piece\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\r\x12\x35\n\x08logprobs\x18\x03 \x03(\x0b\x32#.lorikeet.types.v1.PositionLogprobs\x12\x36\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1f.lorikeet.types.v1.FinishReason\x12,\n\x05\x62\x61tch\x18\x05 \x01(\x0b\x32\x1d.lorikeet.types.v1.BatchFacts\x12\r\n\x05\x65rror\x18\x06 \x01(\x0c\x12\x15\n\rcached_tokens\x18\x07 \x01(\r\x12\x39\n\x0c\x61\x64\x61pter_wait\x18\x08 \x01(\x0b\x32#.lorikeet.gpu_worker.v1.AdapterWait\x12,\n\x05moved\x18\t \x01(\x0b\x32\x1d.lorikeet.gpu_worker.v1.Moved\"+\n\x05Moved\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"~\n\x11ReadPrefixRequest\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x02 \x01(\t\x12\x12\n\ncache_salt\x18\x03 \x01(\t\x12\x0e\n\x06tokens\x18\x04 \x03(\r\x12\x13\n\x0bknown_pages\x18\x05 \x01(\r\"V\n\x12ReadPrefixResponse\x12\x0e\n\x06layout\x18\x01 \x01(\t\x12\x13\n\x0bpage_tokens\x18\x02 \x01(\r\x12\r\n\x05pages\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x32\xcd\x01\n\x10GpuWorkerService\x12R\n\x03Run\x12\".lorikeet.gpu_worker.v1.RunRequest\x1a#.lorikeet.gpu_worker.v1.RunResponse(\x01\x30\x01\x12\x65\n\nReadPrefix\x12).lorikeet.gpu_worker.v1.ReadPrefixRequest\x1a*.lorikeet.gpu_worker.v1.ReadPrefixResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.gpu_worker.v1.gpu_worker_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNREQUEST']._serialized_start=111
-  _globals['_RUNREQUEST']._serialized_end=220
-  _globals['_START']._serialized_start=223
-  _globals['_START']._serialized_end=507
-  _globals['_RUNRESPONSE']._serialized_start=509
-  _globals['_RUNRESPONSE']._serialized_end=613
-  _globals['_ROOM']._serialized_start=616
-  _globals['_ROOM']._serialized_end=889
-  _globals['_PACE']._serialized_start=891
-  _globals['_PACE']._serialized_end=953
-  _globals['_RESIDENTADAPTERS']._serialized_start=955
-  _globals['_RESIDENTADAPTERS']._serialized_end=990
-  _globals['_ADAPTERWAIT']._serialized_start=992
-  _globals['_ADAPTERWAIT']._serialized_end=1056
-  _globals['_PIECE']._serialized_start=1059
-  _globals['_PIECE']._serialized_end=1402
-  _globals['_MOVED']._serialized_start=1404
-  _globals['_MOVED']._serialized_end=1447
-  _globals['_READPREFIXREQUEST']._serialized_start=1449
-  _globals['_READPREFIXREQUEST']._serialized_end=1575
-  _globals['_READPREFIXRESPONSE']._serialized_start=1577
-  _globals['_READPREFIXRESPONSE']._serialized_end=1663
-  _globals['_GPUWORKERSERVICE']._serialized_start=1666
-  _globals['_GPUWORKERSERVICE']._serialized_end=1871
+  _globals['_RUNREQUEST']._serialized_start=144
+  _globals['_RUNREQUEST']._serialized_end=253
+  _globals['_START']._serialized_start=256
+  _globals['_START']._serialized_end=540
+  _globals['_RUNRESPONSE']._serialized_start=542
+  _globals['_RUNRESPONSE']._serialized_end=646
+  _globals['_ROOM']._serialized_start=649
+  _globals['_ROOM']._serialized_end=972
+  _globals['_PACE']._serialized_start=974
+  _globals['_PACE']._serialized_end=1036
+  _globals['_RESIDENTADAPTERS']._serialized_start=1038
+  _globals['_RESIDENTADAPTERS']._serialized_end=1073
+  _globals['_ADAPTERWAIT']._serialized_start=1075
+  _globals['_ADAPTERWAIT']._serialized_end=1139
+  _globals['_PIECE']._serialized_start=1142
+  _globals['_PIECE']._serialized_end=1485
+  _globals['_MOVED']._serialized_start=1487
+  _globals['_MOVED']._serialized_end=1530
+  _globals['_READPREFIXREQUEST']._serialized_start=1532
+  _globals['_READPREFIXREQUEST']._serialized_end=1658
+  _globals['_READPREFIXRESPONSE']._serialized_start=1660
+  _globals['_READPREFIXRESPONSE']._serialized_end=1746
+  _globals['_GPUWORKERSERVICE']._serialized_start=1749
+  _globals['_GPUWORKERSERVICE']._serialized_end=1954
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from lorikeet.types.v1 import generation_pb2 as _generation_pb2
+from lorikeet.types.v1 import loading_pb2 as _loading_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -180,6 +181,7 @@ class Room(_message.Message):
     GOES_ON_FIELD_NUMBER: _builtins.int
     PACE_FIELD_NUMBER: _builtins.int
     BEAT_MS_FIELD_NUMBER: _builtins.int
+    LOAD_TIMES_FIELD_NUMBER: _builtins.int
     sequences: _builtins.int
     """Sequences: those that could run in its next steps, and the few that follow at once. Of the
     starts of this call it knows of `started`, so what was started since has to be taken off.
@@ -210,6 +212,10 @@ class Room(_message.Message):
     def pace(self) -> Global___Pace:
         """How long its steps take, if that is other than it said last."""
 
+    @_builtins.property
+    def load_times(self) -> _loading_pb2.LoadTimes:
+        """How long adapters take to come, if that is other than it said last."""
+
     def __init__(
         self,
         *,
@@ -224,10 +230,11 @@ class Room(_message.Message):
         goes_on: _builtins.bool = ...,
         pace: Global___Pace | None = ...,
         beat_ms: _builtins.int = ...,
+        load_times: _loading_pb2.LoadTimes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pace", b"pace", "resident", b"resident"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load_times", b"load_times", "pace", b"pace", "resident", b"resident"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_ms", b"beat_ms", "goes_on", b"goes_on", "output_share", b"output_share", "pace", b"pace", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_ms", b"beat_ms", "goes_on", b"goes_on", "load_times", b"load_times", "output_share", b"output_share", "pace", b"pace", "pool_tokens", b"pool_tokens", "resident", b"resident", "running", b"running", "sequences", b"sequences", "started", b"started", "tokens", b"tokens", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from lorikeet.scheduler.v1 import scheduler_service_pb2 as lorikeet_dot_scheduler_dot_v1_dot_scheduler__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lorikeet/scheduler/v1/fleet_service.proto\x12\x15lorikeet.scheduler.v1\x1a-lorikeet/scheduler/v1/scheduler_service.proto\"V\n\x10SetWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12/\n\x04wish\x18\x02 \x01(\x0e\x32!.lorikeet.scheduler.v1.WorkerWish\"B\n\x11SetWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.lorikeet.scheduler.v1.Worker\"E\n\x17\x45xplainPlacementRequest\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\"\xc0\x01\n\rPlacementCost\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04home\x18\x02 \x01(\x08\x12\x32\n\x05place\x18\x03 \x01(\x0e\x32#.lorikeet.scheduler.v1.AdapterPlace\x12\x10\n\x08total_ms\x18\x04 \x01(\x02\x12\x0f\n\x07load_ms\x18\x05 \x01(\x02\x12\x10\n\x08queue_ms\x18\x06 \x01(\x02\x12\x13\n\x0bslowdown_ms\x18\x07 \x01(\x02\x12\x10\n\x08\x65xcluded\x18\x08 \x01(\t\"\x8d\x01\n\x18\x45xplainPlacementResponse\x12\x1b\n\x13requests_per_minute\x18\x01 \x01(\x02\x12\r\n\x05homes\x18\x02 \x01(\r\x12\x0e\n\x06pinned\x18\x03 \x01(\r\x12\x35\n\x07workers\x18\x04 \x03(\x0b\x32$.lorikeet.scheduler.v1.PlacementCost\"P\n\x11PinAdapterRequest\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\"(\n\x12PinAdapterResponse\x12\x12\n\nworker_ids\x18\x01 \x03(\t\"\x11\n\x0fListPinsRequest\"V\n\x03Pin\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x12\n\nworker_ids\x18\x04 \x03(\t\"<\n\x10ListPinsResponse\x12(\n\x04pins\x18\x01 \x03(\x0b\x32\x1a.lorikeet.scheduler.v1.Pin\"W\n\x15PreloadAdapterRequest\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x12\n\nworker_ids\x18\x03 \x03(\t\",\n\x16PreloadAdapterResponse\x12\x12\n\nworker_ids\x18\x01 \x03(\t\"#\n\x10RebalanceRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"I\n\x11RebalanceResponse\x12\x34\n\nmigrations\x18\x01 \x03(\x0b\x32 .lorikeet.scheduler.v1.Migration\"\xa2\x02\n\tMigration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\x18\n\x10source_worker_id\x18\x04 \x01(\t\x12\x18\n\x10target_worker_id\x18\x05 \x01(\t\x12\x36\n\x06reason\x18\x06 \x01(\x0e\x32&.lorikeet.scheduler.v1.MigrationReason\x12\x34\n\x05state\x18\x07 \x01(\x0e\x32%.lorikeet.scheduler.v1.MigrationState\x12\x15\n\rordered_at_ms\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\r\x12\x14\n\x0cgain_seconds\x18\n \x01(\x02\"Q\n\x15ListMigrationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\"g\n\x16ListMigrationsResponse\x12\x34\n\nmigrations\x18\x01 \x03(\x0b\x32 .lorikeet.scheduler.v1.Migration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa9\x01\n\x0fMigrationReason\x12 \n\x1cMIGRATION_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18MIGRATION_REASON_BALANCE\x10\x01\x12\x1b\n\x17MIGRATION_REASON_MEMORY\x10\x02\x12\x1a\n\x16MIGRATION_REASON_DRAIN\x10\x03\x12\x1d\n\x19MIGRATION_REASON_OPERATOR\x10\x04*\x82\x01\n\x0eMigrationState\x12\x1f\n\x1bMIGRATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17MIGRATION_STATE_ORDERED\x10\x01\x12\x18\n\x14MIGRATION_STATE_LEFT\x10\x02\x12\x18\n\x14MIGRATION_STATE_VOID\x10\x03\x32\xe1\x05\n\x0c\x46leetService\x12^\n\tSetWorker\x12\'.lorikeet.scheduler.v1.SetWorkerRequest\x1a(.lorikeet.scheduler.v1.SetWorkerResponse\x12s\n\x10\x45xplainPlacement\x12..lorikeet.scheduler.v1.ExplainPlacementRequest\x1a/.lorikeet.scheduler.v1.ExplainPlacementResponse\x12\x61\n\nPinAdapter\x12(.lorikeet.scheduler.v1.PinAdapterRequest\x1a).lorikeet.scheduler.v1.PinAdapterResponse\x12[\n\x08ListPins\x12&.lorikeet.scheduler.v1.ListPinsRequest\x1a\'.lorikeet.scheduler.v1.ListPinsResponse\x12m\n\x0ePreloadAdapter\x12,.lorikeet.scheduler.v1.PreloadAdapterRequest\x1a-.lorikeet.scheduler.v1.PreloadAdapterResponse\x12^\n\tRebalance\x12\'.lorikeet.scheduler.v1.RebalanceRequest\x1a(.lorikeet.scheduler.v1.RebalanceResponse\x12m\n\x0eListMigrations\x12,.lorikeet.scheduler.v1.ListMigrationsRequest\x1a-.lorikeet.scheduler.v1.ListMigrationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lorikeet/scheduler/v1/fleet_service.proto\x12\x15lorikeet.scheduler.v1\x1a-lorikeet/scheduler/v1/scheduler_service.proto\"V\n\x10SetWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12/\n\x04wish\x18\x02 \x01(\x0e\x32!.lorikeet.scheduler.v1.WorkerWish\"B\n\x11SetWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.lorikeet.scheduler.v1.Worker\"E\n\x17\x45xplainPlacementRequest\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\"\xc0\x01\n\rPlacementCost\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0c\n\x04home\x18\x02 \x01(\x08\x12\x32\n\x05place\x18\x03 \x01(\x0e\x32#.lorikeet.scheduler.v1.AdapterPlace\x12\x10\n\x08total_ms\x18\x04 \x01(\x02\x12\x0f\n\x07load_ms\x18\x05 \x01(\x02\x12\x10\n\x08queue_ms\x18\x06 \x01(\x02\x12\x13\n\x0bslowdown_ms\x18\x07 \x01(\x02\x12\x10\n\x08\x65xcluded\x18\x08 \x01(\t\"\x8d\x01\n\x18\x45xplainPlacementResponse\x12\x1b\n\x13requests_per_minute\x18\x01 \x01(\x02\x12\r\n\x05homes\x18\x02 \x01(\r\x12\x0e\n\x06pinned\x18\x03 \x01(\r\x12\x35\n\x07workers\x18\x04 \x03(\x0b\x32$.lorikeet.scheduler.v1.PlacementCost\"P\n\x11PinAdapterRequest\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\"(\n\x12PinAdapterResponse\x12\x12\n\nworker_ids\x18\x01 \x03(\t\"\x11\n\x0fListPinsRequest\"o\n\x03Pin\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x12\n\nworker_ids\x18\x04 \x03(\t\x12\x17\n\x0f\x66ull_worker_ids\x18\x05 \x03(\t\"<\n\x10ListPinsResponse\x12(\n\x04pins\x18\x01 \x03(\x0b\x32\x1a.lorikeet.scheduler.v1.Pin\"W\n\x15PreloadAdapterRequest\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x12\n\nworker_ids\x18\x03 \x03(\t\",\n\x16PreloadAdapterResponse\x12\x12\n\nworker_ids\x18\x01 \x03(\t\"#\n\x10RebalanceRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"I\n\x11RebalanceResponse\x12\x34\n\nmigrations\x18\x01 \x03(\x0b\x32 .lorikeet.scheduler.v1.Migration\"\xa2\x02\n\tMigration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x03 \x01(\t\x12\x18\n\x10source_worker_id\x18\x04 \x01(\t\x12\x18\n\x10target_worker_id\x18\x05 \x01(\t\x12\x36\n\x06reason\x18\x06 \x01(\x0e\x32&.lorikeet.scheduler.v1.MigrationReason\x12\x34\n\x05state\x18\x07 \x01(\x0e\x32%.lorikeet.scheduler.v1.MigrationState\x12\x15\n\rordered_at_ms\x18\x08 \x01(\x03\x12\x0e\n\x06tokens\x18\t \x01(\r\x12\x14\n\x0cgain_seconds\x18\n \x01(\x02\"Q\n\x15ListMigrationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\tworker_id\x18\x03 \x01(\t\"g\n\x16ListMigrationsResponse\x12\x34\n\nmigrations\x18\x01 \x03(\x0b\x32 .lorikeet.scheduler.v1.Migration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa9\x01\n\x0fMigrationReason\x12 \n\x1cMIGRATION_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18MIGRATION_REASON_BALANCE\x10\x01\x12\x1b\n\x17MIGRATION_REASON_MEMORY\x10\x02\x12\x1a\n\x16MIGRATION_REASON_DRAIN\x10\x03\x12\x1d\n\x19MIGRATION_REASON_OPERATOR\x10\x04*\x82\x01\n\x0eMigrationState\x12\x1f\n\x1bMIGRATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17MIGRATION_STATE_ORDERED\x10\x01\x12\x18\n\x14MIGRATION_STATE_LEFT\x10\x02\x12\x18\n\x14MIGRATION_STATE_VOID\x10\x03\x32\xe1\x05\n\x0c\x46leetService\x12^\n\tSetWorker\x12\'.lorikeet.scheduler.v1.SetWorkerRequest\x1a(.lorikeet.scheduler.v1.SetWorkerResponse\x12s\n\x10\x45xplainPlacement\x12..lorikeet.scheduler.v1.ExplainPlacementRequest\x1a/.lorikeet.scheduler.v1.ExplainPlacementResponse\x12\x61\n\nPinAdapter\x12(.lorikeet.scheduler.v1.PinAdapterRequest\x1a).lorikeet.scheduler.v1.PinAdapterResponse\x12[\n\x08ListPins\x12&.lorikeet.scheduler.v1.ListPinsRequest\x1a\'.lorikeet.scheduler.v1.ListPinsResponse\x12m\n\x0ePreloadAdapter\x12,.lorikeet.scheduler.v1.PreloadAdapterRequest\x1a-.lorikeet.scheduler.v1.PreloadAdapterResponse\x12^\n\tRebalance\x12\'.lorikeet.scheduler.v1.RebalanceRequest\x1a(.lorikeet.scheduler.v1.RebalanceResponse\x12m\n\x0eListMigrations\x12,.lorikeet.scheduler.v1.ListMigrationsRequest\x1a-.lorikeet.scheduler.v1.ListMigrationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorikeet.scheduler.v1.fleet_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MIGRATIONREASON']._serialized_start=1703
-  _globals['_MIGRATIONREASON']._serialized_end=1872
-  _globals['_MIGRATIONSTATE']._serialized_start=1875
-  _globals['_MIGRATIONSTATE']._serialized_end=2005
+  _globals['_MIGRATIONREASON']._serialized_start=1728
+  _globals['_MIGRATIONREASON']._serialized_end=1897
+  _globals['_MIGRATIONSTATE']._serialized_start=1900
+  _globals['_MIGRATIONSTATE']._serialized_end=2030
   _globals['_SETWORKERREQUEST']._serialized_start=115
   _globals['_SETWORKERREQUEST']._serialized_end=201
   _globals['_SETWORKERRESPONSE']._serialized_start=203
@@ -53,23 +53,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPINSREQUEST']._serialized_start=805
   _globals['_LISTPINSREQUEST']._serialized_end=822
   _globals['_PIN']._serialized_start=824
-  _globals['_PIN']._serialized_end=910
-  _globals['_LISTPINSRESPONSE']._serialized_start=912
-  _globals['_LISTPINSRESPONSE']._serialized_end=972
-  _globals['_PRELOADADAPTERREQUEST']._serialized_start=974
-  _globals['_PRELOADADAPTERREQUEST']._serialized_end=1061
-  _globals['_PRELOADADAPTERRESPONSE']._serialized_start=1063
-  _globals['_PRELOADADAPTERRESPONSE']._serialized_end=1107
-  _globals['_REBALANCEREQUEST']._serialized_start=1109
-  _globals['_REBALANCEREQUEST']._serialized_end=1144
-  _globals['_REBALANCERESPONSE']._serialized_start=1146
-  _globals['_REBALANCERESPONSE']._serialized_end=1219
-  _globals['_MIGRATION']._serialized_start=1222
-  _globals['_MIGRATION']._serialized_end=1512
-  _globals['_LISTMIGRATIONSREQUEST']._serialized_start=1514
-  _globals['_LISTMIGRATIONSREQUEST']._serialized_end=1595
-  _globals['_LISTMIGRATIONSRESPONSE']._serialized_start=1597
-  _globals['_LISTMIGRATIONSRESPONSE']._serialized_end=1700
-  _globals['_FLEETSERVICE']._serialized_start=2008
-  _globals['_FLEETSERVICE']._serialized_end=2745
+  _globals['_PIN']._serialized_end=935
+  _globals['_LISTPINSRESPONSE']._serialized_start=937
+  _globals['_LISTPINSRESPONSE']._serialized_end=997
+  _globals['_PRELOADADAPTERREQUEST']._serialized_start=999
+  _globals['_PRELOADADAPTERREQUEST']._serialized_end=1086
+  _globals['_PRELOADADAPTERRESPONSE']._serialized_start=1088
+  _globals['_PRELOADADAPTERRESPONSE']._serialized_end=1132
+  _globals['_REBALANCEREQUEST']._serialized_start=1134
+  _globals['_REBALANCEREQUEST']._serialized_end=1169
+  _globals['_REBALANCERESPONSE']._serialized_start=1171
+  _globals['_REBALANCERESPONSE']._serialized_end=1244
+  _globals['_MIGRATION']._serialized_start=1247
+  _globals['_MIGRATION']._serialized_end=1537
+  _globals['_LISTMIGRATIONSREQUEST']._serialized_start=1539
+  _globals['_LISTMIGRATIONSREQUEST']._serialized_end=1620
+  _globals['_LISTMIGRATIONSRESPONSE']._serialized_start=1622
+  _globals['_LISTMIGRATIONSRESPONSE']._serialized_end=1725
+  _globals['_FLEETSERVICE']._serialized_start=2033
+  _globals['_FLEETSERVICE']._serialized_end=2770
 # @@protoc_insertion_point(module_scope)

@@ -323,6 +323,7 @@ class Pin(_message.Message):
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     WORKER_IDS_FIELD_NUMBER: _builtins.int
+    FULL_WORKER_IDS_FIELD_NUMBER: _builtins.int
     adapter_digest: _builtins.str
     """Of the version."""
     base_model: _builtins.str
@@ -333,6 +334,10 @@ class Pin(_message.Message):
     def worker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Workers that have it on the device."""
 
+    @_builtins.property
+    def full_worker_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Workers that should keep it and have no room for it."""
+
     def __init__(
         self,
         *,
@@ -340,10 +345,11 @@ class Pin(_message.Message):
         base_model: _builtins.str = ...,
         workers: _builtins.int = ...,
         worker_ids: _abc.Iterable[_builtins.str] | None = ...,
+        full_worker_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_model", b"base_model", "worker_ids", b"worker_ids", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_model", b"base_model", "full_worker_ids", b"full_worker_ids", "worker_ids", b"worker_ids", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lorikeet.types.v1 import loading_pb2 as _loading_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -280,6 +281,36 @@ class AdapterLoads(_message.Message):
 Global___AdapterLoads: _TypeAlias = AdapterLoads  # noqa: Y015
 
 @_typing.final
+class AdapterChanges(_message.Message):
+    """What is other with a worker's adapters than it said last on this call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterLoad]:
+        """Those that came, or are otherwise."""
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of those that are not there any more."""
+
+    def __init__(
+        self,
+        *,
+        adapters: _abc.Iterable[Global___AdapterLoad] | None = ...,
+        gone: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "gone", b"gone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdapterChanges: _TypeAlias = AdapterChanges  # noqa: Y015
+
+@_typing.final
 class StepTimes(_message.Message):
     """How long steps take on a worker, learnt from those it ran: a step of `sequences` that decode and
     `tokens` of prompts takes base + sequences * per_sequence + tokens * per_token.
@@ -374,6 +405,66 @@ class SequenceLoads(_message.Message):
 Global___SequenceLoads: _TypeAlias = SequenceLoads  # noqa: Y015
 
 @_typing.final
+class SequenceSum(_message.Message):
+    """Some of a worker's sequences together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOKENS_LEFT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many they are."""
+    tokens: _builtins.int
+    """Tokens that they hold."""
+    tokens_left: _builtins.int
+    """Tokens that they are expected to generate yet."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        tokens_left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "tokens", b"tokens", "tokens_left", b"tokens_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceSum: _TypeAlias = SequenceSum  # noqa: Y015
+
+@_typing.final
+class SequenceSums(_message.Message):
+    """All sequences of a worker, added up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def running(self) -> Global___SequenceSum:
+        """Those that run."""
+
+    @_builtins.property
+    def waiting(self) -> Global___SequenceSum:
+        """Those that wait."""
+
+    def __init__(
+        self,
+        *,
+        running: Global___SequenceSum | None = ...,
+        waiting: Global___SequenceSum | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceSums: _TypeAlias = SequenceSums  # noqa: Y015
+
+@_typing.final
 class WorkerReport(_message.Message):
     """How a worker is doing."""
 
@@ -393,6 +484,10 @@ class WorkerReport(_message.Message):
     PAGE_BYTES_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
     MOVED_FIELD_NUMBER: _builtins.int
+    ADAPTER_CHANGES_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    PINS_WITHOUT_ROOM_FIELD_NUMBER: _builtins.int
+    LOAD_TIMES_FIELD_NUMBER: _builtins.int
     running_sequences: _builtins.int
     """Sequences in the running batch."""
     waiting_sequences: _builtins.int
@@ -431,6 +526,26 @@ class WorkerReport(_message.Message):
     def moved(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoveOutcome]:
         """Moves that have ended, since the report before."""
 
+    @_builtins.property
+    def adapter_changes(self) -> Global___AdapterChanges:
+        """Instead of `adapters` and `resident_adapters`, to a scheduler that takes changes, once it was told
+        all: those on the device are resident.
+        """
+
+    @_builtins.property
+    def sums(self) -> Global___SequenceSums:
+        """Unset by a worker of the release before."""
+
+    @_builtins.property
+    def pins_without_room(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of adapters that are to be kept on the device and for which there is no room there. They
+        are brought once there is.
+        """
+
+    @_builtins.property
+    def load_times(self) -> _loading_pb2.LoadTimes:
+        """How long adapters take to come; unset by a worker of the release before."""
+
     def __init__(
         self,
         *,
@@ -448,10 +563,14 @@ class WorkerReport(_message.Message):
         page_bytes: _builtins.int = ...,
         sequences: Global___SequenceLoads | None = ...,
         moved: _abc.Iterable[Global___MoveOutcome] | None = ...,
+        adapter_changes: Global___AdapterChanges | None = ...,
+        sums: Global___SequenceSums | None = ...,
+        pins_without_room: _abc.Iterable[_builtins.str] | None = ...,
+        load_times: _loading_pb2.LoadTimes | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "sequences", b"sequences", "step_times", b"step_times"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "load_times", b"load_times", "sequences", b"sequences", "step_times", b"step_times", "sums", b"sums"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "draining", b"draining", "free_pages", b"free_pages", "most_sequences", b"most_sequences", "moved", b"moved", "page_bytes", b"page_bytes", "page_tokens", b"page_tokens", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "sequences", b"sequences", "step_times", b"step_times", "steps", b"steps", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_changes", b"adapter_changes", "adapters", b"adapters", "draining", b"draining", "free_pages", b"free_pages", "load_times", b"load_times", "most_sequences", b"most_sequences", "moved", b"moved", "page_bytes", b"page_bytes", "page_tokens", b"page_tokens", "pins_without_room", b"pins_without_room", "resident_adapters", b"resident_adapters", "running_sequences", b"running_sequences", "sequences", b"sequences", "step_times", b"step_times", "steps", b"steps", "sums", b"sums", "total_pages", b"total_pages", "waiting_sequences", b"waiting_sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -629,10 +748,13 @@ class AttachResponse(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     DESIRED_FIELD_NUMBER: _builtins.int
     ORDERS_FIELD_NUMBER: _builtins.int
+    TAKES_CHANGES_FIELD_NUMBER: _builtins.int
     lease_milliseconds: _builtins.int
     """How long the worker stays in the fleet without another report, in milliseconds."""
     term: _builtins.int
     """Of the scheduler that says it: workers obey none whose term is lower than one they have heard."""
+    takes_changes: _builtins.bool
+    """It understands `adapter_changes`."""
     @_builtins.property
     def desired(self) -> Global___Desired:
         """What is wanted of the worker."""
@@ -648,10 +770,11 @@ class AttachResponse(_message.Message):
         term: _builtins.int = ...,
         desired: Global___Desired | None = ...,
         orders: _abc.Iterable[Global___Order] | None = ...,
+        takes_changes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "lease_milliseconds", b"lease_milliseconds", "orders", b"orders", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired", b"desired", "lease_milliseconds", b"lease_milliseconds", "orders", b"orders", "takes_changes", b"takes_changes", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,13 +64,13 @@ def test_those_who_are_there_already_are_slowed(streams: int, *, moves: bool) ->
 
 def test_whoever_is_owed_more_goes_first() -> None:
     board = Board([crowded(8), a_worker("new", **OF_ALL)])
-    spread(board, Owed(Debts({RequestId("r5"): 10.0})), most_moves=1)
+    spread(board, Owed(Debts({RequestId("r5"): 10.0})), most_moves=1, among=board.places)
     assert [move.request for move in board.moves] == ["r5"]
 
 
 def test_who_moved_a_short_time_ago_stays() -> None:
     board = Board([crowded(8), a_worker("new", **OF_ALL)], {RequestId(f"r{n}") for n in range(7)})
-    spread(board, Owed(), most_moves=64)
+    spread(board, Owed(), most_moves=64, among=board.places)
     assert [move.request for move in board.moves] == ["r7"]
 
 
