@@ -36,6 +36,7 @@ log = structlog.get_logger()
 MOST_CONNECTIONS = 8  # each holds some MiB; whom it refuses can send by gRPC
 HEAD_SECONDS = 10.0
 SILENT_SECONDS = 60.0
+POLL_SECONDS = 0.1  # how long the end waits at most for whoever accepts
 
 _STATUSES: dict[type[ServingError], HTTPStatus] = {
     PermissionDenied: HTTPStatus.FORBIDDEN,
@@ -179,7 +180,7 @@ def tls_of(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
 @asynccontextmanager
 async def receiving(receiver: Receiver) -> AsyncIterator[None]:
     """Takes PUTs meanwhile; then cuts those that are under way."""
-    accepting = threading.Thread(target=receiver.serve_forever, daemon=True)
+    accepting = threading.Thread(target=receiver.serve_forever, args=(POLL_SECONDS,), daemon=True)
     accepting.start()
     try:
         yield
