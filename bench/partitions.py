@@ -31,7 +31,7 @@ from tests.tiny_models import VOCABULARY
 
 GATEWAYS, WORKERS = ("gateway-1", "gateway-2"), ("worker-1", "worker-2", "worker-3")
 HOSTS = ("store", "scheduler", *GATEWAYS, *WORKERS)
-HTTP, GATEWAY, STORE, SCHEDULER, WORKER = range(7410, 7415)
+HTTP, GATEWAY, STORE, SCHEDULER, WORKER, UPLOADS = range(7410, 7416)
 SEQUENCES = 8  # of each worker: fewer than want to run
 CALLERS = {"acme": 20, "umbrella": 12}  # of each tenant, at each gateway
 ADAPTERS, WISHES, TOKENS = 8, 6, (40, 120)
@@ -183,6 +183,7 @@ def measured(asked: argparse.Namespace) -> list[Row]:
         store=network.at("store", STORE),
         scheduler=network.at("scheduler", SCHEDULER),
         worker=network.at("worker-1", WORKER),
+        uploads=network.at("store", UPLOADS),
     )
     with ExitStack() as stack:
         home = asked.home or Path(stack.enter_context(tempfile.TemporaryDirectory()))

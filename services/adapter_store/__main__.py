@@ -1,17 +1,20 @@
 """Runs the adapter store."""
 
 import ctypes
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2_grpc as lifecycle_rpc
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
-from services.adapter_store.blobs import open_blobs
+from services.adapter_store.blobs import Blobs, open_blobs
 from services.adapter_store.catalog import Catalog
 from services.adapter_store.changes import Bell, Changes
 from services.adapter_store.collection import Collector
+from services.adapter_store.doors import BucketDoor, Door, StoreDoor
 from services.adapter_store.lifecycle import Lifecycle
 from services.adapter_store.lifecycle_servicer import AdapterLifecycleServicer
+from services.adapter_store.receiver import Receiver, receiving, tls_of
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.base_models import SqlBaseModelRepository
 from services.adapter_store.repositories.blobs import SqlBlobRepository
@@ -24,6 +27,7 @@ from services.adapter_store.resolution import Resolver
 from services.adapter_store.servicer import AdapterStoreServicer
 from services.adapter_store.settings import AdapterStoreSettings
 from services.adapter_store.sharing import Sharing
+from services.adapter_store.signing import Signer
 from services.adapter_store.staging import Staging
 from services.adapter_store.uploads import Uploads
 from services.adapter_store.weights import Weights
@@ -61,6 +65,8 @@ async def main() -> None:
     ring_after_commits(sessions, bell.ring)
     rows = _Rows(sessions)
     blobs, staging = open_blobs(settings.blob_url), Staging(settings.uploads_folder)
+    signer = Signer(settings.service_token.get_secret_value())
+    door = _door(settings, signer, blobs, staging)
     collector = Collector(
         versions=rows.versions,
         uploads=rows.uploads,
@@ -68,30 +74,56 @@ async def main() -> None:
         changes=rows.changes,
         blobs=blobs,
         staging=staging,
+        door=door,
         keeping=settings.keeping,
     )
-    server = _server(
-        settings,
-        rows,
-        weights=Weights(rows.blobs, blobs),
+    weights = Weights(rows.blobs, blobs)
+    uploads = Uploads(
+        rows.uploads,
+        adapters=rows.versions,
+        base_models=rows.base_models,
+        weights=weights,
         staging=staging,
-        collector=collector,
-        changes=Changes(rows.changes, bell),
+        limits=settings.limits,
+        door=door,
     )
-    async with beside(
+    changes = Changes(rows.changes, bell)
+    server = _server(settings, rows, uploads, weights, collector=collector, changes=changes)
+    work = (
         collector.run(timedelta(seconds=settings.collect_seconds)),
         listen(settings.database_url, bell.ring),
-    ):
+    )
+    async with beside(*work), _open(settings, uploads, staging, signer):
         await run_until_stopped(server, drain_seconds=settings.drain_seconds)
     await close_sessions(sessions)
+
+
+def _door(settings: AdapterStoreSettings, signer: Signer, blobs: Blobs, staging: Staging) -> Door:
+    if settings.upload_url == "bucket":
+        return BucketDoor(blobs, staging)
+    return StoreDoor(settings.upload_url, signer) if settings.upload_url else Door()
+
+
+@asynccontextmanager
+async def _open(
+    settings: AdapterStoreSettings, uploads: Uploads, staging: Staging, signer: Signer
+) -> AsyncIterator[None]:
+    """The store's own door, if it has one."""
+    if not settings.upload_address:
+        yield
+        return
+    tls = tls_of(settings.upload_certificate, settings.upload_key)
+    receiver = Receiver(settings.upload_address, uploads, staging=staging, signer=signer, tls=tls)
+    async with receiving(receiver):
+        yield
 
 
 def _server(
     settings: AdapterStoreSettings,
     rows: _Rows,
-    *,
+    uploads: Uploads,
     weights: Weights,
-    staging: Staging,
+    *,
     collector: Collector,
     changes: Changes,
 ) -> Server:
@@ -101,14 +133,6 @@ def _server(
         base_models=rows.base_models,
         weights=weights,
         undelete_within=settings.keeping.undelete,
-    )
-    uploads = Uploads(
-        rows.uploads,
-        adapters=rows.versions,
-        base_models=rows.base_models,
-        weights=weights,
-        staging=staging,
-        limits=settings.limits,
     )
     gate = Gate(
         ServiceToken(settings.service_token.get_secret_value()),

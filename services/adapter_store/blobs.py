@@ -3,13 +3,15 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import obstore
-from obstore.store import LocalStore, MemoryStore, ObjectStore, from_url
+from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
+from services.adapter_store.incoming import Incoming, sync_folders
 from services.core.errors import InvalidRequest, NotFound, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
@@ -20,6 +22,7 @@ ABANDONED_SECONDS = 3600.0
 class Blobs:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._folder = Path(str(store.prefix)) if isinstance(store, LocalStore) else None
 
     async def put(self, key: str, pieces: AsyncIterator[memoryview]) -> None:
         """Whole and durable when it returns, or not there at all if `pieces` raises.
@@ -28,11 +31,20 @@ class Blobs:
         Raises Unavailable if somebody deleted it meanwhile.
         """
         await obstore.put_async(self._store, key, pieces, max_concurrency=PARTS_AT_ONCE)
-        if isinstance(self._store, LocalStore):
+        if self._folder is not None:
             try:
-                await asyncio.to_thread(_sync, Path(str(self._store.prefix)) / key)
+                await asyncio.to_thread(_sync, self._folder / key)
             except FileNotFoundError as error:
                 raise Unavailable("its weights were collected meanwhile; try again") from error
+
+    def incoming(self) -> Incoming | None:
+        """A blob that can be written before its key is known; only a folder takes one."""
+        return None if self._folder is None else Incoming(self._folder)
+
+    async def promote(self, incoming: Incoming, key: str) -> None:
+        """As `put`, from what was written there."""
+        assert self._folder is not None
+        await asyncio.to_thread(incoming.promote, self._folder / key)
 
     async def read(self, key: str, *, start: int = 0, length: int = 0) -> AsyncIterator[bytes]:
         """In pieces of at most 1 MiB, `length` bytes or to the end.
@@ -62,8 +74,23 @@ class Blobs:
     async def sweep(self) -> None:
         """What killed stores had begun to write goes. In a bucket a rule for incomplete uploads
         must do it."""
-        if isinstance(self._store, LocalStore):
-            await asyncio.to_thread(_sweep, Path(str(self._store.prefix)))
+        if self._folder is not None:
+            await asyncio.to_thread(_sweep, self._folder)
+
+    async def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes by key of everything below."""
+        return {
+            entry["path"]: entry["size"]
+            async for entries in obstore.list(self._store, prefix=folder)
+            for entry in entries
+        }
+
+    async def put_urls(self, keys: Sequence[str], expires: datetime) -> list[str]:
+        """Where whoever has them can PUT these keys, past us; only a bucket has any."""
+        if not isinstance(self._store, S3Store) or not keys:
+            return []
+        live = expires - datetime.now(UTC)
+        return list(await obstore.sign_async(self._store, "PUT", list(keys), live))
 
 
 def open_blobs(url: str) -> Blobs:
@@ -85,9 +112,6 @@ def _sweep(folder: Path) -> None:
 
 def _sync(path: Path) -> None:
     """To the disk: the file's bytes, and its name in every folder on the way."""
-    for entry in (path, *list(path.parents)[:4]):
-        handle = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folders(path)

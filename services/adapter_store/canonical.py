@@ -9,8 +9,9 @@ In format 1 B was as PEFT has it.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from services.adapter_store.tensors import ELEMENTS, Matrix, Rows, rows_at_once
 from services.core.types import Digest, Fingerprint
 
 FORMAT = 2
+HASHED_LATE = 4  # pieces that may wait for their hash while others are made
+
+Write = Callable[[memoryview], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +48,21 @@ class CanonicalAdapter:
         return self._file.pieces()
 
 
-def canonical(pairs: Mapping[str, Pair], base: Fingerprint) -> CanonicalAdapter:
-    """`pairs` by site, in the order of the base model's modules. Reads every number once."""
+def canonical(
+    pairs: Mapping[str, Pair], base: Fingerprint, write: Write = lambda piece: None
+) -> CanonicalAdapter:
+    """`pairs` by site, in the order of the base model's modules. Reads every number once, and gives
+    the bytes to `write`, which are then the digest's."""
     file = _File.of(pairs, base)
     digest, size = hashlib.sha256(), 0
-    with ThreadPoolExecutor(1) as beside:  # a piece is hashed while the next one is made
-        done = beside.submit(digest.update, b"")
+    hashing: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as beside:  # a piece is hashed while the next ones are made
         for piece in file.pieces():
-            done.result()
-            done = beside.submit(digest.update, piece)
+            if len(hashing) == HASHED_LATE:
+                hashing.popleft().result()
+            hashing.append(beside.submit(digest.update, piece))
+            write(piece)
             size += len(piece)
-        done.result()
     return CanonicalAdapter(
         digest=Digest(digest.hexdigest()),
         ranks={site: pair.a.shape[0] for site, pair in pairs.items()},

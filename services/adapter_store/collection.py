@@ -63,6 +63,11 @@ class Staging(Protocol):
     def discard(self, upload_id: str) -> None: ...
 
 
+class Door(Protocol):
+    async def held(self) -> list[str]: ...
+    async def discard(self, upload_id: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Keeping:
     """How long what was deleted, left unfinished or told of is kept."""
@@ -85,6 +90,7 @@ class Collector:
         changes: ChangeRepository,
         blobs: Blobs,
         staging: Staging,
+        door: Door,
         keeping: Keeping,
     ) -> None:
         self._versions = versions
@@ -93,6 +99,7 @@ class Collector:
         self._changes = changes
         self._blobs = blobs
         self._staging = staging
+        self._door = door
         self._keeping = keeping
 
     async def collect(self) -> Collected:
@@ -105,6 +112,8 @@ class Collector:
             uploads += len(ended)
         for upload in await self._uploads.unknown(self._staging.held()):
             self._staging.discard(upload)
+        for upload in await self._uploads.unknown(await self._door.held()):
+            await self._door.discard(upload)
         while gone := await self._repository.discard_unreachable(BATCH):
             blobs += gone
         while keys := await self._repository.garbage(BATCH):

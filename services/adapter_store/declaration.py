@@ -23,7 +23,7 @@ _ADAPTER = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def check_declaration(
-    *, tenant: str, adapter: str, size_bytes: int, sha256: str, most_bytes: int
+    *, tenant: str, adapter: str, size_bytes: int, sha256: str, content_tag: str, most_bytes: int
 ) -> None:
     """Raises InvalidRequest with everything that is wrong."""
     wrong = []
@@ -37,8 +37,10 @@ def check_declaration(
         )
     if not 1 <= size_bytes <= most_bytes:
         wrong.append(FieldViolation("size_bytes", f"must be 1 to {most_bytes}"))
-    if not HEX64.fullmatch(sha256):
+    if not HEX64.fullmatch(sha256) and (sha256 or not content_tag):
         wrong.append(FieldViolation("sha256", "must be 64 hexadecimal digits"))
+    if content_tag and not HEX64.fullmatch(content_tag):
+        wrong.append(FieldViolation("content_tag", "must be 64 hexadecimal digits"))
     if wrong:
         raise InvalidRequest(wrong)
 

@@ -183,3 +183,4 @@ class UploadRow(Base):
     provenance: Mapped[dict[str, object]] = mapped_column(JSON, server_default="{}")
     version_id: Mapped[int | None] = mapped_column(BigInteger, ForeignKey("adapter_versions.id"))
     created_us: Mapped[int] = mapped_column(BigInteger)
+    content_tag: Mapped[str] = mapped_column(String(64), server_default="")

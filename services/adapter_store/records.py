@@ -72,9 +72,10 @@ class Upload:
     adapter: AdapterName
     config_json: str
     size_bytes: int
-    sha256: str
+    sha256: str  # "": told at the end, and until then it is known by its tag
     base_model: str
     provenance: Provenance = Provenance()
+    content_tag: str = ""
     committed_bytes: int = 0
     chunk_bytes: int = 1024 * 1024
 

@@ -35,6 +35,7 @@ class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
             sha256=request.sha256,
             base_model=request.base_model,
             provenance=_provenance(request.provenance),
+            content_tag=request.content_tag,
         )
         return pb.StartUploadResponse(upload=_upload(upload))
 
@@ -48,6 +49,17 @@ class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
         upload = await self._uploads.write(chunks, call.current().caller.tenant)
         return pb.WriteChunksResponse(upload=_upload(upload))
 
+    async def StageUpload(
+        self, request: pb.StageUploadRequest, context: Context
+    ) -> pb.StageUploadResponse:
+        tenant = call.current().caller.tenant
+        pieces, expires = await self._uploads.stage(request.upload_id, tenant)
+        response = pb.StageUploadResponse(
+            pieces=[pb.StagePiece(url=p.url, offset=p.offset, length=p.length) for p in pieces]
+        )
+        response.expire_time.FromDatetime(expires)
+        return response
+
     async def GetUpload(
         self, request: pb.GetUploadRequest, context: Context
     ) -> pb.GetUploadResponse:
@@ -58,7 +70,7 @@ class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
         self, request: pb.FinishUploadRequest, context: Context
     ) -> pb.FinishUploadResponse:
         tenant = call.current().caller.tenant
-        version = await self._uploads.finish(request.upload_id, tenant)
+        version = await self._uploads.finish(request.upload_id, tenant, request.sha256)
         return pb.FinishUploadResponse(version=version_to_wire(version))
 
     async def ResolveAdapter(

@@ -3,12 +3,22 @@
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
-from services.adapter_store.declaration import check_declaration, check_provenance, choose_base
-from services.adapter_store.peft import read_config
+from services.adapter_store.canonical import CanonicalAdapter
+from services.adapter_store.declaration import (
+    HEX64,
+    check_declaration,
+    check_provenance,
+    choose_base,
+)
+from services.adapter_store.doors import URLS_LIVE, Door, Piece
+from services.adapter_store.incoming import Incoming
+from services.adapter_store.peft import PeftConfig, read_config
 from services.adapter_store.records import (
     AdapterVersion,
     Chunk,
@@ -17,6 +27,7 @@ from services.adapter_store.records import (
     Upload,
     VersionDetails,
 )
+from services.adapter_store.signing import Grant
 from services.adapter_store.staging import Staging
 from services.adapter_store.validation import validate
 from services.adapter_store.weights import Weights
@@ -27,6 +38,7 @@ from services.core.errors import (
     InvalidAdapter,
     InvalidRequest,
     NotFound,
+    OffsetMismatch,
     ResourceExhausted,
 )
 from services.core.types import AdapterName, TenantId
@@ -81,7 +93,9 @@ class Uploads:
         weights: Weights,
         staging: Staging,
         limits: StoreLimits,
+        door: Door | None = None,
     ) -> None:
+        self._door = door or Door()
         self._repository = repository
         self._adapters = adapters
         self._base_models = base_models
@@ -99,6 +113,7 @@ class Uploads:
         sha256: str,
         base_model: str,
         provenance: Provenance,
+        content_tag: str = "",
     ) -> Upload:
         """Raises InvalidRequest, InvalidAdapter, FailedPrecondition or ResourceExhausted."""
         check_declaration(
@@ -106,6 +121,7 @@ class Uploads:
             adapter=adapter,
             size_bytes=size_bytes,
             sha256=sha256,
+            content_tag=content_tag,
             most_bytes=self._limits.max_adapter_bytes,
         )
         check_provenance(provenance)
@@ -126,9 +142,10 @@ class Uploads:
             sha256=sha256,
             base_model=base.name,
             provenance=provenance,
+            content_tag=content_tag,
         )
         upload = await self._repository.open_upload(asked, most_uploads=self._limits.max_uploads)
-        return self._with_progress(upload)
+        return await self._with_progress(upload)
 
     async def write(self, chunks: AsyncIterator[Chunk], tenant: TenantId | None) -> Upload:
         """What was appended before an error stays, and is durable."""
@@ -136,10 +153,7 @@ class Uploads:
         async for chunk in chunks:
             if upload is None:
                 upload = await self._own(chunk.upload_id, tenant)
-                writer = self._staging.writer(upload.id)
-                if writer.locked():
-                    raise FailedPrecondition("this upload is being written by another call")
-                await writer.acquire()
+                writer = await self._writer(upload)
                 break
         if upload is None:
             raise InvalidRequest.of("upload_id", "the stream was empty")
@@ -153,43 +167,83 @@ class Uploads:
             if self._staging.committed(upload.id):
                 await asyncio.to_thread(self._staging.sync, upload.id)
             writer.release()
-        return self._with_progress(upload)
+        return await self._with_progress(upload)
 
     async def _append(self, upload: Upload, chunk: Chunk) -> None:
         """To its end also if the call ends before: its thread must not meet the next writer."""
-        appending = asyncio.create_task(asyncio.to_thread(self._staging.append, upload, chunk))
-        try:
-            await asyncio.shield(appending)
-        finally:
-            await asyncio.wait([appending])
+        await _to_their_ends(lambda: self._staging.append(upload, chunk))
+
+    async def _writer(self, upload: Upload) -> asyncio.Lock:
+        """Held by us."""
+        writer = self._staging.writer(upload.id)
+        if writer.locked():
+            raise FailedPrecondition("this upload is being written by another call")
+        await writer.acquire()
+        return writer
+
+    async def stage(self, upload_id: str, tenant: TenantId | None) -> tuple[list[Piece], datetime]:
+        """Where what lacks can be sent, and until when."""
+        upload = await self._with_progress(await self._own(upload_id, tenant))
+        expires = datetime.now(UTC) + URLS_LIVE
+        return await self._door.pieces(upload, expires), expires
+
+    async def admit(self, grant: Grant) -> Upload:
+        """Whoever has a URL of it may receive into it, alone, until it is released.
+
+        Raises NotFound, FailedPrecondition or OffsetMismatch.
+        """
+        upload = await self._own(grant.upload_id, None)
+        writer = await self._writer(upload)
+        if (committed := self._staging.committed(upload.id)) != grant.offset:
+            writer.release()
+            raise OffsetMismatch(committed, grant.offset)
+        return upload
+
+    async def release(self, upload: Upload) -> None:
+        self._staging.writer(upload.id).release()
 
     async def get(self, upload_id: str, tenant: TenantId | None) -> Upload:
-        return self._with_progress(await self._own(upload_id, tenant))
+        return await self._with_progress(await self._own(upload_id, tenant))
 
-    async def finish(self, upload_id: str, tenant: TenantId | None) -> AdapterVersion:
+    async def finish(
+        self, upload_id: str, tenant: TenantId | None, sha256: str = ""
+    ) -> AdapterVersion:
         """Idempotent. Raises InvalidAdapter or CorruptData, and then the upload is gone."""
         upload, done = await self._find(upload_id, tenant)
         if done is not None:
             return done
+        if sha256 and upload.sha256 not in ("", sha256):
+            raise InvalidRequest.of("sha256", "is not the one that the upload began with")
+        if not HEX64.fullmatch(sha256 := sha256 or upload.sha256):
+            raise InvalidRequest.of("sha256", "must be 64 hexadecimal digits")
         async with self._staging.writer(upload.id):
             try:
-                version = await self._commit(upload)
+                await self._door.fetch(upload)
+                with self._incoming() as incoming:
+                    version = await self._commit(upload, sha256, incoming)
             except (InvalidAdapter, CorruptData):
                 await self._repository.drop_upload(upload.id)
-                self._staging.discard(upload.id)
+                await self._discard(upload)
                 raise
-            self._staging.discard(upload.id)
+            await self._discard(upload)
             return version
 
-    async def _commit(self, upload: Upload) -> AdapterVersion:
+    async def _discard(self, upload: Upload) -> None:
+        self._staging.discard(upload.id)
+        await self._door.discard(upload.id)
+
+    def _incoming(self) -> closing[Incoming] | nullcontext[None]:
+        incoming = self._weights.incoming()
+        return nullcontext() if incoming is None else closing(incoming)
+
+    async def _commit(
+        self, upload: Upload, sha256: str, incoming: Incoming | None
+    ) -> AdapterVersion:
         base = await self._base_models.base_model(upload.base_model)
         assert base is not None  # they are never removed
         config = await asyncio.to_thread(read_config, upload.config_json)
-        file = await asyncio.to_thread(self._staging.complete, upload)
-        adapter = await asyncio.to_thread(
-            validate, file, config, base, max_rank=self._limits.max_rank
-        )
-        await self._weights.keep(adapter.digest, adapter.pieces())
+        adapter = await self._checked(upload, sha256, config, base, incoming)
+        await self._weights.keep(adapter.digest, adapter.pieces(), incoming)
         version = NewVersion(
             tenant=upload.tenant,
             adapter=upload.adapter,
@@ -204,6 +258,25 @@ class Uploads:
             details=VersionDetails(upload.config_json, adapter.ranks),
         )
         return await self._repository.commit(upload.id, version)
+
+    async def _checked(
+        self,
+        upload: Upload,
+        sha256: str,
+        config: PeftConfig,
+        base: BaseModel,
+        incoming: Incoming | None,
+    ) -> CanonicalAdapter:
+        """Its bytes against what was declared, beside what they say; the former is told first."""
+        file = self._staging.whole(upload)
+        write = (lambda piece: None) if incoming is None else incoming.write
+        rank = self._limits.max_rank
+        _, adapter = await _to_their_ends(
+            lambda: self._staging.verify(upload, sha256),
+            lambda: validate(file, config, base, max_rank=rank, write=write),
+        )
+        assert isinstance(adapter, CanonicalAdapter)
+        return adapter
 
     async def _find(
         self, upload_id: str, tenant: TenantId | None
@@ -221,5 +294,17 @@ class Uploads:
             raise FailedPrecondition("this upload is finished")
         return upload
 
-    def _with_progress(self, upload: Upload) -> Upload:
-        return replace(upload, committed_bytes=self._staging.committed(upload.id))
+    async def _with_progress(self, upload: Upload) -> Upload:
+        """What we say is there survives a crash of the machine."""
+        committed = await asyncio.to_thread(self._staging.durable, upload.id)
+        return replace(upload, committed_bytes=committed)
+
+
+async def _to_their_ends(*work: Callable[[], object]) -> list[Any]:
+    """Each in a thread, to its end also if the caller is gone; raises the first one's error."""
+    tasks = [asyncio.create_task(asyncio.to_thread(each)) for each in work]
+    try:
+        await asyncio.shield(asyncio.wait(tasks))
+    finally:
+        await asyncio.wait(tasks)
+    return [task.result() for task in tasks]

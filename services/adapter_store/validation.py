@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.adapter_store.canonical import CanonicalAdapter, Pair, canonical
+from services.adapter_store.canonical import CanonicalAdapter, Pair, Write, canonical
 from services.adapter_store.peft import PeftConfig
 from services.adapter_store.tensors import (
     ELEMENTS,
@@ -51,9 +51,15 @@ class _Found:
 
 
 def validate(
-    weights: Path, config: PeftConfig, base: BaseModel, *, max_rank: int
+    weights: Path,
+    config: PeftConfig,
+    base: BaseModel,
+    *,
+    max_rank: int,
+    write: Write = lambda piece: None,
 ) -> CanonicalAdapter:
-    """Reads the file once, piece by piece. Raises InvalidAdapter with everything that was found."""
+    """Reads the file once, piece by piece. Raises InvalidAdapter with everything that was found;
+    what was given to `write` (see canonical) is then worth nothing."""
     wrong: list[FieldViolation] = []
     modules = {module.path: module for module in base.modules}
     found = _by_module(read_tensors(weights), modules, wrong)
@@ -72,7 +78,7 @@ def validate(
             for path, module in modules.items()
             if path in found
         }
-        adapter = canonical(pairs, base.fingerprint)
+        adapter = canonical(pairs, base.fingerprint, write)
     wrong += _not_finite(found, read=bool(wrong))
     if wrong:
         raise InvalidAdapter(wrong[:MOST_VIOLATIONS])

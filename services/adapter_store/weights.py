@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from services.adapter_store.blobs import Blobs
+from services.adapter_store.incoming import Incoming
 from services.core.errors import CorruptData, NotFound
 from services.core.types import Digest
 
@@ -36,14 +37,24 @@ class Weights:
         self._repository = repository
         self._blobs = blobs
 
-    async def keep(self, digest: Digest, pieces: Iterator[memoryview]) -> None:
+    def incoming(self) -> Incoming | None:
+        """See Blobs.incoming."""
+        return self._blobs.incoming()
+
+    async def keep(
+        self, digest: Digest, pieces: Iterator[memoryview], incoming: Incoming | None = None
+    ) -> None:
         """Durable when it returns, once for all who have them, and safe for LEASE.
 
-        `pieces` are made in threads. Raises CorruptData if they are not the digest's.
+        What is `incoming` has the digest's very bytes. Else `pieces` are made in threads; raises
+        CorruptData if they are not the digest's.
         """
         blob = await self._repository.lease(digest, _new_key(digest), LEASE)
         if not blob.is_stored:
-            await self._blobs.put(blob.key, _verified(digest, pieces))
+            if incoming is None:
+                await self._blobs.put(blob.key, _verified(digest, pieces))
+            else:
+                await self._blobs.promote(incoming, blob.key)
             await self._repository.stored(blob)
 
     async def read(

@@ -31,23 +31,24 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Five neighbouring ports of the loopback interface."""
+    """Six neighbouring ports of the loopback interface."""
 
     http: str
     gateway: str
     store: str
     scheduler: str
     worker: str
+    uploads: str
 
     @classmethod
     def at(cls, port: int) -> "Addresses":
-        return cls(*(f"127.0.0.1:{port + index}" for index in range(5)))
+        return cls(*(f"127.0.0.1:{port + index}" for index in range(6)))
 
     def taken(self) -> list[str]:
         return [address for address in self._all() if not _is_free(address)]
 
     def _all(self) -> tuple[str, ...]:
-        return (self.http, self.gateway, self.store, self.scheduler, self.worker)
+        return (self.http, self.gateway, self.store, self.scheduler, self.worker, self.uploads)
 
 
 def free_addresses() -> Addresses:
@@ -55,7 +56,7 @@ def free_addresses() -> Addresses:
         addresses = Addresses.at(secrets.choice(range(20_000, 60_000)))
         if not addresses.taken():
             return addresses
-    raise OSError("no five neighbouring ports are free")
+    raise OSError("no six neighbouring ports are free")
 
 
 @dataclass(slots=True)
@@ -126,6 +127,8 @@ class Suite:
             "ADAPTER_STORE_DATABASE_URL": database,
             "ADAPTER_STORE_BLOB_URL": f"file://{home / 'blobs'}",
             "ADAPTER_STORE_UPLOADS_FOLDER": str(home / "uploads"),
+            "ADAPTER_STORE_UPLOAD_ADDRESS": at.uploads,
+            "ADAPTER_STORE_UPLOAD_URL": f"http://{at.uploads}",
             "SCHEDULER_ADDRESS": at.scheduler,
             "SCHEDULER_DATABASE_URL": database,
             "GPU_WORKER_ADDRESS": at.worker,

@@ -1,8 +1,8 @@
 """Sends a PEFT folder to the adapter store, from wherever an earlier try stopped."""
 
 import hashlib
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,11 +11,11 @@ from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from lorikeet.types.v1.adapter_pb2 import AdapterVersion, Provenance
 from services.cli.connection import Metadata
-
-Advance = Callable[[int, int], None]  # bytes sent, bytes in all
+from services.cli.sending import Advance, Sender
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+SAMPLES, SAMPLE_BYTES = 64, 16 * 1024
 
 
 def upload_folder(
@@ -32,25 +32,60 @@ def upload_folder(
     """Raises FileNotFoundError or grpc.RpcError."""
     weights = _weights_of(folder)
     stub = rpc.AdapterStoreServiceStub(channel)
+    request = pb.StartUploadRequest(
+        tenant=tenant,
+        adapter=adapter,
+        config_json=(folder / CONFIG).read_text(errors="replace"),
+        size_bytes=weights.stat().st_size,
+        base_model=base_model,
+        provenance=provenance,
+        content_tag=content_tag(weights),
+    )
+    with ThreadPoolExecutor(1) as beside:  # it is hashed while it is sent
+        digest = beside.submit(sha256_of, weights)
+        upload = _started(stub, request, metadata, digest.result)
+        Sender(stub, metadata, advance).send(weights, upload)
+        advance(upload.size_bytes, upload.size_bytes)
+        finish = pb.FinishUploadRequest(upload_id=upload.id, sha256=digest.result())
+    return stub.FinishUpload(finish, metadata=metadata).version
+
+
+def content_tag(weights: Path) -> str:
+    """Of some of it: other weights have another."""
+    size = weights.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
     with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    upload = stub.StartUpload(
-        pb.StartUploadRequest(
-            tenant=tenant,
-            adapter=adapter,
-            config_json=(folder / CONFIG).read_text(errors="replace"),
-            size_bytes=weights.stat().st_size,
-            sha256=digest,
-            base_model=base_model,
-            provenance=provenance,
-        ),
-        metadata=metadata,
-    ).upload
-    if upload.committed_bytes < upload.size_bytes:
-        stub.WriteChunks(_chunks(weights, upload, advance), metadata=metadata)
-    advance(upload.size_bytes, upload.size_bytes)
-    request = pb.FinishUploadRequest(upload_id=upload.id)
-    return stub.FinishUpload(request, metadata=metadata).version
+        for number in range(SAMPLES + 1):
+            file.seek(max(0, size - SAMPLE_BYTES) * number // SAMPLES)
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def sha256_of(weights: Path) -> str:
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _started(
+    stub: rpc.AdapterStoreServiceStub,
+    request: pb.StartUploadRequest,
+    metadata: Metadata,
+    sha256: Callable[[], str],
+) -> pb.Upload:
+    try:
+        return stub.StartUpload(request, metadata=metadata).upload
+    except grpc.RpcError as error:
+        if not _wants_sha256(error):
+            raise
+    request.sha256 = sha256()
+    return stub.StartUpload(request, metadata=metadata).upload
+
+
+def _wants_sha256(error: grpc.RpcError) -> bool:
+    """A store of the release before wants it at the start."""
+    if not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+        return False
+    return (error.details() or "").startswith("sha256:")
 
 
 def _weights_of(folder: Path) -> Path:
@@ -60,15 +95,3 @@ def _weights_of(folder: Path) -> Path:
             hint = f" ({pickles} is a pickle: save it as safetensors)" if pickles else ""
             raise FileNotFoundError(f"{folder} has no {name}{hint}")
     return folder / WEIGHTS
-
-
-def _chunks(path: Path, upload: pb.Upload, advance: Advance) -> Iterator[pb.WriteChunksRequest]:
-    with path.open("rb") as file:
-        offset = upload.committed_bytes
-        file.seek(offset)
-        while data := file.read(upload.chunk_bytes):
-            yield pb.WriteChunksRequest(
-                upload_id=upload.id, offset=offset, data=data, crc32=zlib.crc32(data)
-            )
-            offset += len(data)
-            advance(offset, upload.size_bytes)

@@ -48,7 +48,13 @@ _METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
             "Download",
             "ListBaseModels",
         ),
-        Scope.ADAPTERS_WRITE: ("StartUpload", "WriteChunks", "GetUpload", "FinishUpload"),
+        Scope.ADAPTERS_WRITE: (
+            "StartUpload",
+            "WriteChunks",
+            "StageUpload",
+            "GetUpload",
+            "FinishUpload",
+        ),
         Scope.OPERATOR: ("RegisterBaseModel", "GetBaseModel"),
     },
     ADAPTER_LIFECYCLE: {

@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from services.adapter_store.blobs import open_blobs
 from services.adapter_store.collection import Collected, Collector, Keeping
+from services.adapter_store.doors import Door
 from services.adapter_store.models import BlobRow
 from services.adapter_store.records import AdapterVersion
 from services.adapter_store.staging import Staging
@@ -45,6 +46,7 @@ class Shop:
             changes=self.store.changes,
             blobs=self.blobs,
             staging=Staging(self.folder / "uploads"),
+            door=Door(),
             keeping=Keeping(**kept),
         )
 

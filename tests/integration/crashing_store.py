@@ -13,6 +13,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from services.adapter_store import weights
 from services.adapter_store.__main__ import main
 from services.adapter_store.blobs import Blobs
+from services.adapter_store.incoming import Incoming
 from services.adapter_store.records import Chunk, Upload
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.blobs import SqlBlobRepository
@@ -21,6 +22,7 @@ from services.adapter_store.repositories.uploads import SqlUploadRepository
 from services.adapter_store.repositories.versions import SqlVersionRepository
 from services.adapter_store.staging import Staging
 from services.adapter_store.tensors import FileTensor
+from services.adapter_store.uploads import Uploads
 from services.runtime.server import run
 
 LEASE_SECONDS = 1.0
@@ -29,9 +31,12 @@ POINTS: dict[str, tuple[type, str]] = {
     "open upload": (SqlUploadRepository, "open_upload"),
     "append": (Staging, "append"),
     "sync": (Staging, "sync"),
+    "admit": (Uploads, "admit"),
+    "receive": (Staging, "_add"),  # of either way in
     "lease": (SqlBlobRepository, "lease"),
     "read tensor": (FileTensor, "pieces"),  # while it is checked, and while it is stored
-    "put": (Blobs, "put"),
+    "write blob": (Incoming, "write"),
+    "promote": (Blobs, "promote"),
     "stored": (SqlBlobRepository, "stored"),
     "commit version": (SqlUploadRepository, "commit"),
     "discard": (Staging, "discard"),

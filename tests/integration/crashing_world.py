@@ -20,6 +20,7 @@ from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as store_rp
 from services.cli.suite import free_addresses
 from services.runtime.client import CHANNEL_OPTIONS, bearer
 from services.runtime.migrate import migrate
+from tests.directly import put
 from tests.integration.crashing_store import serve
 from tests.peft_folders import peft_config, peft_tensors
 from tests.unit.adapter_store.test_validation import SHAPES
@@ -54,12 +55,15 @@ class World:
         database = f"sqlite+aiosqlite:///{folder / 'store.db'}"
         migrate(database)
         self.folder = folder
-        self.address = free_addresses().store
+        at = free_addresses()
+        self.address = at.store
         self.environment = {
             "ADAPTER_STORE_ADDRESS": self.address,
             "ADAPTER_STORE_DATABASE_URL": database,
             "ADAPTER_STORE_BLOB_URL": f"file://{folder / 'blobs'}",
             "ADAPTER_STORE_UPLOADS_FOLDER": str(folder / "uploads"),
+            "ADAPTER_STORE_UPLOAD_ADDRESS": at.uploads,
+            "ADAPTER_STORE_UPLOAD_URL": f"http://{at.uploads}",
             "ADAPTER_STORE_SERVICE_TOKEN": "service",
             "ADAPTER_STORE_LOG_LEVEL": "error",
             "ADAPTER_STORE_KEEPING__UNDELETE": "PT0S",
@@ -92,32 +96,42 @@ class World:
         self.process.join(timeout=5)
         return self.process.exitcode == -9
 
-    def upload(self, data: bytes) -> None:
+    def upload(self, data: bytes, *, directly: bool = False) -> None:
+        sha256 = hashlib.sha256(data).hexdigest()
         opened = self.store.StartUpload(
             store_pb.StartUploadRequest(
                 tenant="acme",
                 adapter="sql",
                 config_json=CONFIG,
                 size_bytes=len(data),
-                sha256=hashlib.sha256(data).hexdigest(),
+                sha256="" if directly else sha256,
+                content_tag=sha256 if directly else "",
             ),
             metadata=WHO,
         ).upload
-        step = 1024
         if opened.committed_bytes < len(data):
-            self.store.WriteChunks(
-                (
-                    store_pb.WriteChunksRequest(
-                        upload_id=opened.id, offset=at, data=part, crc32=zlib.crc32(part)
-                    )
-                    for at in range(opened.committed_bytes, len(data), step)
-                    for part in [data[at : at + step]]
-                ),
-                metadata=WHO,
-            )
-        request = store_pb.FinishUploadRequest(upload_id=opened.id)
+            (self._put if directly else self._write)(opened, data)
+        request = store_pb.FinishUploadRequest(upload_id=opened.id, sha256=sha256)
         version = self.store.FinishUpload(request, metadata=WHO).version
         assert self.known.versions.setdefault(version.number, version.digest) == version.digest
+
+    def _write(self, opened: store_pb.Upload, data: bytes) -> None:
+        step = 1024
+        self.store.WriteChunks(
+            (
+                store_pb.WriteChunksRequest(
+                    upload_id=opened.id, offset=at, data=part, crc32=zlib.crc32(part)
+                )
+                for at in range(opened.committed_bytes, len(data), step)
+                for part in [data[at : at + step]]
+            ),
+            metadata=WHO,
+        )
+
+    def _put(self, opened: store_pb.Upload, data: bytes) -> None:
+        request = store_pb.StageUploadRequest(upload_id=opened.id)
+        [piece] = self.store.StageUpload(request, metadata=WHO).pieces
+        assert put(piece.url, data[piece.offset :]) == 204
 
     def promote(self, number: int) -> None:
         self.known.in_doubt = ("promote", number)

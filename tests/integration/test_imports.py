@@ -4,10 +4,9 @@ import json
 import signal
 import tarfile
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import gguf
 import numpy as np
@@ -18,9 +17,10 @@ from typer.testing import CliRunner, Result
 
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
-from services.cli import export, upload
+from services.cli import export, sending
 from services.cli.app import app
 from services.cli.download import download_version
+from services.cli.sending import Sender
 from tests.buckets import bucket
 from tests.contract.test_gguf import NAMES
 from tests.contract.test_gguf_adapters import write
@@ -201,20 +201,16 @@ def test_an_interrupted_import_finds_its_upload_again(
     running: Running, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     source = packed(tmp_path / "again.tar.gz", folder)
-    starts = []
-    chunks = upload._chunks
+    starts, put = [], Sender._put
 
-    def cut(path: Path, begun: pb.Upload, advance: Any) -> Iterator[pb.WriteChunksRequest]:
-        starts.append((begun.id, begun.committed_bytes))
-        for number, chunk in enumerate(chunks(path, begun, advance)):
-            if len(starts) == 1:
-                if number:
-                    signal.raise_signal(signal.SIGINT)
-                chunk.data = chunk.data[:5000]
-                chunk.crc32 = zlib.crc32(chunk.data)
-            yield chunk
+    def cut(sender: Sender, file: BinaryIO, piece: pb.StagePiece, total: int) -> None:
+        starts.append((piece.url.partition("/uploads/")[2][:32], piece.offset))
+        if len(starts) == 1:
+            sender._advance = lambda sent, total: signal.raise_signal(signal.SIGINT)
+        put(sender, file, piece, total)
 
-    monkeypatch.setattr(upload, "_chunks", cut)
+    monkeypatch.setattr(sending, "STEP_BYTES", 5000)
+    monkeypatch.setattr(Sender, "_put", cut)
     stub = rpc.AdapterStoreServiceStub(running.channel)
     assert run("import", str(source)).exit_code != 0
     deadline = time.monotonic() + 10

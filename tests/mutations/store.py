@@ -133,4 +133,41 @@ STORE = {
         "",
         "tests/contract/test_changes.py::test_one_who_was_not_woken_finds_it_by_looking[sqlite]",
     ),
+    "a URL works for another upload": Mutation(
+        "adapter_store/signing.py",
+        'if not hmac.compare_digest(self._signature(grant), found["signature"]):',
+        "if False:",
+        "tests/contract/test_receiver.py::test_a_url_is_of_one_upload",
+    ),
+    "an expired URL is taken": Mutation(
+        "adapter_store/signing.py",
+        "if self._now().timestamp() >= grant.expires:",
+        "if False:",
+        "tests/contract/test_receiver.py::test_an_expired_url_is_refused",
+    ),
+    "a URL outlives its upload": Mutation(
+        "adapter_store/uploads.py",
+        "upload = await self._own(grant.upload_id, None)",
+        "upload, _ = await self._find(grant.upload_id, None)",
+        "tests/contract/test_receiver.py::test_a_url_is_refused_once_its_upload_has_ended",
+    ),
+    "a URL takes more than was declared": Mutation(
+        "adapter_store/staging.py",
+        "if committed + length > upload.size_bytes:",
+        "if False:",
+        "tests/contract/test_receiver.py::test_more_than_was_declared_is_refused",
+    ),
+    "bytes unlike their digest are committed": Mutation(
+        "adapter_store/staging.py",
+        "if digest.hexdigest() != sha256:",
+        "if False:",
+        "tests/contract/test_doors.py::"
+        "test_bytes_unlike_their_digest_are_refused_and_gone[folder-at the end]",
+    ),
+    "what nobody finishes stays in the bucket": Mutation(
+        "adapter_store/collection.py",
+        "            await self._door.discard(upload)\n",
+        "            pass\n",
+        "tests/contract/test_doors.py::test_what_nobody_finishes_is_collected[s3]",
+    ),
 }

@@ -47,6 +47,7 @@ class SqlUploadRepository:
                     base_model=upload.base_model,
                     provenance=asdict(upload.provenance),
                     created_us=now_us(),
+                    content_tag=upload.content_tag,
                 )
             )
         return upload
@@ -132,4 +133,5 @@ def _upload(row: UploadRow) -> Upload:
         sha256=row.sha256,
         base_model=row.base_model,
         provenance=provenance_of(row.provenance),
+        content_tag=row.content_tag,
     )

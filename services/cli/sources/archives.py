@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from services.cli.sending import Advance
 from services.cli.sources.layout import MOST_ENTRIES, adapter_folder
-from services.cli.upload import CONFIG, WEIGHTS, Advance
+from services.cli.upload import CONFIG, WEIGHTS
 from services.core.errors import FailedPrecondition, ResourceExhausted
 
 CHUNK_BYTES = 1024 * 1024

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from services.cli.sending import Advance
 from services.cli.sources import archives, folders, gguf, s3
 from services.cli.sources.layout import Adapter, hint
-from services.cli.upload import Advance
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, NotFound
 

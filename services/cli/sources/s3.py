@@ -8,8 +8,9 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
+from services.cli.sending import Advance
 from services.cli.sources.layout import adapter_folder
-from services.cli.upload import CONFIG, WEIGHTS, Advance
+from services.cli.upload import CONFIG, WEIGHTS
 from services.core.errors import FailedPrecondition, ResourceExhausted
 
 RANGE_BYTES = 8 * 1024 * 1024

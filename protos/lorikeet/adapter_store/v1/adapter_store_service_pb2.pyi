@@ -69,6 +69,7 @@ class StartUploadRequest(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    CONTENT_TAG_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Owner. Empty: the caller's own tenant."""
     adapter: _builtins.str
@@ -78,10 +79,17 @@ class StartUploadRequest(_message.Message):
     size_bytes: _builtins.int
     """Size of adapter_model.safetensors in bytes."""
     sha256: _builtins.str
-    """SHA-256 of adapter_model.safetensors, 64 hexadecimal digits."""
+    """SHA-256 of adapter_model.safetensors, 64 hexadecimal digits. Empty: FinishUpload says it, so
+    that it can be taken while the bytes are sent.
+    """
     base_model: _builtins.str
     """The base model it was trained on. Empty: what config_json says. Needed when config_json holds
     a path that only the trainer's machine knew.
+    """
+    content_tag: _builtins.str
+    """Without a sha256: what tells this content from other content of the same size, 64 hexadecimal
+    digits in any way that the caller always takes, for instance a SHA-256 of samples. An unfinished
+    upload with the same tag is gone on with; that it was the same content FinishUpload verifies.
     """
     @_builtins.property
     def provenance(self) -> _adapter_pb2.Provenance:
@@ -97,10 +105,11 @@ class StartUploadRequest(_message.Message):
         sha256: _builtins.str = ...,
         base_model: _builtins.str = ...,
         provenance: _adapter_pb2.Provenance | None = ...,
+        content_tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_model", b"base_model", "config_json", b"config_json", "provenance", b"provenance", "sha256", b"sha256", "size_bytes", b"size_bytes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_model", b"base_model", "config_json", b"config_json", "content_tag", b"content_tag", "provenance", b"provenance", "sha256", b"sha256", "size_bytes", b"size_bytes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,6 +198,90 @@ class WriteChunksResponse(_message.Message):
 Global___WriteChunksResponse: _TypeAlias = WriteChunksResponse  # noqa: Y015
 
 @_typing.final
+class StageUploadRequest(_message.Message):
+    """Asks where bytes can be sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    upload_id: _builtins.str
+    """The upload."""
+    def __init__(
+        self,
+        *,
+        upload_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["upload_id", b"upload_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageUploadRequest: _TypeAlias = StageUploadRequest  # noqa: Y015
+
+@_typing.final
+class StageUploadResponse(_message.Message):
+    """Where bytes can be sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIECES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedCompositeFieldContainer[Global___StagePiece]:
+        """What lacks, in order. None: nothing does, or only WriteChunks takes bytes here."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From then on the URLs are refused; a PUT that has begun by then may end."""
+
+    def __init__(
+        self,
+        *,
+        pieces: _abc.Iterable[Global___StagePiece] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "pieces", b"pieces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageUploadResponse: _TypeAlias = StageUploadResponse  # noqa: Y015
+
+@_typing.final
+class StagePiece(_message.Message):
+    """One PUT of exactly these bytes. 2xx: they are kept, whatever process dies. They become durable
+    when a call tells committed_bytes, or with the version.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """http or https; whoever has it may send, so it is a secret like a key."""
+    offset: _builtins.int
+    """The first byte, as the upload counts."""
+    length: _builtins.int
+    """How many; the Content-Length."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "offset", b"offset", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StagePiece: _TypeAlias = StagePiece  # noqa: Y015
+
+@_typing.final
 class GetUploadRequest(_message.Message):
     """Asks for an upload."""
 
@@ -241,16 +334,20 @@ class FinishUploadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     upload_id: _builtins.str
     """The upload."""
+    sha256: _builtins.str
+    """As StartUpload takes it; needed if that was not told."""
     def __init__(
         self,
         *,
         upload_id: _builtins.str = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,11 @@ class AdapterStoreServiceStub:
                 request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.WriteChunksRequest.SerializeToString,
                 response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.WriteChunksResponse.FromString,
                 _registered_method=True)
+        self.StageUpload = channel.unary_unary(
+                '/lorikeet.adapter_store.v1.AdapterStoreService/StageUpload',
+                request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.StageUploadRequest.SerializeToString,
+                response_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.StageUploadResponse.FromString,
+                _registered_method=True)
         self.GetUpload = channel.unary_unary(
                 '/lorikeet.adapter_store.v1.AdapterStoreService/GetUpload',
                 request_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.GetUploadRequest.SerializeToString,
@@ -118,6 +123,14 @@ class AdapterStoreServiceServicer:
     def WriteChunks(self, request_iterator, context):
         """Appends bytes to an upload. OUT_OF_RANGE if an offset is not the committed size,
         DATA_LOSS if a checksum differs; what was committed stays and the upload can be resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StageUpload(self, request, context):
+        """Where the bytes that lack can be PUT to over HTTP, past gateway and store's gRPC, by whoever has
+        the URLs. Cut off, what arrived stays, and this call tells anew what lacks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,6 +227,11 @@ def add_AdapterStoreServiceServicer_to_server(servicer, server):
                     servicer.WriteChunks,
                     request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.WriteChunksRequest.FromString,
                     response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.WriteChunksResponse.SerializeToString,
+            ),
+            'StageUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.StageUpload,
+                    request_deserializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.StageUploadRequest.FromString,
+                    response_serializer=lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.StageUploadResponse.SerializeToString,
             ),
             'GetUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUpload,
@@ -326,6 +344,33 @@ class AdapterStoreService:
             '/lorikeet.adapter_store.v1.AdapterStoreService/WriteChunks',
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.WriteChunksRequest.SerializeToString,
             lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.WriteChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StageUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorikeet.adapter_store.v1.AdapterStoreService/StageUpload',
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.StageUploadRequest.SerializeToString,
+            lorikeet_dot_adapter__store_dot_v1_dot_adapter__store__service__pb2.StageUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

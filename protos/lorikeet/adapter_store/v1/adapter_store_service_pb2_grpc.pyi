@@ -44,6 +44,10 @@ class AdapterStoreServiceStub:
     """Appends bytes to an upload. OUT_OF_RANGE if an offset is not the committed size,
     DATA_LOSS if a checksum differs; what was committed stays and the upload can be resumed.
     """
+    StageUpload: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.StageUploadRequest, _adapter_store_service_pb2.StageUploadResponse]
+    """Where the bytes that lack can be PUT to over HTTP, past gateway and store's gRPC, by whoever has
+    the URLs. Cut off, what arrived stays, and this call tells anew what lacks.
+    """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.GetUploadRequest, _adapter_store_service_pb2.GetUploadResponse]
     """How much of an upload has arrived."""
     FinishUpload: _grpc.UnaryUnaryMultiCallable[_adapter_store_service_pb2.FinishUploadRequest, _adapter_store_service_pb2.FinishUploadResponse]
@@ -84,6 +88,10 @@ class AdapterStoreServiceAsyncStub(AdapterStoreServiceStub):
     WriteChunks: _aio.StreamUnaryMultiCallable[_adapter_store_service_pb2.WriteChunksRequest, _adapter_store_service_pb2.WriteChunksResponse]  # type: ignore[assignment]
     """Appends bytes to an upload. OUT_OF_RANGE if an offset is not the committed size,
     DATA_LOSS if a checksum differs; what was committed stays and the upload can be resumed.
+    """
+    StageUpload: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.StageUploadRequest, _adapter_store_service_pb2.StageUploadResponse]  # type: ignore[assignment]
+    """Where the bytes that lack can be PUT to over HTTP, past gateway and store's gRPC, by whoever has
+    the URLs. Cut off, what arrived stays, and this call tells anew what lacks.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_adapter_store_service_pb2.GetUploadRequest, _adapter_store_service_pb2.GetUploadResponse]  # type: ignore[assignment]
     """How much of an upload has arrived."""
@@ -134,6 +142,16 @@ class AdapterStoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_adapter_store_service_pb2.WriteChunksResponse, _abc.Awaitable[_adapter_store_service_pb2.WriteChunksResponse]]:
         """Appends bytes to an upload. OUT_OF_RANGE if an offset is not the committed size,
         DATA_LOSS if a checksum differs; what was committed stays and the upload can be resumed.
+        """
+
+    @_abc_1.abstractmethod
+    def StageUpload(
+        self,
+        request: _adapter_store_service_pb2.StageUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adapter_store_service_pb2.StageUploadResponse, _abc.Awaitable[_adapter_store_service_pb2.StageUploadResponse]]:
+        """Where the bytes that lack can be PUT to over HTTP, past gateway and store's gRPC, by whoever has
+        the URLs. Cut off, what arrived stays, and this call tells anew what lacks.
         """
 
     @_abc_1.abstractmethod
