@@ -3,13 +3,12 @@
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing, nullcontext
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
-from services.adapter_store.canonical import CanonicalAdapter
+from services.adapter_store.committing import Committing, OneBaseModel, VersionRepository
 from services.adapter_store.declaration import (
     HEX64,
     check_declaration,
@@ -17,19 +16,15 @@ from services.adapter_store.declaration import (
     choose_base,
 )
 from services.adapter_store.doors import URLS_LIVE, Door, Piece
-from services.adapter_store.incoming import Incoming
-from services.adapter_store.peft import PeftConfig, read_config
+from services.adapter_store.peft import read_config
 from services.adapter_store.records import (
     AdapterVersion,
     Chunk,
-    NewVersion,
     Provenance,
     Upload,
-    VersionDetails,
 )
 from services.adapter_store.signing import Grant
 from services.adapter_store.staging import Staging
-from services.adapter_store.validation import validate
 from services.adapter_store.weights import Weights
 from services.core.base_model import BaseModel
 from services.core.errors import (
@@ -42,6 +37,7 @@ from services.core.errors import (
     ResourceExhausted,
 )
 from services.core.types import AdapterName, TenantId
+from services.runtime.beside import to_their_ends
 
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -61,14 +57,13 @@ class StoreLimits:
                 raise ValueError(f"{name} must be at least 1")
 
 
-class UploadRepository(Protocol):
+class UploadRepository(VersionRepository, Protocol):
     async def open_upload(self, upload: Upload, *, most_uploads: int) -> Upload:
         """An unfinished upload of the same content, or this one. Raises ResourceExhausted."""
         ...
 
     async def upload(self, upload_id: str) -> tuple[Upload, AdapterVersion | None] | None: ...
     async def drop_upload(self, upload_id: str) -> None: ...
-    async def commit(self, upload_id: str, version: NewVersion) -> AdapterVersion: ...
 
 
 class Adapters(Protocol):
@@ -76,9 +71,8 @@ class Adapters(Protocol):
     async def count_adapters(self, tenant: TenantId) -> int: ...
 
 
-class BaseModels(Protocol):
+class BaseModels(OneBaseModel, Protocol):
     async def base_models(self) -> list[BaseModel]: ...
-    async def base_model(self, name: str) -> BaseModel | None: ...
 
 
 class Uploads:
@@ -99,9 +93,15 @@ class Uploads:
         self._repository = repository
         self._adapters = adapters
         self._base_models = base_models
-        self._weights = weights
         self._staging = staging
         self._limits = limits
+        self._committing = Committing(
+            repository,
+            base_models=base_models,
+            weights=weights,
+            staging=staging,
+            max_rank=limits.max_rank,
+        )
 
     async def start(
         self,
@@ -171,7 +171,7 @@ class Uploads:
 
     async def _append(self, upload: Upload, chunk: Chunk) -> None:
         """To its end also if the call ends before: its thread must not meet the next writer."""
-        await _to_their_ends(lambda: self._staging.append(upload, chunk))
+        await to_their_ends(lambda: self._staging.append(upload, chunk))
 
     async def _writer(self, upload: Upload) -> asyncio.Lock:
         """Held by us."""
@@ -219,8 +219,7 @@ class Uploads:
         async with self._staging.writer(upload.id):
             try:
                 await self._door.fetch(upload)
-                with self._incoming() as incoming:
-                    version = await self._commit(upload, sha256, incoming)
+                version = await self._committing.commit(upload, sha256)
             except (InvalidAdapter, CorruptData):
                 await self._repository.drop_upload(upload.id)
                 await self._discard(upload)
@@ -231,52 +230,6 @@ class Uploads:
     async def _discard(self, upload: Upload) -> None:
         self._staging.discard(upload.id)
         await self._door.discard(upload.id)
-
-    def _incoming(self) -> closing[Incoming] | nullcontext[None]:
-        incoming = self._weights.incoming()
-        return nullcontext() if incoming is None else closing(incoming)
-
-    async def _commit(
-        self, upload: Upload, sha256: str, incoming: Incoming | None
-    ) -> AdapterVersion:
-        base = await self._base_models.base_model(upload.base_model)
-        assert base is not None  # they are never removed
-        config = await asyncio.to_thread(read_config, upload.config_json)
-        adapter = await self._checked(upload, sha256, config, base, incoming)
-        await self._weights.keep(adapter.digest, adapter.pieces(), incoming)
-        version = NewVersion(
-            tenant=upload.tenant,
-            adapter=upload.adapter,
-            digest=adapter.digest,
-            base_model=base.name,
-            base_fingerprint=base.fingerprint,
-            size_bytes=adapter.size_bytes,
-            max_rank=max(adapter.ranks.values()),
-            module_count=len(adapter.ranks),
-            parameter_count=adapter.parameter_count,
-            provenance=upload.provenance,
-            details=VersionDetails(upload.config_json, adapter.ranks),
-        )
-        return await self._repository.commit(upload.id, version)
-
-    async def _checked(
-        self,
-        upload: Upload,
-        sha256: str,
-        config: PeftConfig,
-        base: BaseModel,
-        incoming: Incoming | None,
-    ) -> CanonicalAdapter:
-        """Its bytes against what was declared, beside what they say; the former is told first."""
-        file = self._staging.whole(upload)
-        write = (lambda piece: None) if incoming is None else incoming.write
-        rank = self._limits.max_rank
-        _, adapter = await _to_their_ends(
-            lambda: self._staging.verify(upload, sha256),
-            lambda: validate(file, config, base, max_rank=rank, write=write),
-        )
-        assert isinstance(adapter, CanonicalAdapter)
-        return adapter
 
     async def _find(
         self, upload_id: str, tenant: TenantId | None
@@ -298,13 +251,3 @@ class Uploads:
         """What we say is there survives a crash of the machine."""
         committed = await asyncio.to_thread(self._staging.durable, upload.id)
         return replace(upload, committed_bytes=committed)
-
-
-async def _to_their_ends(*work: Callable[[], object]) -> list[Any]:
-    """Each in a thread, to its end also if the caller is gone; raises the first one's error."""
-    tasks = [asyncio.create_task(asyncio.to_thread(each)) for each in work]
-    try:
-        await asyncio.shield(asyncio.wait(tasks))
-    finally:
-        await asyncio.wait(tasks)
-    return [task.result() for task in tasks]

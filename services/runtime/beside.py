@@ -1,7 +1,7 @@
-"""Work that goes on beside a server for as long as it runs."""
+"""Work that goes on beside a server for as long as it runs, and work that goes on to its end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,16 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def to_their_ends(*work: Callable[[], object]) -> list[Any]:
+    """Each in a thread, to its end also if the caller is gone; raises the first one's error."""
+    tasks = [asyncio.create_task(asyncio.to_thread(each)) for each in work]
+    try:
+        await asyncio.shield(asyncio.wait(tasks))
+    finally:
+        await asyncio.wait(tasks)
+    return [task.result() for task in tasks]
 
 
 def _tell(task: asyncio.Task[None]) -> None:

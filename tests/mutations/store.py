@@ -121,9 +121,9 @@ STORE = {
         "tests/contract/test_notices.py::test_what_one_store_commits_wakes_the_watchers_of_another",
     ),
     "a thread still writes when the next writer comes": Mutation(
-        "adapter_store/uploads.py",
-        "            await asyncio.wait([appending])\n",
-        "            pass\n",
+        "runtime/beside.py",
+        "        await asyncio.wait(tasks)\n    return",
+        "        pass\n    return",
         "tests/unit/adapter_store/test_uploads.py::"
         "test_a_call_that_ends_while_a_chunk_is_written_leaves_it_whole",
     ),

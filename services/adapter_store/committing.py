@@ -1,0 +1,90 @@
+"""The end of an upload: its bytes are checked, kept, and become a version."""
+
+import asyncio
+from contextlib import closing, nullcontext
+from typing import Protocol
+
+from services.adapter_store.canonical import CanonicalAdapter
+from services.adapter_store.incoming import Incoming
+from services.adapter_store.peft import PeftConfig, read_config
+from services.adapter_store.records import AdapterVersion, NewVersion, Upload, VersionDetails
+from services.adapter_store.staging import Staging
+from services.adapter_store.validation import validate
+from services.adapter_store.weights import Weights
+from services.core.base_model import BaseModel
+from services.runtime.beside import to_their_ends
+
+
+class VersionRepository(Protocol):
+    async def commit(self, upload_id: str, version: NewVersion) -> AdapterVersion: ...
+
+
+class OneBaseModel(Protocol):
+    async def base_model(self, name: str) -> BaseModel | None: ...
+
+
+class Committing:
+    def __init__(
+        self,
+        repository: VersionRepository,
+        *,
+        base_models: OneBaseModel,
+        weights: Weights,
+        staging: Staging,
+        max_rank: int,
+    ) -> None:
+        self._repository = repository
+        self._base_models = base_models
+        self._weights = weights
+        self._staging = staging
+        self._max_rank = max_rank
+
+    async def commit(self, upload: Upload, sha256: str) -> AdapterVersion:
+        """Raises InvalidAdapter or CorruptData."""
+        with self._incoming() as incoming:
+            return await self._commit(upload, sha256, incoming)
+
+    def _incoming(self) -> closing[Incoming] | nullcontext[None]:
+        incoming = self._weights.incoming()
+        return nullcontext() if incoming is None else closing(incoming)
+
+    async def _commit(
+        self, upload: Upload, sha256: str, incoming: Incoming | None
+    ) -> AdapterVersion:
+        base = await self._base_models.base_model(upload.base_model)
+        assert base is not None  # they are never removed
+        config = await asyncio.to_thread(read_config, upload.config_json)
+        adapter = await self._checked(upload, sha256, config, base, incoming)
+        await self._weights.keep(adapter.digest, adapter.pieces(), incoming)
+        version = NewVersion(
+            tenant=upload.tenant,
+            adapter=upload.adapter,
+            digest=adapter.digest,
+            base_model=base.name,
+            base_fingerprint=base.fingerprint,
+            size_bytes=adapter.size_bytes,
+            max_rank=max(adapter.ranks.values()),
+            module_count=len(adapter.ranks),
+            parameter_count=adapter.parameter_count,
+            provenance=upload.provenance,
+            details=VersionDetails(upload.config_json, adapter.ranks),
+        )
+        return await self._repository.commit(upload.id, version)
+
+    async def _checked(
+        self,
+        upload: Upload,
+        sha256: str,
+        config: PeftConfig,
+        base: BaseModel,
+        incoming: Incoming | None,
+    ) -> CanonicalAdapter:
+        """Its bytes against what was declared, beside what they say; the former is told first."""
+        file = self._staging.whole(upload)
+        write = (lambda piece: None) if incoming is None else incoming.write
+        _, adapter = await to_their_ends(
+            lambda: self._staging.verify(upload, sha256),
+            lambda: validate(file, config, base, max_rank=self._max_rank, write=write),
+        )
+        assert isinstance(adapter, CanonicalAdapter)
+        return adapter
