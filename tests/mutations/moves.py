@@ -45,9 +45,9 @@ MOVES = {
     ),
     "a target that is gone is waited for": Mutation(
         "gateway/fair_queue.py",
-        "        ticket.turn = asyncio.get_running_loop().create_future()\n        for line",
+        "        ticket.turn = asyncio.get_running_loop().create_future()\n        line, job",
         "        ticket.turn = asyncio.get_running_loop().create_future()\n"
-        "        return\n        for line",
+        "        return\n        line, job",
         f"{_MOVES}test_it_goes_elsewhere_if_its_target_is_gone",
     ),
     "a scheduler that no longer leads is obeyed": Mutation(

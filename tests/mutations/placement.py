@@ -282,8 +282,8 @@ _LOADS = {
         _TRANSFERS + "test_a_load_takes_what_its_worker_has_measured_for_its_size",
     ),
     "all adapters are as large": Mutation(
-        "gateway/fair_queue.py",
-        "            adapter_bytes=job.adapter_bytes,\n",
+        "gateway/lines.py",
+        "        adapter_bytes=job.adapter_bytes,\n",
         "",
         "tests/unit/gateway/test_fair_queue.py::"
         "test_an_adapter_is_fetched_where_one_of_its_size_comes_soonest",
@@ -302,8 +302,8 @@ _LOADS = {
     ),
     "gateways do not hear what loads take": Mutation(
         "gateway/worker_line.py",
-        'if room.HasField("load_times"):',
-        "if False:",
+        'if room.HasField("load_times")',
+        "if False",
         "tests/contract/test_worker_room.py::"
         "test_a_gateway_weighs_what_loads_take_as_the_worker_has_measured",
     ),
