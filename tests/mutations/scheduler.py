@@ -270,7 +270,7 @@ SCHEDULER: dict[str, Mutation] = {
         "scheduler/spread.py",
         "holders.setdefault(load.digest, set()).add(worker.identity.id)",
         "pass",
-        _SPREAD + "test_what_is_expected_goes_to_its_home_unless_that_has_it",
+        _SPREAD + "test_what_its_home_has_though_nobody_ordered_it_is_not_brought",
     ),
     "who drains is at home": Mutation(
         "scheduler/spread.py",

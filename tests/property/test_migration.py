@@ -197,8 +197,8 @@ def test_the_busiest_is_never_busier_afterwards(loads: tuple[WorkerLoad, ...]) -
     assert board.makespan_ms <= before + 1e-6
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(loads=fleets, gaps=st.lists(st.floats(0.5, 20), max_size=8))
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(loads=fleets, gaps=st.lists(st.floats(0.5, 20), min_size=1, max_size=8))
 def test_nobody_moves_to_and_fro(loads: tuple[WorkerLoad, ...], gaps: list[float]) -> None:
     """However the fleet changes between rounds: here every move is undone."""
     mover, now = Mover(GREEDY), 0.0

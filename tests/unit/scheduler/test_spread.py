@@ -113,6 +113,15 @@ def test_what_is_expected_goes_to_its_home_unless_that_has_it() -> None:
     assert (second != home, adapters) == (True, [HOT])
 
 
+def test_what_its_home_has_though_nobody_ordered_it_is_not_brought() -> None:
+    world, other = World(), World()
+    other.ask(400, 1)
+    (home,) = other.preloads()
+    world.say(home, has="a")
+    world.ask(400, 1)
+    assert world.preloads() == {}
+
+
 def test_what_a_worker_has_no_room_for_is_not_brought_again_and_again() -> None:
     world = World()
     world.ask(400, 1)
