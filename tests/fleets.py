@@ -49,3 +49,25 @@ def after(loads: Sequence[WorkerLoad], moves: Sequence[PlannedMove]) -> dict[str
         there[move.source].remove(move.request)
         there[move.target].add(move.request)
     return there
+
+
+def assert_room(load: WorkerLoad, loads: tuple[WorkerLoad, ...], moves: list[PlannedMove]) -> None:
+    """For what comes, if nothing leaves."""
+    known = {each.request: each for other in loads for each in other.sequences}
+    come = [known[move.request] for move in moves if move.target == load.id]
+    running = [each for each in come if not each.waiting]
+    must_start = running if load.most_waiting else come
+    used = {each.adapter for each in load.sequences} - {None}
+    brought = {each.adapter for each in come} - used - {None}
+    if must_start:
+        assert len(load.sequences) + len(must_start) <= load.most_sequences
+        absent = {each.adapter for each in must_start} - used - load.resident - {None}
+        wanted = sum(each.tokens + each.tokens_left for each in must_start)
+        promised = sum(s.tokens_left + s.tokens * s.waiting for s in load.sequences)
+        extra = 0 if load.most_waiting else load.adapter_tokens * len(absent)
+        assert wanted + extra <= load.free_tokens - promised
+    if come:
+        assert len(load.sequences) + len(come) <= load.most_sequences + load.most_waiting
+        assert all(each.tokens + each.tokens_left <= load.total_tokens for each in come)
+    if brought and load.most_adapters is not None:
+        assert len(used) + len(brought) <= load.most_adapters

@@ -6,35 +6,29 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from services.core.errors import ServingError, Unavailable
 from services.core.reports import LoadTimes, MoveOutcome, StepTimes, WorkerReport
 from services.core.types import Departure, Destination, Digest, RequestId, Room, TokenPiece
-from services.gpu_worker.engine.engine import Engine, Weights
+from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.fetches import AdapterSource, Fetches
 from services.gpu_worker.session import Session
 from services.gpu_worker.turn import Inbox, Turn, take_turn
 from services.policies.fairness.profile import StepProfile
-from services.policies.placement.cost import COPY_BASE_MS, FETCH_BASE_MS
+from services.policies.placement.cost import COPY_BASE_MS
 from services.policies.placement.transfers import Transfers
 
 log = structlog.get_logger()
 
 RETRY_SECONDS = 0.02
-UNFETCHABLE_SECONDS = 30.0
 LINGER_SECONDS = 2.0
 
 T = TypeVar("T")
-
-
-class AdapterSource(Protocol):
-    async def fetch(self, digest: Digest) -> Weights:
-        """Verified weights, ready to load. Raises ServingError."""
-        ...
 
 
 class Worker:
@@ -49,7 +43,6 @@ class Worker:
     ) -> None:
         """`thread` (one, and the worker's from now on) runs the engine; a new one if not given."""
         self._engine = engine
-        self._adapters = adapters
         self._host = host
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._inbox = Inbox()
@@ -58,15 +51,14 @@ class Worker:
         self._owners: dict[RequestId, Session] = {}
         self._needs: dict[RequestId, Digest] = {}
         self._movable: set[RequestId] = set()
-        self._unfetchable: dict[Digest, float] = {}  # until when they are left alone
-        self._fetching: dict[Digest, asyncio.Task[None]] = {}
+        self._fetches = Fetches(adapters, host, self._fetched)
         self._filling: set[asyncio.Task[None]] = set()
         self._offered: frozenset[Digest] = frozenset()
         self._ended = asyncio.Event()
         self._turn_began: float | None = None
         self._has_moved = False
         self.profile = StepProfile()  # the engine's thread's
-        self._fetches, self._copies = Transfers(FETCH_BASE_MS), Transfers(COPY_BASE_MS)
+        self._copies = Transfers(COPY_BASE_MS)
         self.pace: StepTimes | None = None  # as it was when somebody looked last
         self.state = WorkerReport()
 
@@ -134,12 +126,12 @@ class Worker:
 
     @property
     def load_times(self) -> LoadTimes:
-        return LoadTimes(self._fetches.times(), self._copies.times())
+        return LoadTimes(self._fetches.transfers.times(), self._copies.times())
 
     @property
     def fetching(self) -> frozenset[Digest]:
         """Adapters that are on their way to host memory."""
-        return frozenset(self._fetching)
+        return self._fetches.underway
 
     @property
     def on_host(self) -> dict[Digest, int]:
@@ -148,18 +140,15 @@ class Worker:
 
     def holds(self, adapter: Digest) -> bool:
         """In host memory, on the device, or on its way."""
-        return (
-            self._host.holds(adapter) or adapter in self.state.resident or adapter in self._fetching
-        )
+        is_near = adapter in self.state.resident or adapter in self.fetching
+        return is_near or self._host.holds(adapter)
 
     async def prefetch(self, adapter: Digest) -> None:
         """Into host memory, once nothing is being fetched that requests wait for. A request that
         comes for it meanwhile waits for the same fetch."""
-        while self._fetching:
-            await asyncio.wait(self._fetching.values())
+        await self._fetches.idle()
         if not self.holds(adapter):
-            self._fetching[adapter] = asyncio.create_task(self._fetch(adapter))
-            await asyncio.wait([self._fetching[adapter]])
+            await self._fetches.of(adapter)
 
     async def run(self) -> None:
         """Turns the engine until cancelled."""
@@ -176,7 +165,8 @@ class Worker:
                 if turn.report.is_idle:
                     await self._rest()
         finally:
-            for task in (*self._fetching.values(), *self._filling):
+            self._fetches.cancel()
+            for task in self._filling:
                 task.cancel()
             self._thread.shutdown(wait=True)
 
@@ -243,8 +233,8 @@ class Worker:
             weights = self._host.get(digest)
             if weights is not None:
                 self._inbox.staged[digest] = weights
-            elif digest not in self._fetching and not self._is_left_alone(digest):
-                self._fetching[digest] = asyncio.create_task(self._fetch(digest))
+            elif digest in self._needs.values() or not self._fetches.is_left_alone(digest):
+                self._fetches.begin(digest)  # what only the operator wants is not hurried
         offered = frozenset(self._inbox.staged)
         if offered - self._offered:
             self._wake.set()
@@ -257,28 +247,10 @@ class Worker:
             async with asyncio.timeout(RETRY_SECONDS if waits else None):
                 await self._wake.wait()
 
-    async def _fetch(self, digest: Digest) -> None:
-        try:
-            began = time.monotonic()
-            weights = await self._adapters.fetch(digest)
-            self._fetches.took(weights.size_bytes, 1000 * (time.monotonic() - began))
-            self._host.put(digest, weights)
-            self._unfetchable.pop(digest, None)
-        except ServingError as error:
-            log.warning("adapter_failed", digest=digest, error=str(error))
-            now = time.monotonic()
-            self._unfetchable = {each: end for each, end in self._unfetchable.items() if end > now}
-            self._unfetchable[digest] = now + UNFETCHABLE_SECONDS
+    def _fetched(self, digest: Digest, error: ServingError | None) -> None:
+        if error is not None:
             self._fail_those_who_need(digest, error)
-        finally:
-            del self._fetching[digest]
-            self._wake.set()
-
-    def _is_left_alone(self, digest: Digest) -> bool:
-        """What cannot be fetched, and only the operator wants, is tried again after a while."""
-        if digest in self._needs.values():
-            return False
-        return time.monotonic() < self._unfetchable.get(digest, 0.0)
+        self._wake.set()
 
     async def _fill(self, digest: Digest, size: int, fill: Callable[[], None]) -> None:
         began = time.monotonic()

@@ -27,8 +27,10 @@ from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
 from tests.mutations.placement import PLACEMENT
 from tests.mutations.quotas import QUOTAS
+from tests.mutations.reports import REPORTS
 from tests.mutations.scheduler import SCHEDULER
 from tests.mutations.serving import SERVING
+from tests.mutations.spread import SPREAD
 from tests.mutations.store import STORE
 from tests.mutations.tiers import TIERS
 
@@ -47,6 +49,8 @@ MUTATIONS = (
     | STORE
     | TIERS
     | SCHEDULER
+    | REPORTS
+    | SPREAD
 )
 AT_ONCE = 2
 PARTS = 3

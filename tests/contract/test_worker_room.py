@@ -115,6 +115,6 @@ async def test_adapters_that_run_there_are_known_with_their_ranks(serving: Servi
 async def test_a_gateway_weighs_what_loads_take_as_the_worker_has_measured(
     serving: Serving,
 ) -> None:
-    serving.worker._fetches.took(1 << 20, 50.0)
+    serving.worker._fetches.transfers.took(1 << 20, 50.0)
     await serving.tokens(serving.job("news"))
     assert serving.line.view.load_times == serving.worker.load_times != LoadTimes()

@@ -6,6 +6,7 @@ _GREEDY = "tests/unit/policies/migration/test_greedy.py::"
 _ROUNDS = "tests/unit/policies/migration/test_rounds.py::"
 _CROWDING = "tests/unit/policies/migration/test_crowding.py::"
 _ANY_FLEET = "tests/property/test_migration.py::"
+_PROGRAM = "tests/property/test_program.py::"
 _CLAIMS = "tests/property/test_migration_claims.py::"
 _DISPATCH = "tests/unit/policies/dispatch/test_min_cost.py::"
 _REPLICA = "tests/unit/simulator/early/test_replica.py::"
@@ -107,13 +108,13 @@ MIGRATION: dict[str, Mutation] = {
         "policies/migration/model.py",
         "{column: place.load_ms(adapter) / 1000 for",
         "{column: 0.0 for",
-        _ANY_FLEET + "test_the_program_is_within_a_twentieth_of_the_best",
+        _PROGRAM + "test_the_program_is_within_a_twentieth_of_the_best",
     ),
     "the program moves requests without their adapters": Mutation(
         "policies/migration/model.py",
         "self._rows.append(({column: 1.0, y: -1.0}, -np.inf, 0.0))",
         "pass",
-        _ANY_FLEET + "test_the_program_is_within_a_twentieth_of_the_best",
+        _PROGRAM + "test_the_program_is_within_a_twentieth_of_the_best",
     ),
     "memory that runs out is no reason to move": Mutation(
         "policies/migration/greedy.py",
@@ -165,7 +166,7 @@ MIGRATION: dict[str, Mutation] = {
         "test_who_had_begun_has_its_keys_and_values_computed_again",
     ),
     "streams leave a crowded worker for any gain": Mutation(
-        "policies/migration/crowding.py",
+        "policies/migration/greedy.py",
         "if gains > MIN_GAIN_OVER_COST * costs:",
         "if gains > 0:",
         _CROWDING + "test_it_must_gain_more_than_twice_what_it_costs",
@@ -183,9 +184,9 @@ MIGRATION: dict[str, Mutation] = {
         _CROWDING + "test_a_worker_that_came_late_gets_about_half_of_the_streams",
     ),
     "streams that moved a short time ago leave again": Mutation(
-        "policies/migration/crowding.py",
-        " or e.request in board.frozen)]",
-        ")]",
+        "policies/migration/greedy.py",
+        "owed.groups(each for each in running if each.request not in board.frozen)",
+        "owed.groups(running)",
         _CROWDING + "test_who_moved_a_short_time_ago_stays",
     ),
     "those who are there when streams come are not slowed": Mutation(

@@ -5,7 +5,6 @@ from tests.mutations.mutation import Mutation
 _COST = "tests/unit/policies/test_placement_cost.py::"
 _FLEETS = "tests/property/test_placement.py::"
 _REPLICAS = "tests/property/test_replicas.py::"
-_TRANSFERS = "tests/unit/policies/test_transfers.py::"
 _FORECAST = "tests/unit/policies/test_forecast.py::"
 _LINES = "tests/property/test_lines.py::test_a_gateway_chooses_what_a_look_at_each_worker_does"
 _SIMULATOR = "tests/unit/simulator/test_placement.py::"
@@ -274,52 +273,5 @@ _GATEWAY = {
     ),
 }
 
-_LOADS = {
-    "what a worker has measured is not weighed": Mutation(
-        "policies/placement/cost.py",
-        "return wish.fetch_ms if times is None else times.of(wish.adapter_bytes)",
-        "return wish.fetch_ms",
-        _TRANSFERS + "test_a_load_takes_what_its_worker_has_measured_for_its_size",
-    ),
-    "all adapters are as large": Mutation(
-        "gateway/lines.py",
-        "        adapter_bytes=job.adapter_bytes,\n",
-        "",
-        "tests/unit/gateway/test_fair_queue.py::"
-        "test_an_adapter_is_fetched_where_one_of_its_size_comes_soonest",
-    ),
-    "sizes that are alike are believed": Mutation(
-        "policies/placement/transfers.py",
-        "if variance > (SPREAD * size) ** 2:",
-        "if variance > -1:",
-        _TRANSFERS + "test_those_of_one_size_take_what_is_believed_and_the_rest_is_bytes",
-    ),
-    "what came long ago counts as much": Mutation(
-        "policies/placement/transfers.py",
-        "kept = 1 - LEARNING_RATE",
-        "kept = 1",
-        _TRANSFERS + "test_what_came_last_counts_most",
-    ),
-    "gateways do not hear what loads take": Mutation(
-        "gateway/worker_line.py",
-        'if room.HasField("load_times")',
-        "if False",
-        "tests/contract/test_worker_room.py::"
-        "test_a_gateway_weighs_what_loads_take_as_the_worker_has_measured",
-    ),
-    "moves are planned with what was believed of loads": Mutation(
-        "scheduler/loads.py",
-        "return unknown if times is None else times.of()",
-        "return unknown",
-        "tests/unit/scheduler/test_loads.py::test_an_adapter_costs_what_the_worker_has_measured",
-    ),
-    "a worker does not measure its fetches": Mutation(
-        "gpu_worker/worker.py",
-        "            self._fetches.took(weights.size_bytes, 1000 * (time.monotonic() - began))\n",
-        "",
-        "tests/unit/gpu_worker/test_attendance.py::"
-        "test_what_is_pinned_comes_to_the_device_and_stays",
-    ),
-}
 
-PLACEMENT = _COSTS | _HOMES | _AHEAD | _GATEWAY | _LOADS
+PLACEMENT = _COSTS | _HOMES | _AHEAD | _GATEWAY

@@ -11,11 +11,6 @@ _ROWS = "tests/contract/test_fleet_rows.py::"
 _SERVICE = "tests/contract/test_fleet_service.py::"
 _TERMS = "tests/contract/test_terms.py::"
 _DEMAND = "tests/contract/test_demand.py::"
-_SPREAD = "tests/unit/scheduler/test_spread.py::"
-_DRAINED = "tests/contract/test_drained.py::"
-_REPORTS = "tests/unit/scheduler/test_reports.py::"
-_PRESENT = "tests/unit/gpu_worker/test_attendance.py::"
-_QUEUE = "tests/unit/gateway/test_fair_queue.py::"
 _FENCED = "test_a_leader_that_was_followed_by_another_writes_nothing"
 
 SCHEDULER: dict[str, Mutation] = {
@@ -224,85 +219,6 @@ SCHEDULER: dict[str, Mutation] = {
         "        serving = tuple(worker.identity for worker in self.live())\n        pins = tuple",
         _STATES + "test_a_pinned_adapter_goes_to_others_when_its_workers_do_not_serve",
     ),
-    "arrivals are told again and again": Mutation(
-        "gateway/lane.py",
-        "arrived, self.arrived = self.arrived, Counter()",
-        "arrived = self.arrived",
-        _DEMAND + "test_arrivals_are_told_once",
-    ),
-    "what keeps workers busy changes nothing": Mutation(
-        "scheduler/spread.py",
-        "                known.replicas.arrived(adapter, now, busy_ms, times)\n",
-        "",
-        _SPREAD + "test_an_adapter_that_keeps_workers_busy_has_more_homes_until_it_is_cold",
-    ),
-    "what was hot once is hot for ever": Mutation(
-        "scheduler/spread.py",
-        "base.replicas.settle(self._clock.now())",
-        "pass",
-        _SPREAD + "test_an_adapter_that_keeps_workers_busy_has_more_homes_until_it_is_cold",
-    ),
-    "a request is as much work however long it runs": Mutation(
-        "scheduler/spread.py",
-        "seconds = sum(worker.report.running for worker in workers) / per_second",
-        "seconds = 1.0",
-        _SPREAD + "test_requests_are_as_much_work_as_they_run_long",
-    ),
-    "the first requests of a reign are taken for all": Mutation(
-        "scheduler/spread.py",
-        "self.seconds = self.seconds * kept + now - self.at",
-        "self.seconds = RATE_SECONDS",
-        _SPREAD + "test_what_came_before_anything_was_seen_is_not_taken_for_work",
-    ),
-    "a pin is no floor": Mutation(
-        "scheduler/spread.py",
-        "return max(1, pin.workers if pin is not None else 0, *found)",
-        "return max(1, *found)",
-        _SPREAD + "test_a_pin_is_a_floor",
-    ),
-    "a base model without workers stops the scheduler": Mutation(
-        "scheduler/spread.py",
-        "if not seats or per_second <= 0:",
-        "if per_second <= 0:",
-        _SPREAD + "test_a_base_model_without_workers_is_no_error",
-    ),
-    "homes are told what they have": Mutation(
-        "scheduler/spread.py",
-        "holders.setdefault(load.digest, set()).add(worker.identity.id)",
-        "pass",
-        _SPREAD + "test_what_its_home_has_though_nobody_ordered_it_is_not_brought",
-    ),
-    "who drains is at home": Mutation(
-        "scheduler/spread.py",
-        "worker.identity.base_fingerprint == base and worker.state is WorkerState.SERVING",
-        "worker.identity.base_fingerprint == base",
-        _SPREAD + "test_nothing_is_brought_to_who_drains",
-    ),
-    "gateways are told of homes once": Mutation(
-        "scheduler/servicer.py",
-        "if homes != told_homes:",
-        "if not told:",
-        _SERVICE + "test_a_gateway_hears_how_many_homes_an_adapter_has_now",
-    ),
-    "who serves nobody is somebody's home": Mutation(
-        "gateway/workers.py",
-        "            self._serving_of(identity.base_fingerprint).drop(worker)\n",
-        "            pass\n",
-        _SERVICE + "test_a_gateway_hears_how_many_homes_an_adapter_has_now",
-    ),
-    "a gateway places where nobody is at home": Mutation(
-        "policies/placement/index.py",
-        "return replace(wish, homes=frozenset().union(*found))",
-        "return wish",
-        _QUEUE + "test_an_adapter_that_nobody_has_goes_to_its_home",
-    ),
-    "a request waits for its home": Mutation(
-        "gateway/fair_queue.py",
-        "            line = lines.place(ticket.job, ticket.urgency(lines.pool_tokens))\n",
-        "            line = lines.nearest(ticket.job)\n"
-        "            line = line if line and line.fits(ticket.job) else None\n",
-        _QUEUE + "test_a_home_without_room_is_not_waited_for",
-    ),
     "a lease that ran out is not seen by who watches": Mutation(
         "scheduler/fleet.py",
         "        if silent:\n            self._open = None\n",
@@ -332,77 +248,5 @@ SCHEDULER: dict[str, Mutation] = {
         "debts=list(self._debts()),",
         "debts=(),",
         _DEMAND + "test_what_tenants_with_less_than_others_have_running_is_told_as_owed",
-    ),
-    "who has seats left is asked for its sequences": Mutation(
-        "scheduler/control.py",
-        "asked = frozenset(silent | sources(summed))",
-        "asked = frozenset(worker.identity.id for worker in able)",
-        _CONTROL + "test_who_has_seats_left_is_not_asked_and_is_planned_by_its_sums",
-    ),
-    "who was asked and is silent is planned by its sums": Mutation(
-        "scheduler/control.py",
-        "or (worker.identity.id not in asked and _is_known(worker))",
-        "or _is_known(worker)",
-        _CONTROL + "test_who_was_asked_and_did_not_tell_takes_no_part",
-    ),
-    "what is not there any more is still told of": Mutation(
-        "core/reports.py",
-        "            there.pop(digest, None)\n",
-        "            pass\n",
-        _REPORTS + "test_changes_come_to_what_the_worker_has",
-    ),
-    "what is on the device is as it was when all was told": Mutation(
-        "scheduler/fleet.py",
-        "resident = tuple(e.digest for e in adapters if e.place is AdapterPlace.DEVICE)",
-        "resident = before.resident",
-        _REPORTS + "test_changes_come_to_what_the_worker_has",
-    ),
-    "changes of what was not said are taken for all": Mutation(
-        "scheduler/fleet.py",
-        "    elif before is None or known is None:",
-        "    elif before is None:\n        adapters = changes.came\n    elif known is None:",
-        _REPORTS + "test_changes_of_what_was_not_said_are_refused",
-    ),
-    "a new leader is told changes of what another was told": Mutation(
-        "gpu_worker/attendance.py",
-        "self._told, self._tells_changes = None, False",
-        "self._tells_changes = False",
-        _PRESENT + "test_whoever_takes_changes_is_told_what_is_other_once_it_was_told_all",
-    ),
-    "a scheduler of the release before is told changes": Mutation(
-        "gpu_worker/attendance.py",
-        "self._tells_changes = orders.takes_changes",
-        "self._tells_changes = True",
-        _PRESENT + "test_whoever_takes_changes_is_told_what_is_other_once_it_was_told_all",
-    ),
-    "what a worker has no room for is brought every time": Mutation(
-        "scheduler/spread.py",
-        "if w in there or (adapter, w) not in self._ordered]",
-        "]",
-        _SPREAD + "test_what_a_worker_has_no_room_for_is_not_brought_again_and_again",
-    ),
-    "pins without room are not told of": Mutation(
-        "runtime/wire_reports.py",
-        "        without_room=frozenset(Digest(digest) for digest in message.pins_without_room),\n",
-        "",
-        _SERVICE + "test_what_is_pinned_is_said_to_its_workers_and_listed",
-    ),
-    "a drained worker ends before that is written down": Mutation(
-        "scheduler/servicer.py",
-        "            await self._written(reign, seat)\n",
-        "",
-        _DRAINED + "test_a_drain_is_written_down_though_the_leader_dies_before",
-    ),
-    "a drained worker leaves though no scheduler knows it": Mutation(
-        "gpu_worker/clients.py",
-        "if attendance.leaves and (is_known or not attendance.is_sent_away.is_set()):",
-        "if attendance.leaves:",
-        _DRAINED + "test_a_drain_is_written_down_though_the_leader_dies_before",
-    ),
-    "who stops by itself waits for a scheduler": Mutation(
-        "gpu_worker/clients.py",
-        "(is_known or not attendance.is_sent_away.is_set()):",
-        "is_known:",
-        _DRAINED + "test_who_stops_by_itself_waits_for_no_scheduler",
     ),
 }

@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable
 from services.core.reports import SequenceLoad
 from services.core.types import WorkerId
 from services.policies.migration.board import Board
-from services.policies.migration.greedy import MIN_GAIN_OVER_COST, Owed, even_out
-from services.policies.migration.loads import Reason
+from services.policies.migration.greedy import Owed, Worth, even_out, move_together
 from services.policies.migration.place import Place
 
 LEAST_SHORTER = 0.1  # of a step, by which it must be shorter there: predictions err
@@ -27,7 +26,9 @@ def spread(board: Board, owed: Owed, most_moves: int, among: Collection[WorkerId
 
     def move_from(source: Place) -> bool:
         is_crowded = source.load.id in among and _is_shorter(least_ms, source)
-        return is_crowded and not source.has_line and _move_from(board, source, owed, most_moves)
+        if not is_crowded or source.has_line:
+            return False
+        return move_together(board, source, owed, most_moves, _out_of_a_crowd)
 
     even_out(board, most_moves, move_from)
 
@@ -37,42 +38,15 @@ def _least_ms(places: Iterable[Place]) -> float:
     return min((_step_ms(place, 1) for place in places if place.may_take), default=float("inf"))
 
 
-def _move_from(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
-    """Of one adapter, as many together as are worth the load that they share."""
-    able = [e for e in source.sequences.values() if not (e.waiting or e.request in board.frozen)]
-    for group in owed.groups(able):
-        target = board.best_target(source, group[0])
-        room = most_moves - len(board.moves)
-        chosen = [] if target is None else _worth_it(source, target, group[:room])
-        for each, gain in chosen:
-            assert target is not None
-            board.move(each, source, target, Reason.BALANCE, gain)
-        if chosen:
-            return True
-    return False
-
-
-def _worth_it(
-    source: Place, target: Place, group: list[SequenceLoad]
-) -> list[tuple[SequenceLoad, float]]:
-    """The most that gain more than twice what they cost, and what each gains. The busier of the two
-    workers is not to be busier after it."""
-    before, after = source.copy(), target.copy()
-    chosen: list[tuple[SequenceLoad, float]] = []
-    gains, costs, worth = 0.0, 0.0, 0
-    for each in group:
-        gain = _gain_ms(before, after, each)
-        is_busier = after.work_ms_with(each) > before.work_ms
-        if gain <= 0 or is_busier or not (after.has_room(each) and after.starts(each)):
-            break
-        gains += gain
-        costs += after.cost_ms(each) * (1 + after.count) + after.load_ms(each.adapter)
-        before.give(each)
-        after.take(each)
-        chosen.append((each, gain))
-        if gains > MIN_GAIN_OVER_COST * costs:
-            worth = len(chosen)
-    return chosen[:worth]
+def _out_of_a_crowd(source: Place, target: Place, sequence: SequenceLoad) -> Worth | None:
+    """The busier of the two workers is not to be busier after it."""
+    gain = _gain_ms(source, target, sequence)
+    is_busier = target.work_ms_with(sequence) > source.work_ms
+    starts = target.has_room(sequence) and target.starts(sequence)
+    if gain <= 0 or is_busier or not starts:
+        return None
+    again = target.cost_ms(sequence) * (1 + target.count)
+    return gain, again + target.load_ms(sequence.adapter)
 
 
 def _gain_ms(source: Place, target: Place, sequence: SequenceLoad) -> float:

@@ -16,6 +16,11 @@ NO_DEBTS = Debts()
 MIN_GAIN_OVER_COST = 2.0  # of what has begun: predictions err
 MEMORY_SHORT = 0.1  # of the pool, from where on a worker may run out
 
+Worth = tuple[float, float]
+"""What a move gains and costs, in milliseconds."""
+Judge = Callable[[Place, Place, SequenceLoad], Worth | None]
+"""Of one more that goes from a place to another, after those before it; None: it must not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owed:
@@ -132,16 +137,26 @@ def _move_if_sooner(board: Board, source: Place, sequence: SequenceLoad) -> bool
 
 
 def _move_running(board: Board, source: Place, owed: Owed, most_moves: int) -> bool:
-    """Of one adapter, as many together as are worth the load that they share."""
-    if not source.has_line:
-        return False
+    return source.has_line and move_together(board, source, owed, most_moves, _out_of_a_line)
+
+
+def _out_of_a_line(source: Place, target: Place, sequence: SequenceLoad) -> Worth | None:
+    gain = gain_ms(source, target, sequence)
+    if not source.has_line or gain <= 0 or not target.has_room(sequence):
+        return None
+    return gain, target.cost_ms(sequence) + target.load_ms(sequence.adapter)
+
+
+def move_together(board: Board, source: Place, owed: Owed, most_moves: int, judge: Judge) -> bool:
+    """Of what runs with one adapter, as many together as gain more than twice what they cost, the
+    load that they share among it."""
     running = [each for each in source.sequences.values() if not each.waiting]
     for group in owed.groups(each for each in running if each.request not in board.frozen):
         target = board.best_target(source, group[0])
-        room = most_moves - len(board.moves)
-        chosen = [] if target is None else _worth_it(source, target, group[:room])
+        if target is None:
+            continue
+        chosen = _worth_it(source, target, group[: most_moves - len(board.moves)], judge)
         for each, gain in chosen:
-            assert target is not None
             board.move(each, source, target, Reason.BALANCE, gain)
         if chosen:
             return True
@@ -149,21 +164,20 @@ def _move_running(board: Board, source: Place, owed: Owed, most_moves: int) -> b
 
 
 def _worth_it(
-    source: Place, target: Place, group: list[SequenceLoad]
+    source: Place, target: Place, group: list[SequenceLoad], judge: Judge
 ) -> list[tuple[SequenceLoad, float]]:
-    """The most that gain more than twice what they cost, load and all, and what each gains."""
+    """The most that are worth it, and what each gains."""
     before, after = source.copy(), target.copy()
     chosen: list[tuple[SequenceLoad, float]] = []
     gains, costs, worth = 0.0, 0.0, 0
     for each in group:
-        gain = gain_ms(before, after, each)
-        if not before.has_line or gain <= 0 or not after.has_room(each):
+        judged = judge(before, after, each)
+        if judged is None:
             break
-        gains += gain
-        costs += after.cost_ms(each) + after.load_ms(each.adapter)
+        gains, costs = gains + judged[0], costs + judged[1]
         before.give(each)
         after.take(each)
-        chosen.append((each, gain))
+        chosen.append((each, judged[0]))
         if gains > MIN_GAIN_OVER_COST * costs:
             worth = len(chosen)
     return chosen[:worth]
