@@ -1,6 +1,6 @@
 """What a worker says of itself."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -107,12 +107,6 @@ class SequenceSum:
     tokens: int = 0
     tokens_left: int = 0
 
-    @classmethod
-    def of(cls, loads: Iterable[SequenceLoad]) -> "SequenceSum":
-        there = list(loads)
-        tokens, left = sum(each.tokens for each in there), sum(each.tokens_left for each in there)
-        return cls(len(there), tokens, left)
-
     def __add__(self, other: "SequenceSum") -> "SequenceSum":
         return SequenceSum(
             self.count + other.count,
@@ -134,9 +128,18 @@ class SequenceSums:
     waiting: SequenceSum
 
     @classmethod
-    def of(cls, loads: Collection[SequenceLoad]) -> "SequenceSums":
-        running = SequenceSum.of(each for each in loads if not each.waiting)
-        return cls(running, SequenceSum.of(each for each in loads if each.waiting))
+    def of(cls, loads: Iterable[SequenceLoad]) -> "SequenceSums":
+        run, run_tokens, run_left, wait, wait_tokens, wait_left = 0, 0, 0, 0, 0, 0
+        for each in loads:
+            if each.waiting:
+                wait, wait_tokens = wait + 1, wait_tokens + each.tokens
+                wait_left += each.tokens_left
+            else:
+                run, run_tokens = run + 1, run_tokens + each.tokens
+                run_left += each.tokens_left
+        return cls(
+            SequenceSum(run, run_tokens, run_left), SequenceSum(wait, wait_tokens, wait_left)
+        )
 
 
 NO_SUMS = SequenceSums(SequenceSum(), SequenceSum())

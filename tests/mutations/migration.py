@@ -19,6 +19,12 @@ MIGRATION: dict[str, Mutation] = {
         "return (",
         _GREEDY + "test_nobody_goes_where_it_may_not",
     ),
+    "who cannot run anywhere tells that nobody may wait": Mutation(
+        "policies/migration/targets.py",
+        "kind = source.load.base, sequence.waiting",
+        "kind = source.load.base, True",
+        _ANY_FLEET + "test_the_best_target_is_that_of_a_look_at_each",
+    ),
     "requests move to another model": Mutation(
         "policies/migration/targets.py",
         "for worker in self._open[source.load.base])",

@@ -120,6 +120,12 @@ class Place:
         may_wait = sequence.waiting and self.load.most_waiting > 0 and self.line > 0
         return may_wait and self.needs(sequence) <= self.load.total_tokens
 
+    def longest(self, *, waiting: bool) -> int:
+        """Tokens of a sequence that may come, in all, whatever its adapter; -1: of none."""
+        starts = self.room_tokens if self.seats > 0 else -1
+        may_wait = waiting and self.load.most_waiting > 0 and self.line > 0
+        return max(starts, self.load.total_tokens) if may_wait else starts
+
     def give(self, sequence: SequenceLoad) -> None:
         del self.sequences[sequence.request]
         self.work_ms -= self.run_ms(sequence)

@@ -16,7 +16,7 @@ class Targets:
         self._places = places
         self._numbers = {worker: number for number, worker in enumerate(places)}
         self._open: dict[Fingerprint, Ranking] = {}
-        self._most_tokens: dict[Fingerprint, float] = {}  # of room, that any can have
+        self._most_tokens: dict[tuple[Fingerprint, bool], float] = {}  # of what may come, or wait
         for place in places.values():
             self.changed(place)
         takers = [place for place in places.values() if place.may_take]
@@ -39,8 +39,9 @@ class Targets:
     def best(self, source: Place, sequence: SequenceLoad) -> Place | None:
         """Where it starts at once rather than where it waits, then who has least to do with it,
         then who is first in the fleet."""
-        base = source.load.base
-        if sequence.tokens + sequence.tokens_left > self._most_tokens.get(base, float("inf")):
+        kind = source.load.base, sequence.waiting
+        length = sequence.tokens + sequence.tokens_left
+        if length > self._most_tokens.get(kind, float("inf")):
             return None
         least = sequence.tokens_left * self._token_ms
         least += sequence.tokens * self._prompt_ms if sequence.waiting else 0.0
@@ -55,18 +56,12 @@ class Targets:
                 if best is None or key < best:
                     best, chosen = key, place
         if chosen is None:
-            self._most_tokens[base] = max(
-                (_most_tokens(self._places[worker]) for worker in self._open[base]), default=0.0
-            )
+            able = map(self._places.__getitem__, self._open[source.load.base])
+            longest = (place.longest(waiting=sequence.waiting) for place in able)
+            self._most_tokens[kind] = max(longest, default=-1)
         return chosen
 
     def _near(self, source: Place) -> Iterator[Place]:
         """Others of its base model."""
         places = (self._places[worker] for worker in self._open[source.load.base])
         return (place for place in places if place is not source)
-
-
-def _most_tokens(place: Place) -> float:
-    """Of a sequence that may come."""
-    waits = place.load.most_waiting > 0 and place.line > 0
-    return max(place.room_tokens, place.load.total_tokens if waits else 0)
