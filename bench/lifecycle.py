@@ -1,9 +1,10 @@
 """Promote and roll back under traffic, and see whom it hurts: python -m bench.lifecycle
 
 Streams ask one name again and again, in turns: it means one version; it means two, as half of the
-requests try a canary; it is moved from one to the other and back every 50 ms. Every answer has to
-be one of the two versions' own. A batch with two adapters takes longer than one with one, so what
-the moves cost is told by the turns that have two.
+requests try a canary; it is moved from one to the other and back every 50 ms; and while it means
+two, a name that nobody asks for is moved as often. Every answer has to be one of the two versions'
+own. A batch with two adapters takes longer than one with one, so what the moves cost is told by the
+turns that have two; what of it is only the processor time of moves, by those where another moves.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from services.cli.suite import Suite, embedded_model, free_addresses, only_one
 from services.cli.upload import upload_folder
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "adapters"
-NAME = "style"
+NAME, OTHER = "style", "unasked"
 QUESTIONS = [f"What is {number} plus {number}?" for number in range(2, 10)]
 TOKENS = 12
 MOVE_SECONDS = 0.05
@@ -79,26 +80,32 @@ class Client:
             text += piece.text
         return text, first
 
-    async def promote(self, version: int) -> None:
-        request = lifecycle_pb.PromoteRequest(adapter=NAME, version=str(version))
+    async def promote(self, version: int, adapter: str = NAME) -> None:
+        request = lifecycle_pb.PromoteRequest(adapter=adapter, version=str(version))
         await self._store.Promote(request, metadata=self._metadata)
 
     async def try_both(self) -> None:
         request = lifecycle_pb.SetCanaryRequest(adapter=NAME, version="2", percent=50)
         await self._store.SetCanary(request, metadata=self._metadata)
 
-    async def rollback(self) -> None:
-        await self._store.Rollback(
-            lifecycle_pb.RollbackRequest(adapter=NAME), metadata=self._metadata
-        )
+    async def rollback(self, adapter: str) -> None:
+        request = lifecycle_pb.RollbackRequest(adapter=adapter)
+        await self._store.Rollback(request, metadata=self._metadata)
 
 
 Golden = Mapping[str, Mapping[str, int]]  # by question and answer, which version says so
 
 
 async def turn(
-    client: Client, traffic: Traffic, golden: Golden, *, streams: int, seconds: float, moving: bool
+    client: Client,
+    traffic: Traffic,
+    golden: Golden,
+    *,
+    streams: int,
+    seconds: float,
+    moving: str = "",
 ) -> None:
+    """`moving`: the adapter that is moved meanwhile."""
     end = time.perf_counter() + seconds
 
     async def stream(number: int) -> None:
@@ -118,7 +125,7 @@ async def turn(
     async def move() -> None:
         while moving and time.perf_counter() < end:
             begun = time.perf_counter()
-            await (client.rollback() if traffic.moves % 2 else client.promote(2))
+            await (client.rollback(moving) if traffic.moves % 2 else client.promote(2, moving))
             traffic.moves += 1
             await asyncio.sleep(max(0.0, MOVE_SECONDS - (time.perf_counter() - begun)))
 
@@ -135,15 +142,17 @@ async def measure(server: str, key: str, *, streams: int, turns: int, seconds: f
                 raise SystemExit(f"both versions say the same to {question!r}")
             golden[question] = {answers[0]: 1, answers[1]: 2}
         await client.promote(1)
-        kinds = {kind: Traffic() for kind in ("one version", "two versions", "moving")}
-        await turn(client, Traffic(), golden, streams=streams, seconds=5, moving=False)
+        moved = {"one version": "", "two versions": "", "another moving": OTHER, "moving": NAME}
+        kinds = {kind: Traffic() for kind in moved}
+        await turn(client, Traffic(), golden, streams=streams, seconds=5)
         for _ in range(turns):
             for kind, traffic in kinds.items():
-                moving = kind == "moving"
                 await client.promote(1)
-                if kind == "two versions":
+                await client.promote(1, OTHER)
+                if kind in ("two versions", "another moving"):
                     await client.try_both()
-                await turn(client, traffic, golden, streams=streams, seconds=seconds, moving=moving)
+                of = moved[kind]
+                await turn(client, traffic, golden, streams=streams, seconds=seconds, moving=of)
                 print(f"{kind}: {traffic.answers} answers, {traffic.moves} moves", flush=True)
         return [row(kind, turns * seconds, traffic) for kind, traffic in kinds.items()]
 
@@ -176,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with grpc.insecure_channel(profile.server) as channel:
                 who = (("authorization", f"Bearer {key}"),)
                 for example in ("pirate", "json"):
-                    upload_folder(channel, who, EXAMPLES / example, adapter=NAME)
+                    for name in (NAME, OTHER):
+                        upload_folder(channel, who, EXAMPLES / example, adapter=name)
             rows = asyncio.run(
                 measure(
                     profile.server,
