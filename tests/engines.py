@@ -1,6 +1,7 @@
 """Real engines that remember the logits that every token was chosen from."""
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,20 +11,30 @@ from services.core.types import Digest, RequestId, SamplingParams
 from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.engine import Engine, Sampled
 from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.engine.merging import Merging
 from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.adapters import AdapterReader, AdapterWeights
 from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.loading import LoadedModel
+from services.gpu_worker.model.merging import SecondWeights
 from services.gpu_worker.model.runner import TorchRunner
+from services.policies.merging.batches import Policy
 
 
 class RecordingRunner(TorchRunner):
     """Keeps what the sampler saw. Its pages begin as another tenant may have left them: NaN."""
 
-    def __init__(self, network: Llama, *, pages: int, page_tokens: int) -> None:
-        super().__init__(network, pages=pages, page_tokens=page_tokens)
+    def __init__(
+        self,
+        network: Llama,
+        *,
+        pages: int,
+        page_tokens: int,
+        second: SecondWeights | None = None,
+    ) -> None:
+        super().__init__(network, pages=pages, page_tokens=page_tokens, second=second)
         self._arena.memory.fill_(torch.nan)
         self.logits: dict[RequestId, list[Tensor]] = {}
         self.tokens = 0  # that were run
@@ -51,11 +62,17 @@ class TestBench:
         limits: Limits = Limits(),
         pages: int = 1200,
         keeps_prefixes: bool = False,
+        merging: Policy | None = None,
     ) -> None:
         self.model = model
         self.pool = Pool(pages, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
         self._reader = AdapterReader(model, page_tokens=limits.page_tokens)
-        self.runner = RecordingRunner(model.network, pages=pages, page_tokens=limits.page_tokens)
+        self.runner = RecordingRunner(
+            model.network,
+            pages=pages,
+            page_tokens=limits.page_tokens,
+            second=None if merging is None else SecondWeights(model.network),
+        )
         self.batcher = Batcher(
             limits=limits, pool=self.pool, context_tokens=model.card.context_tokens
         )
@@ -65,6 +82,15 @@ class TestBench:
             pool=self.pool,
             end_tokens=model.card.end_tokens,
             memory=self.runner.memory,
+            merging=None
+            if merging is None
+            else Merging(
+                merging,
+                self.runner,
+                self.pool,
+                seats=limits.max_sequences,
+                clock=time.perf_counter,
+            ),
         )
 
     def load(self, data: bytes) -> Digest:

@@ -5,8 +5,8 @@ from tests.mutations.mutation import Mutation
 SERVING = {
     "an adapter is mixed up": Mutation(
         "gpu_worker/model/runner.py",
-        "bank = self._banks[adapter]",
-        "bank = next(iter(self._banks.values()))",
+        "return self._banks[adapter]",
+        "return next(iter(self._banks.values()))",
         "tests/unit/gpu_worker/test_engine.py::"
         "test_every_adapter_answers_for_itself_whatever_order_they_come_in",
     ),

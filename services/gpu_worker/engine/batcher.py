@@ -31,6 +31,7 @@ class Batcher:
         self._rejected: list[tuple[RequestId, ServingError]] = []
         self._step = 0
         self._now = 0.0
+        self._only: Collection[RequestId] | None = None  # of this step
         self._punctuality = Punctuality(limits.max_step_tokens, limits.first_token_seconds)
 
     @property
@@ -140,13 +141,20 @@ class Batcher:
         waiting = (s for s in self._waiting.values() if s.request.adapter == adapter)
         return max((self._need(sequence) for sequence in list(waiting)[:1]), default=0)
 
-    def plan(self, now: float = 0.0) -> StepPlan:
-        """`now`: seconds on any clock that only moves forward."""
+    def queued(self) -> list[Sequence]:
+        """What runs or could, but for memory, in order of arrival."""
+        there = (s for s in self._waiting.values() if self._is_resident(s))
+        return sorted((*self._running.values(), *there), key=lambda s: s.arrived)
+
+    def plan(self, now: float = 0.0, only: Collection[RequestId] | None = None) -> StepPlan:
+        """`now`: seconds on any clock that only moves forward. `only`: whom the step may run; those
+        that run otherwise keep their pages."""
         self._step, self._now = self._step + 1, now
         self._punctuality.step_begins(now)
         self._pool.tick()
         if self._limits.early_abort:
             self._refuse_the_late()
+        self._only = only
         self._admit()
         slices = list(self._slices())
         # A sequence that gave way after it was planned runs in a later step.
@@ -162,9 +170,12 @@ class Batcher:
     def _admit(self) -> None:
         """In order of arrival; one that cannot start yet is overtaken until its patience ends."""
         promised = self.promised()
+        seats = self._limits.max_sequences - sum(map(self._may_run, self._running.values()))
         for sequence in list(self._waiting.values()):
-            if len(self._running) >= self._limits.max_sequences:
+            if seats <= 0:
                 return
+            if not self._may_run(sequence):
+                continue
             if not self._can_ever_fit(sequence):
                 del self._waiting[sequence.request.id]
                 error = ResourceExhausted("the worker has no memory for request and adapter both")
@@ -176,12 +187,16 @@ class Batcher:
             has_room = need + promised <= self._room_for(sequence)
             if has_room and self._is_resident(sequence):
                 self._start(sequence)
+                seats -= 1
                 promised = self.promised()
                 continue
             if has_room and sequence.stalled_at is None:
                 sequence.stalled_at = self._now
             if self._step - sequence.arrived > self._limits.patience_steps:
                 return
+
+    def _may_run(self, sequence: Sequence) -> bool:
+        return self._only is None or sequence.request.id in self._only
 
     def _is_held_back(self, sequence: Sequence, ahead: Collection[Sequence]) -> bool:
         """By clustering with those that run ahead of it, while its patience lasts."""
@@ -223,7 +238,8 @@ class Batcher:
     def _slices(self) -> Iterator[Slice]:
         """Decodes first: long prompts share what they leave of the step, oldest first."""
         budget = self._limits.max_step_tokens
-        for sequence in sorted(self._running.values(), key=lambda s: s.pending > 1):
+        chosen = filter(self._may_run, self._running.values())
+        for sequence in sorted(chosen, key=lambda s: s.pending > 1):
             count = min(sequence.pending, budget)
             if count and self._secure(sequence, sequence.cached + count):
                 budget -= count

@@ -74,6 +74,11 @@ class Layer:
     mlp_norm: Tensor  # [hidden]
     head_norms: HeadNorms | None
 
+    @property
+    def linears(self) -> tuple[Linear, Linear, Linear, Linear]:
+        """In the order of their sites."""
+        return self.qkv, self.o, self.gate_up, self.down
+
 
 @dataclass(frozen=True, slots=True)
 class PagedKv:
@@ -114,6 +119,14 @@ class Device(Protocol):
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         """weight: [out, in]"""
+        ...
+
+    def twin(self, linear: Linear) -> Linear:
+        """One of its shape, bias and site that has weights of its own, of no value yet."""
+        ...
+
+    def fold(self, twin: Linear, linear: Linear, pieces: Sequence[Piece]) -> None:
+        """The twin's weights become the linear's and what the pieces, of its site, add."""
         ...
 
     def layers(self, of: Sequence[Layer], eps: float) -> Layers:

@@ -20,7 +20,8 @@ class Llama:
     config: ModelConfig
     device: Device
     embedding: Tensor  # [vocabulary, hidden]
-    layers: Layers
+    stack: Sequence[Layer]
+    layers: Layers  # these, as the device runs them
     norm: Tensor
     head: Linear
     rope: Rope
@@ -44,12 +45,14 @@ def build_llama(
     """From tensors under their Hugging Face names. Raises FailedPrecondition for missing ones."""
     tensors = _Tensors(config, weights, device)
     embedding = tensors.take("model.embed_tokens.weight", config.vocabulary, config.hidden)
+    stack = [tensors.layer(i) for i in range(config.layers)]
     tied = config.tied_embeddings or "lm_head.weight" not in weights
     return Llama(
         config=config,
         device=device,
         embedding=embedding,
-        layers=device.layers([tensors.layer(i) for i in range(config.layers)], config.norm_eps),
+        stack=stack,
+        layers=device.layers(stack, config.norm_eps),
         norm=tensors.take("model.norm.weight", config.hidden),
         head=device.linear(
             embedding if tied else tensors.take("lm_head.weight", config.vocabulary, config.hidden)

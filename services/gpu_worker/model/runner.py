@@ -15,6 +15,7 @@ from services.gpu_worker.kernels.reference import Places
 from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.arena import Arena
 from services.gpu_worker.model.llama import Llama
+from services.gpu_worker.model.merging import Beside, Folding, SecondWeights, Sites
 from services.gpu_worker.model.sampler import Draw, sample
 from services.gpu_worker.model.step import StepInputs
 
@@ -22,13 +23,26 @@ from services.gpu_worker.model.step import StepInputs
 class TorchRunner:
     """Owns the weights and the arena of one device."""
 
-    def __init__(self, network: Llama, *, pages: int, page_tokens: int) -> None:
+    def __init__(
+        self,
+        network: Llama,
+        *,
+        pages: int,
+        page_tokens: int,
+        second: SecondWeights | None = None,
+    ) -> None:
+        """Without `second` weights adapters are never folded into any."""
         config = network.config
         self._network = network
+        self._second = second
+        self._folding: Folding | None = None
+        self._beside: Beside | None = None  # while the second weights are used
         self._page_tokens = page_tokens
         self._device = network.device
         self._arena = Arena(config, self._device, pages=pages, page_tokens=page_tokens)
         self._banks: dict[Digest, Bank] = {}
+        self._bound: dict[Digest, AdapterWeights] = {}
+        self._sites: dict[Digest, Sites] = {}
 
     @property
     def memory(self) -> Arena:
@@ -42,10 +56,37 @@ class TorchRunner:
     def bind(self, adapter: Digest, weights: Weights, pages: Sequence[int]) -> None:
         assert isinstance(weights, AdapterWeights)
         memory = self._arena.memory
-        self._banks[adapter] = self._device.bank(weights.packing.bind(memory, pages), memory)
+        self._bound[adapter] = weights
+        self._sites[adapter] = weights.packing.bind(memory, pages)
+        self._banks[adapter] = self._device.bank(self._sites[adapter], memory)
 
     def unbind(self, adapter: Digest) -> None:
-        del self._banks[adapter]
+        del self._banks[adapter], self._bound[adapter], self._sites[adapter]
+        if self._beside is not None:
+            self._beside.forget(adapter)
+
+    @property
+    def folds(self) -> int:
+        return 0 if self._second is None else len(self._second)
+
+    def begin_fold(self, adapter: Digest, pages: Sequence[int]) -> None:
+        """See engine.merging.Folder."""
+        assert self._second is not None
+        negated = self._bound[adapter].packing.bind(self._arena.memory, pages)
+        self._beside = None
+        self._folding = Folding(self._second, adapter, self._sites[adapter], negated)
+
+    @torch.inference_mode()
+    def fold(self) -> bool:
+        assert self._folding is not None
+        return self._folding.advance()
+
+    def use_folded(self) -> None:
+        assert self._folding is not None
+        self._beside = Beside(self._device, self._arena.memory, self._folding)
+
+    def use_own(self) -> None:
+        self._folding = self._beside = None
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> list[Sampled | None]:
@@ -57,7 +98,11 @@ class TorchRunner:
 
     def forward(self, plan: StepPlan) -> Tensor:
         """Logits of the slices that sample, in order: [B, vocabulary]."""
-        return self._network.forward(self._inputs(plan), self._arena.caches)
+        network = self._network
+        if self._beside is not None:
+            assert self._second is not None
+            network = self._second.network
+        return network.forward(self._inputs(plan), self._arena.caches)
 
     def _inputs(self, plan: StepPlan) -> StepInputs:
         tokens: list[int] = []
@@ -86,16 +131,24 @@ class TorchRunner:
         )
 
     def _segments(self, plan: StepPlan, spans: Sequence[Span]) -> list[Segment]:
-        """Neighbouring slices of one adapter are one segment; the base model has none."""
+        """Neighbouring slices of one adapter are one segment; whom the weights are right for, as
+        a rule the base model, has none."""
         placed = zip(plan.slices, spans, strict=True)
         segments = []
         for adapter, group in groupby(placed, key=lambda pair: pair[0].sequence.request.adapter):
-            if adapter is None:
+            bank = self._bank_of(adapter)
+            if bank is None:
                 continue
             members = [span for _, span in group]
-            bank = self._banks[adapter]
             segments.append(Segment(members[0].first, members[-1].last + 1, bank))
         return segments
+
+    def _bank_of(self, adapter: Digest | None) -> Bank | None:
+        if self._beside is not None:
+            return self._beside.bank_of(adapter, self._sites[adapter] if adapter else ())
+        if adapter is None:
+            return None
+        return self._banks[adapter]
 
 
 def _draw_of(sequence: Running) -> Draw:

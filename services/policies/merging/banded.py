@@ -9,6 +9,7 @@ from services.policies.fairness.counters import Counters
 from services.policies.merging.batches import Batch, Queued, Ran, largest, of_adapter
 from services.policies.merging.costs import StepCosts
 
+NEW = 0.1  # of a moving average of steps
 PROMPT, OUTPUT = 1.0, 2.0  # what a token counts, as VTC has it
 
 
@@ -16,14 +17,15 @@ PROMPT, OUTPUT = 1.0, 2.0  # what a token counts, as VTC has it
 class Rules:
     """`band`: service that a client may have had beyond another that waits, before it gives way.
     `mixes`: whether others can run beside an adapter that is merged. `pauses`: whether they may be
-    held up for it. `switch_ms`: what it takes to merge. `pointless`: the ratio of a merged step's
-    time to an unmerged one's above which it is left alone."""
+    held up for it. `switch_ms` and the time of `switch_steps`: what it takes to merge. `pointless`:
+    the ratio of a merged step's time to an unmerged one's above which it is left alone."""
 
     seats: int
     band: float = 5000.0
     mixes: bool = True
     pauses: bool = True
     switch_ms: float = 20.0
+    switch_steps: float = 0.0
     pointless: float = 0.9
 
     def __post_init__(self) -> None:
@@ -43,10 +45,20 @@ class Banded:
         self._counters = Counters(forget=lambda _: None)
         self._behind: frozenset[str] = frozenset()
         self._merged: Digest | None = None
+        self._last = Batch(())
+        self._step_ms = 0.0
         self._running: frozenset[Queued] = frozenset()
         self._lost: defaultdict[Digest | None, float] = defaultdict(float)  # ms, by better weights
         self._rates: dict[Digest | None, float] = {}  # that were chosen from
         self.costs = StepCosts()
+
+    @property
+    def ratio(self) -> float | None:
+        """Of the last batch's size, of one adapter."""
+        batch = self._last
+        if not self.costs.are_known or all(each.adapter is None for each in batch.requests):
+            return None
+        return self.costs.ratio(batch)
 
     @property
     def gap(self) -> float:
@@ -65,7 +77,8 @@ class Banded:
                 options[batch.merged] = batch
         self._rates = {weights: self._rate(batch) for weights, batch in options.items()}
         best = max(self._rates, key=self._rates.__getitem__)
-        if self._merged not in options or self._lost[best] >= self._rules.switch_ms:
+        price = self._rules.switch_ms + self._rules.switch_steps * self._step_ms
+        if self._merged not in options or self._lost[best] >= price:
             return options[best]
         return options[self._merged]
 
@@ -74,7 +87,8 @@ class Banded:
         if batch.merged != self._merged:
             self._merged = batch.merged
             self._lost.clear()
-        self._running = frozenset(batch.requests)
+        self._running, self._last = frozenset(batch.requests), batch
+        self._step_ms += NEW * (ran.milliseconds - self._step_ms)
         now = self._rates[batch.merged]
         for weights in self._lost.keys() | self._rates.keys():
             gain = 1 - now / self._rates[weights] if weights in self._rates else 0.0

@@ -44,7 +44,13 @@ class Ran:
 
 
 class Policy(Protocol):
-    """Deciding changes nothing but what is remembered; what ran is told afterwards."""
+    """Deciding changes nothing but what is remembered; what ran is told afterwards, and may be less
+    than what was decided, or unmerged as long as the weights are not there."""
+
+    @property
+    def ratio(self) -> float | None:
+        """What a merged step takes of an unmerged one's time; None if that is not known."""
+        ...
 
     def choose(self, queued: Sequence[Queued]) -> Batch:
         """`queued`: all requests that have not ended, in order of arrival, at least one."""

@@ -43,7 +43,8 @@ class StepCosts:
     def ratio(self, batch: Batch) -> float:
         """The break-even of this shape: its time if all of it were of the adapter that is merged,
         to that of the same unmerged."""
-        merged = Batch(batch.requests[:1] * len(batch.requests), batch.requests[0].adapter)
+        one = next(request for request in batch.requests if request.adapter is not None)
+        merged = Batch((one,) * len(batch.requests), one.adapter)
         return self.milliseconds(merged) / self.milliseconds(Batch(merged.requests))
 
 

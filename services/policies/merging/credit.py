@@ -73,6 +73,10 @@ class Credit:
         self.rescues = 0  # steps that ran somebody for being starved
 
     @property
+    def ratio(self) -> float:
+        return self._rates.ratio
+
+    @property
     def credits(self) -> Mapping[Digest | None, float]:
         return self._credit
 
@@ -100,14 +104,13 @@ class Credit:
     def ran(self, ran: Ran) -> None:
         decided, batch = self._decided, ran.batch
         assert decided is not None
-        assert decided.batch == batch
         if batch.merged != self._merged:
             self._tune()
             self._merged, self._period = batch.merged, _Period()
         self._starved = decided.starved
         self.rescues += ran.steps if decided.starved else 0
         cost = 1 if decided.starved else 1 / self._rates.ratio
-        self._pay(batch.requests, decided.first, ran.steps * cost / self._seats)
+        self._pay(decided.batch.requests, decided.first, ran.steps * cost / self._seats)
         if batch.merged is None and decided.adapter != self._would_merge:
             self._period.switches += 1
             self._would_merge = decided.adapter

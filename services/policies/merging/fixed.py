@@ -12,6 +12,7 @@ class UnmergedOnly:
     """First come, first served."""
 
     seats: int
+    ratio: float | None = None
 
     def choose(self, queued: Sequence[Queued]) -> Batch:
         return Batch(tuple(queued[: self.seats]))
@@ -26,6 +27,7 @@ class MergedOnly:
     comes when nobody else is there."""
 
     seats: int
+    ratio: float | None = None
     _merged: Digest | None = None
 
     def choose(self, queued: Sequence[Queued]) -> Batch:

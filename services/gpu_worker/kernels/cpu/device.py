@@ -46,6 +46,15 @@ class CpuDevice:
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         return Linear(weight, bias, site=site)
 
+    def twin(self, linear: device.Linear) -> Linear:
+        assert isinstance(linear, Linear)
+        return linear.twin()
+
+    def fold(self, twin: device.Linear, linear: device.Linear, pieces: Sequence[Piece]) -> None:
+        assert isinstance(twin, Linear)
+        assert isinstance(linear, Linear)
+        twin.become(linear, pieces)
+
     def layers(self, of: Sequence[Layer], eps: float) -> device.Layers:
         native = library()
         return Layers(self, of, eps) if native is None else layers.Layers(native, of, eps)

@@ -1,5 +1,6 @@
 """Products on the CPU: in C where a compiler is at hand, else their references."""
 
+import copy
 import ctypes
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from torch.nn.functional import linear
 from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cpu.native import huge, library
 from services.gpu_worker.kernels.device import Segment
-from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.reference import Piece, Slice
 
 MOST_SLICES = 3
 PANEL = 16
@@ -143,6 +144,31 @@ class Linear:
             _pointer(None if deltas is None else deltas.address), _int(self.site),
         )  # fmt: skip
         return y
+
+    def twin(self) -> "Linear":
+        """See device.Device."""
+        other = copy.copy(self)
+        other.weight = huge(torch.empty_like(self.weight))
+        return other
+
+    def become(self, linear: "Linear", pieces: Sequence[Piece]) -> None:
+        """See device.Device.fold."""
+        self.weight.copy_(linear.weight)
+        for piece in pieces:
+            for part in piece.slices:
+                self._add(piece.down[part.rank_start : part.rank_end], part)
+
+    def _add(self, down: Tensor, part: Slice) -> None:
+        if self._library is None:
+            self.weight[part.column_start : part.column_end].addmm_(part.up.T, down)
+            return
+        first, end = part.column_start // PANEL, -(-part.column_end // PANEL)
+        up = part.up
+        if part.column_start % PANEL or part.column_end % PANEL:  # a panel is not all its own
+            before, behind = part.column_start - first * PANEL, end * PANEL - part.column_end
+            up = torch.nn.functional.pad(up, (before, behind))
+        by_panel = up.unflatten(1, (-1, PANEL)).transpose(0, 1)
+        self.weight[first:end].baddbmm_(down.T.expand(end - first, -1, -1), by_panel)
 
 
 def _ours(bank: device.Bank) -> Bank:

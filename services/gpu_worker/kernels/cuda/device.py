@@ -30,6 +30,18 @@ class Linear:
             deltas.add(y, x, self._site)
         return y
 
+    def twin(self) -> "Linear":
+        """See device.Device."""
+        return Linear(torch.empty_like(self._weight), self._bias, site=self._site)
+
+    def become(self, linear: "Linear", pieces: Sequence[Piece]) -> None:
+        """See device.Device.fold."""
+        self._weight.copy_(linear._weight)
+        for piece in pieces:
+            for part in piece.slices:
+                down = piece.down[part.rank_start : part.rank_end]
+                self._weight[part.column_start : part.column_end].addmm_(part.up.T, down)
+
 
 class CudaDevice:
     """See device.Device. Under TRITON_INTERPRET=1 any torch device will do."""
@@ -53,6 +65,15 @@ class CudaDevice:
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
         return Linear(weight, bias, site=site)
+
+    def twin(self, linear: device.Linear) -> Linear:
+        assert isinstance(linear, Linear)
+        return linear.twin()
+
+    def fold(self, twin: device.Linear, linear: device.Linear, pieces: Sequence[Piece]) -> None:
+        assert isinstance(twin, Linear)
+        assert isinstance(linear, Linear)
+        twin.become(linear, pieces)
 
     def layers(self, of: Sequence[Layer], eps: float) -> Layers:
         return Layers(self, of, eps)

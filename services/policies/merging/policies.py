@@ -1,0 +1,18 @@
+"""What a worker may be told to do about merging."""
+
+from collections.abc import Callable, Mapping
+
+from services.policies.merging.banded import Banded, Rules
+from services.policies.merging.batches import Policy
+from services.policies.merging.fixed import MergedOnly
+
+FOLD_COST = 5.0  # steps: all of the weights are read and written, where a step only reads them
+
+POLICIES: Mapping[str, Callable[[int], Policy]] = {
+    "auto": lambda seats: Banded(
+        Rules(seats, pauses=False, switch_ms=0.0, switch_steps=FOLD_COST, pointless=0.97)
+    ),
+    "always": MergedOnly,
+}
+"""By name, for so many seats. auto: where it was measured to pay, and nobody waits for it; always:
+one adapter after the other, which others wait for."""
