@@ -20,20 +20,24 @@ from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.handover import Handover
 from services.gpu_worker.kernels.choice import open_device
+from services.gpu_worker.metrics import WorkerMetrics
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.fetching import Fetcher
 from services.gpu_worker.model.loading import LoadedModel, load_model
+from services.gpu_worker.model.merging import second_bytes
 from services.gpu_worker.model.threads import engine_thread, keep_apart, side_threads
 from services.gpu_worker.prefetch import Prefetcher
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.settings import GpuWorkerSettings
 from services.gpu_worker.worker import Worker
+from services.policies.merging.policies import POLICIES
 from services.runtime import telemetry
 from services.runtime.access import GPU_WORKER, scopes_of
 from services.runtime.auth import Gate, ServiceToken
 from services.runtime.beside import beside
 from services.runtime.client import open_channel, open_channels
+from services.runtime.metrics import exported
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
@@ -79,7 +83,8 @@ async def main() -> None:
     await store.register()
     watch = StoreWatch(store_channel, token)
     watchdog = _end_if_hung(worker, settings.hung_after_seconds)
-    async with beside(watch.follow([prefetcher]), prefetcher.run(), watchdog):
+    metrics = exported(WorkerMetrics(engine.merging), settings.metrics_address)
+    async with metrics, beside(watch.follow([prefetcher]), prefetcher.run(), watchdog):
         await _serve(server, worker, scheduler, attendance, settings.drain_seconds)
     await asyncio.gather(adapters.close(), store_channel.close(), schedulers.close())
 
@@ -106,11 +111,14 @@ def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:
         keep_apart()
     model = load_model(settings.model_path, name=settings.model_name or None, device=device)
     log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
+    merges = settings.merging != "off"
+    spare = device.spare_memory() - (second_bytes(model.network) if merges else 0)
     engine = build_engine(
         model,
-        memory_bytes=settings.memory_mebibytes * MEBIBYTE or device.spare_memory(),
+        memory_bytes=settings.memory_mebibytes * MEBIBYTE or spare,
         limits=settings.limits,
         keeps_prefixes=settings.prefix_cache,
+        merging=POLICIES[settings.merging](settings.limits.max_sequences) if merges else None,
     )
     return model, engine
 

@@ -16,6 +16,7 @@ from services.runtime.auth import Gate, ServiceToken
 from services.runtime.beside import beside
 from services.runtime.clock import SystemClock
 from services.runtime.db import Sessions, close_sessions, open_sessions
+from services.runtime.metrics import exported
 from services.runtime.migrate import require_current
 from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
@@ -28,7 +29,7 @@ from services.scheduler.fleet import Fleet
 from services.scheduler.fleet_servicer import FleetServicer
 from services.scheduler.lock import open_lock
 from services.scheduler.loop import Keeping, Loop
-from services.scheduler.metrics import FleetMetrics, exported
+from services.scheduler.metrics import FleetMetrics
 from services.scheduler.office import Election, Office, Reign
 from services.scheduler.operations import Operations
 from services.scheduler.repository import SqlMigrations, SqlTerms, SqlWishes

@@ -1,10 +1,7 @@
 """The scheduler's metrics for Prometheus; KEDA and horizontal pod autoscalers go by them."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -51,24 +48,6 @@ class FleetMetrics(Collector):
                 if each.base_model:
                     metric.add_metric([each.base_model], value)
         yield from (leads, workers, wanted, waiting, longest, in_time, pages, full)
-
-
-@asynccontextmanager
-async def exported(metrics: FleetMetrics, address: str) -> AsyncIterator[None]:
-    """At http://`address`/metrics; raises OSError if it is taken. Empty: nowhere."""
-    if not address:
-        yield
-        return
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    host, _, port = address.rpartition(":")
-    server, thread = start_http_server(int(port), host, registry)
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        thread.join()
 
 
 def _gauge(name: str, text: str, labels: Sequence[str] = ("base_model",)) -> GaugeMetricFamily:

@@ -17,8 +17,9 @@ from services.runtime.beside import beside
 from services.runtime.client import open_channels
 from services.runtime.clock import SystemClock
 from services.runtime.db import IN_MEMORY, close_sessions, open_sessions
+from services.runtime.metrics import exported
 from services.scheduler.figures import figures
-from services.scheduler.metrics import FleetMetrics, exported
+from services.scheduler.metrics import FleetMetrics
 from services.scheduler.office import Office
 from tests.completions import completion
 from tests.paper_worker import PaperWorker

@@ -19,6 +19,13 @@ Sites = Sequence[Sequence[Piece]]
 """An adapter's pieces by site number."""
 
 
+def second_bytes(model: Llama) -> int:
+    """That second weights take."""
+    config = model.config
+    elements = sum(module.in_features * module.out_features for module in config.modules())
+    return elements * model.device.dtype.itemsize
+
+
 class SecondWeights:
     """`network` runs with them; its embedding, norms and head are the model's."""
 
