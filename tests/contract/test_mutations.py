@@ -22,6 +22,7 @@ from tests.mutations.claims import CLAIMS
 from tests.mutations.cli import CLI
 from tests.mutations.failures import FAILURES
 from tests.mutations.fairness import FAIRNESS
+from tests.mutations.merging import MERGING
 from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
@@ -41,6 +42,7 @@ MUTATIONS = (
     | CLI
     | FAILURES
     | FAIRNESS
+    | MERGING
     | MIGRATION
     | MOVES
     | PLACEMENT

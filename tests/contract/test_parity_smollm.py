@@ -7,9 +7,11 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from bench.workload import random_adapters
 from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.limits import Limits
 from tests.engines import TestBench, greedy
+from tests.merging import Told, merge
 from tests.parity import with_adapters
 from tests.references import adapter_configs, canonical_of, logits_of, smollm, smollm_folder
 
@@ -93,3 +95,30 @@ def test_a_mixed_batch_gives_every_request_its_own_models_answer(
         index = halves[name][0]
         single = alone.generate([greedy("alone", prompts[index], digest, TOKENS)])
         assert single[RequestId("alone")] == answers[RequestId(f"{name}/{index}")]
+
+
+@pytest.mark.timeout(300)
+def test_an_adapter_in_the_weights_changes_no_answer() -> None:
+    """D2: of the base, of the adapter that is merged and of another, in one batch."""
+    model, policy = smollm(), Told()
+    tokenizer = Tokenizer.from_str(model.card.tokenizer_json.decode())
+    prompts = [tokenizer.encode(p, add_special_tokens=False).ids for p in PROMPTS[::8]]
+    adapters = random_adapters(model.card, 2, ranks=[8])
+    files = [b"".join(map(bytes, adapter.pieces())) for adapter in adapters]
+    plain, mixed = TestBench(model), TestBench(model, merging=policy)
+    digests = [(plain.load(data), mixed.load(data))[0] for data in files]
+    mixed.engine.submit(greedy("warm", prompts[0], digests[0]))
+    merge(mixed, policy, digests[0])
+    mixed.engine.cancel(RequestId("warm"))
+    requests = [
+        greedy(f"{adapter}/{index}", prompt, adapter, 8)
+        for adapter in (None, *digests)
+        for index, prompt in enumerate(prompts)
+    ]
+    assert mixed.generate(requests) == plain.generate(requests)
+    assert {batch.merged for batch in policy.ran_batches[-8:]} == {digests[0]}
+    differences = [(mixed.logits(r.id) - plain.logits(r.id)).abs() for r in requests]
+    assert max(float(each.max()) for each in differences) <= 3e-4  # see above
+    assert sum(int((each > 1e-4).sum()) for each in differences) <= 1e-4 * sum(
+        each.numel() for each in differences
+    )

@@ -122,7 +122,7 @@ class Device(Protocol):
         ...
 
     def twin(self, linear: Linear) -> Linear:
-        """One of its shape, bias and site that has weights of its own, of no value yet."""
+        """One of its shape, bias and site that has weights of its own, of any value."""
         ...
 
     def fold(self, twin: Linear, linear: Linear, pieces: Sequence[Piece]) -> None:

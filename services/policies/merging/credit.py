@@ -96,8 +96,7 @@ class Credit:
             batch = self._rescue(queued, first, starved)
         else:
             batch = self._by_count(queued, first, counts, best)
-        wanted = self._merged if batch.merged and not starved else best
-        of_one = min(self._seats, counts[wanted])
+        of_one = min(self._seats, counts[batch.merged or best])
         self._decided = _Decided(batch, first, of_one, best, starved)
         return batch
 

@@ -31,7 +31,8 @@ class MergedOnly:
     _merged: Digest | None = None
 
     def choose(self, queued: Sequence[Queued]) -> Batch:
-        if not any(request.adapter == self._merged for request in queued):
+        merged = self._merged
+        if merged is None or all(request.adapter != merged for request in queued):
             self._merged = largest(queued)
         if self._merged is None:
             return Batch(tuple(queued[: self.seats]))

@@ -16,9 +16,10 @@ from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.kernels.cpu import linear
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.merging import SecondWeights
-from services.policies.merging.batches import Batch, Policy, Queued, Ran
+from services.policies.merging.batches import Policy
 from services.policies.merging.fixed import MergedOnly
 from tests.engines import TestBench, greedy
+from tests.merging import Told, merge
 from tests.references import adapt, adapter_configs, canonical_of
 from tests.tiny_models import make_reference, save_reference
 
@@ -47,24 +48,6 @@ def adapters(reference: Any, model: LoadedModel) -> list[bytes]:
     return files
 
 
-class Told:
-    """Merges what the test says, and runs everybody or only those of it."""
-
-    ratio: float | None = None
-
-    def __init__(self, *, alone: bool = False) -> None:
-        self.wanted: Digest | None = None
-        self.alone = alone
-        self.ran_batches: list[Batch] = []
-
-    def choose(self, queued: Sequence[Queued]) -> Batch:
-        chosen = [q for q in queued if not self.alone or q.adapter == self.wanted]
-        return Batch(tuple(chosen), self.wanted)
-
-    def ran(self, ran: Ran) -> None:
-        self.ran_batches.append(ran.batch)
-
-
 def crowd(digests: Sequence[Digest | None], tokens: int = 40) -> list[EngineRequest]:
     return [
         greedy(f"{number}-{turn}", PROMPT[turn:], digest, tokens)
@@ -90,15 +73,6 @@ def bytes_of(model: LoadedModel) -> str:
             found.update(each.weight.numpy().tobytes())
             found.update(b"" if each.bias is None else each.bias.numpy().tobytes())
     return found.hexdigest()
-
-
-def merge(bench: TestBench, policy: Told, wanted: Digest | None) -> None:
-    """Steps until it is in the weights."""
-    policy.wanted = wanted
-    for _ in range(FOLD_STEPS + 2):
-        bench.engine.step()
-    assert bench.engine.merging is not None
-    assert bench.engine.merging.state.adapter == wanted
 
 
 def test_merged_mixed_and_unmerged_give_the_same_answers(

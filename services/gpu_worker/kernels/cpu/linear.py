@@ -149,6 +149,7 @@ class Linear:
         """See device.Device."""
         other = copy.copy(self)
         other.weight = huge(torch.empty_like(self.weight))
+        other.weight.copy_(self.weight)  # so that it is there when it is wanted
         return other
 
     def become(self, linear: "Linear", pieces: Sequence[Piece]) -> None:

@@ -1,0 +1,382 @@
+"""Adapters folded into real weights: python -m bench.merged_weights
+
+SmolLM2-135M on one processor, and its first layers alone where much is to be run. Times are the
+processor's, not the clock's, for other work on a machine would be taken for what a policy does.
+"""
+
+import argparse
+import hashlib
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from bench.engines import engine_request, settled_thread
+from bench.migration import Claim
+from bench.results import save
+from bench.workload import Arrival, prompt, random_adapters
+from services.adapter_store.canonical import CanonicalAdapter
+from services.cli.suite import embedded_model
+from services.core.types import Digest, RequestId
+from services.gpu_worker.engine.batcher import Batcher
+from services.gpu_worker.engine.engine import Engine
+from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.engine.merging import FOLD_STEPS, Merging
+from services.gpu_worker.engine.plan import StepPlan
+from services.gpu_worker.engine.pool import Pool
+from services.gpu_worker.kernels.cpu.linear import Linear
+from services.gpu_worker.model.adapters import AdapterReader
+from services.gpu_worker.model.loading import LoadedModel, load_model
+from services.gpu_worker.model.merging import SecondWeights
+from services.gpu_worker.model.runner import TorchRunner
+from services.policies.merging.batches import Batch, Policy, Queued, Ran
+from services.policies.merging.fixed import MergedOnly, UnmergedOnly
+from services.policies.merging.policies import POLICIES
+
+SEATS = 16
+ADAPTERS = 8
+PROMPTS = 64
+OUTPUT = 32
+PAGES = 1500
+WORDS = 2048
+WARM = FOLD_STEPS + 2
+clock = time.thread_time
+
+
+class Told:
+    """Everybody runs, with what the bench wants in the weights."""
+
+    ratio: float | None = None
+    wanted: Digest | None = None
+
+    def choose(self, queued: Sequence[Queued]) -> Batch:
+        return Batch(tuple(queued), self.wanted)
+
+    def ran(self, ran: Ran) -> None:
+        """Nothing is to be learnt."""
+
+
+class Recording(TorchRunner):
+    """Keeps the logits that tokens were chosen from, if asked to."""
+
+    logits: dict[RequestId, list[torch.Tensor]] | None = None
+
+    def forward(self, plan: StepPlan) -> torch.Tensor:
+        found = super().forward(plan)
+        if self.logits is not None:
+            sampling = (part.sequence.request.id for part in plan.slices if part.samples)
+            for request, row in zip(sampling, found, strict=True):
+                self.logits.setdefault(request, []).append(row.clone())
+        return found
+
+
+@dataclass(slots=True)
+class Rig:
+    model: LoadedModel
+    engine: Engine
+    runner: Recording
+    pool: Pool
+    digests: list[Digest]
+    number: int = 0  # of the next request
+
+    def submit(self, adapter: int | None, tokens: int = OUTPUT) -> RequestId:
+        arrival = Arrival(0.0, prompt(self.number, 16), tokens, adapter)
+        self.engine.submit(engine_request(self.number, arrival, self.digests))
+        self.number += 1
+        return RequestId(str(self.number - 1))
+
+    def step_ms(self) -> float:
+        begun = clock()
+        self.engine.step()
+        return (clock() - begun) * 1000
+
+
+def rig(
+    model: LoadedModel,
+    adapters: Sequence[CanonicalAdapter],
+    policy: Policy | None,
+    seats: int = SEATS,
+) -> Rig:
+    """An engine with these adapters resident."""
+    limits = Limits(max_sequences=seats)
+    pool = Pool(PAGES, page_tokens=limits.page_tokens, keeps_prefixes=False)
+    second = None if policy is None else SecondWeights(model.network)
+    runner = Recording(model.network, pages=PAGES, page_tokens=limits.page_tokens, second=second)
+    merging = None
+    if policy is not None:
+        merging = Merging(policy, runner, pool, seats=limits.max_sequences, clock=clock)
+    engine = Engine(
+        batcher=Batcher(limits=limits, pool=pool, context_tokens=model.card.context_tokens),
+        runner=runner,
+        pool=pool,
+        end_tokens=model.card.end_tokens,
+        merging=merging,
+    )
+    reader = AdapterReader(model, page_tokens=limits.page_tokens)
+    digests = []
+    for adapter in adapters:
+        weights = reader.read(map(bytes, adapter.pieces()), adapter.digest)
+        fill = engine.reserve(adapter.digest, weights)
+        assert fill is not None
+        fill()
+        engine.activate(adapter.digest)
+        digests.append(adapter.digest)
+    return Rig(model, engine, runner, pool, digests)
+
+
+def shortened(model: LoadedModel, layers: int) -> LoadedModel:
+    """Its first layers and words, with which a step takes little."""
+    network = model.network
+    config = replace(network.config, layers=layers)
+    stack = network.stack[:layers]
+    made = network.device.layers(stack, config.norm_eps)
+    card = replace(model.card, modules=config.modules())
+    head = network.device.linear(network.embedding[:WORDS])
+    return LoadedModel(card, replace(network, config=config, stack=stack, layers=made, head=head))
+
+
+def answers(
+    of: Rig, hot: int | None
+) -> tuple[dict[RequestId, list[int]], dict[RequestId, torch.Tensor]]:
+    """Of all prompts, by the base and two adapters in turn, with one of these in the weights."""
+    of.number = 0
+    merging = of.engine.merging
+    if merging is not None and hot is not None:
+        warm = of.submit(hot, WARM + 2)
+        for _ in range(WARM):
+            of.step_ms()
+        assert merging.state.adapter == of.digests[hot]
+        of.engine.cancel(warm)
+    of.number, of.runner.logits = 0, {}
+    made: dict[RequestId, list[int]] = {}
+    for number in range(PROMPTS):
+        made[of.submit((None, 0, 1)[number % 3])] = []
+    while not (report := of.engine.step()).is_idle:
+        for request, piece in report.pieces:
+            made[request] += piece.tokens
+    return made, {request: torch.stack(rows) for request, rows in of.runner.logits.items()}
+
+
+def exactness(model: LoadedModel, adapters: Sequence[CanonicalAdapter]) -> Iterator[Claim]:
+    plain, plain_logits = answers(rig(model, adapters[:2], None, PROMPTS), None)
+    policy = Told()
+    folding = rig(model, adapters[:2], policy, PROMPTS)
+    before = hash_of(model)
+    for hot in (0, 1):
+        policy.wanted = folding.digests[hot]
+        made, logits = answers(folding, hot)
+        same = sum(made[request] == plain[request] for request in plain) / len(plain)
+        yield Claim.at_least(1.0, f"D2: same greedy tokens, adapter {hot} in the weights", same)
+        most = max(float((logits[r] - plain_logits[r]).abs().max()) for r in plain)
+        yield Claim.at_most(1e-4, f"D2: largest difference of a logit, adapter {hot}", most)
+    yield Claim.at_most(0, "D2: bytes of the base changed", float(hash_of(model) != before))
+
+
+def switches(model: LoadedModel, adapters: Sequence[CanonicalAdapter]) -> Claim:
+    """A thousand, in any order."""
+    folding, drawn = rig(model, adapters, Told()), random.Random(0)
+    residency, runner, before = folding.pool.residency, folding.runner, hash_of(model)
+    most = max(residency.pages_of(digest) for digest in folding.digests)
+    pages = folding.pool.spare(most, keep=0)
+    assert pages is not None
+    for _ in range(1000):
+        digest = drawn.choice(folding.digests)
+        runner.begin_fold(digest, pages[: residency.pages_of(digest)])
+        while not runner.fold():
+            pass
+        runner.use_folded()
+    text = "D2: bytes of the base changed by 1,000 switches"
+    return Claim.at_most(0, text, float(hash_of(model) != before))
+
+
+def hash_of(model: LoadedModel) -> str:
+    found = hashlib.sha256()
+    for layer in model.network.stack:
+        for each in layer.linears:
+            assert isinstance(each, Linear)
+            found.update(each.weight.numpy().data)
+    return found.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Milliseconds of a step of 16 sequences, medians of turns; `over`: of its ratio in each turn
+    to that of the base alone."""
+
+    batch: str
+    milliseconds: float
+    over: float
+
+
+KINDS: dict[str, tuple[Callable[[int], int | None], bool]] = {
+    "no adapter": (lambda _: None, False),
+    "one, unmerged": (lambda _: 0, False),
+    "one, merged": (lambda _: 0, True),
+    "8, unmerged": (lambda i: i % 8, False),
+    "3 of 4 of one, unmerged": (lambda i: 0 if i % 4 else 1 + i // 4, False),
+    "3 of 4 of one, mixed": (lambda i: 0 if i % 4 else 1 + i // 4, True),
+}
+
+
+def speeds(model: LoadedModel, adapters: Sequence[CanonicalAdapter], turns: int) -> Iterator[Speed]:
+    """In turn, so that whatever else runs on the machine disturbs all alike."""
+    taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    policy = Told()
+    rigs = rig(model, adapters, policy)
+    for _ in range(turns):
+        for kind, (adapter, merges) in KINDS.items():
+            policy.wanted = rigs.digests[0] if merges else None
+            running = [rigs.submit(adapter(i), 100) for i in range(SEATS)]
+            for _ in range(WARM):
+                rigs.step_ms()
+            taken[kind].append(statistics.median(rigs.step_ms() for _ in range(7)))
+            for request in running:
+                rigs.engine.cancel(request)
+    base = taken["no adapter"]
+    for kind, each in taken.items():
+        over = statistics.median(a / b for a, b in zip(each, base, strict=True))
+        yield Speed(kind, statistics.median(each), over)
+
+
+def stall(model: LoadedModel, adapters: Sequence[CanonicalAdapter]) -> Iterator[Claim]:
+    """Steps while an adapter is folded, to the steps before; all streams get a token in each."""
+    policy = Told()
+    one = rig(model, adapters, policy)
+    before, during = [], []
+    for turn in range(4):
+        running = [one.submit(turn if i % 4 else 4 + i // 4, 100) for i in range(SEATS)]
+        policy.wanted = None
+        one.step_ms()
+        before += [one.step_ms() for _ in range(8)]
+        policy.wanted = one.digests[turn]
+        during += [one.step_ms() for _ in range(WARM)]
+        for request in running:
+            one.engine.cancel(request)
+    usual = statistics.median(before)
+    yield Claim.at_most(2, "longest of the steps of a switch, in steps", max(during) / usual)
+    yield Claim.at_most(
+        2, "mean of the steps of a switch, in steps", statistics.fmean(during) / usual
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`latency`: milliseconds for a token, from arrival to end; `busy_ms`: of each token made."""
+
+    popularity: str
+    policy: str
+    latency: float
+    busy_ms: float
+    switches: int
+
+
+RUNS: dict[str, Callable[[int], Policy | None]] = {
+    "unmerged only": UnmergedOnly,
+    "merged only": MergedOnly,
+    "auto": POLICIES["auto"],
+}
+
+
+def asked_for(popularity: str, requests: int, seed: int) -> list[int]:
+    """The adapter of each: uniform, as Zipf has it, or in stretches of one and of all."""
+    drawn = random.Random(seed)
+    weights = [(rank + 1) ** -1.0 if popularity == "Zipf" else 1.0 for rank in range(ADAPTERS)]
+    of = drawn.choices(range(ADAPTERS), weights, k=requests)
+    if popularity == "bursts":
+        stretch = requests // 4
+        for first in (stretch, 3 * stretch):
+            of[first : first + stretch] = [drawn.randrange(ADAPTERS)] * stretch
+    return of
+
+
+def run(model: LoadedModel, adapters: Sequence[CanonicalAdapter], of: Sequence[int],
+        policy: Policy | None, gap_ms: float) -> tuple[float, float, int]:  # fmt: skip
+    """A request every `gap_ms` of the processor's time, which passes quickly while nothing runs."""
+    one = rig(model, adapters, policy)
+    begun: dict[RequestId, float] = {}
+    latencies: list[float] = []
+    busy, now, at = 0.0, 0.0, 0
+    while at < len(of) or begun:
+        while at < len(of) and at * gap_ms <= now:
+            begun[one.submit(of[at])] = at * gap_ms
+            at += 1
+        first = clock()
+        report = one.engine.step()
+        took = (clock() - first) * 1000
+        now, busy = now + took, busy + took
+        for request, piece in report.pieces:
+            if piece.finish_reason is not None:
+                latencies.append((now - begun.pop(request)) / OUTPUT)
+        if report.is_idle and at < len(of):
+            now = max(now, at * gap_ms)
+    merging = one.engine.merging
+    count = 0 if merging is None else merging.state.switches
+    return statistics.fmean(latencies), busy / (len(of) * OUTPUT), count
+
+
+def policies(model: LoadedModel, adapters: Sequence[CanonicalAdapter], requests: int,
+             turns: int, gap_ms: float) -> Iterator[Run]:  # fmt: skip
+    for popularity in ("uniform", "Zipf", "bursts"):
+        found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in RUNS}
+        for seed in range(turns):
+            of = asked_for(popularity, requests, seed)
+            for name, make in RUNS.items():
+                found[name].append(run(model, adapters, of, make(SEATS), gap_ms))
+        for name, each in found.items():
+            latency, busy, count = (statistics.median(of) for of in zip(*each, strict=True))
+            yield Run(popularity, name, latency, busy, int(count))
+            print(Run(popularity, name, latency, busy, int(count)), flush=True)
+
+
+def compared(runs: Sequence[Run]) -> Iterator[Claim]:
+    for popularity in ("uniform", "Zipf", "bursts"):
+        of = {each.policy: each for each in runs if each.popularity == popularity}
+        most = 1.0 if popularity == "bursts" else 1.03
+        fixed = min(of["unmerged only"].latency, of["merged only"].latency)
+        text = f"{popularity}: latency, auto over the better of the fixed"
+        yield Claim.at_most(most, text, of["auto"].latency / fixed)
+
+
+def measured(asked: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
+    model = load_model(embedded_model())
+    few = shortened(model, asked.layers)
+    adapters = list(random_adapters(model.card, ADAPTERS, ranks=[16]))
+    small = list(random_adapters(few.card, ADAPTERS, ranks=[16]))
+    figures: dict[str, list[dict[str, object]]] = {"claims": []}
+    claims: list[Claim] = []
+    if "exact" in asked.parts:
+        claims += [*exactness(model, adapters), switches(few, small)]
+    if "speed" in asked.parts:
+        found = list(speeds(model, adapters, asked.turns))
+        figures["steps"] = [asdict(each) for each in found]
+        by = {each.batch: each for each in found}
+        claims.append(Claim.at_least(0.98, "throughput, one merged over no adapter",
+                                     1 / by["one, merged"].over))  # fmt: skip
+        claims += stall(model, adapters)
+    if "policies" in asked.parts:
+        runs = list(policies(few, small, asked.requests, asked.turns, asked.gap))
+        figures["policies"] = [asdict(each) for each in runs]
+        claims += compared(runs)
+    for claim in claims:
+        print(f"{claim.holds:>4} {claim.claim}: {claim.value:.3g} ({claim.target})")
+    figures["claims"] = [asdict(claim) for claim in claims]
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.merged_weights")
+    parser.add_argument("--parts", default="exact,speed,policies")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=4, help="that policies are compared with")
+    parser.add_argument("--requests", type=int, default=160)
+    parser.add_argument("--gap", type=float, default=35.0, help="milliseconds between requests")
+    asked = parser.parse_args()
+    figures = settled_thread(1).submit(measured, asked).result()
+    save(f"merged_weights_{asked.parts.replace(',', '_')}", dict(figures))
+
+
+if __name__ == "__main__":
+    main()
