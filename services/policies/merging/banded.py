@@ -17,8 +17,9 @@ PROMPT, OUTPUT = 1.0, 2.0  # what a token counts, as VTC has it
 class Rules:
     """`band`: service that a client may have had beyond another that waits, before it gives way.
     `mixes`: whether others can run beside an adapter that is merged. `pauses`: whether they may be
-    held up for it. `switch_ms` and the time of `switch_steps`: what it takes to merge. `pointless`:
-    the ratio of a merged step's time to an unmerged one's above which it is left alone."""
+    held up for it. `switch_ms` and the time of `switch_steps`: what it takes to merge; `back`: the
+    part of it that it takes to merge no more. `pointless`: the ratio of a merged step's time to an
+    unmerged one's above which it is left alone."""
 
     seats: int
     band: float = 5000.0
@@ -26,6 +27,7 @@ class Rules:
     pauses: bool = True
     switch_ms: float = 20.0
     switch_steps: float = 0.0
+    back: float = 1.0
     pointless: float = 0.9
 
     def __post_init__(self) -> None:
@@ -78,6 +80,7 @@ class Banded:
         self._rates = {weights: self._rate(batch) for weights, batch in options.items()}
         best = max(self._rates, key=self._rates.__getitem__)
         price = self._rules.switch_ms + self._rules.switch_steps * self._step_ms
+        price *= 1.0 if best is not None else self._rules.back
         if self._merged not in options or self._lost[best] >= price:
             return options[best]
         return options[self._merged]

@@ -10,7 +10,14 @@ FOLD_COST = 5.0  # steps: all of the weights are read and written, where a step 
 
 POLICIES: Mapping[str, Callable[[int], Policy]] = {
     "auto": lambda seats: Banded(
-        Rules(seats, pauses=False, switch_ms=0.0, switch_steps=FOLD_COST, pointless=0.97)
+        Rules(
+            seats,
+            pauses=False,
+            switch_ms=0.0,
+            switch_steps=FOLD_COST,
+            back=0.2,  # the own weights are there, but may soon have to be left again
+            pointless=0.97,
+        )
     ),
     "always": MergedOnly,
 }
