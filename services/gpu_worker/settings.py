@@ -33,10 +33,9 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """For adapters in host memory, beside those on the device."""
     prefix_cache: bool = True
     """Whether the keys and values of a tenant's earlier requests are used again."""
-    merging: Literal["off", "auto", "always"] = "off"
+    merging: Literal["off", "auto"] = "off"
     """Whether the adapter that most requests want may be folded into the weights, of which there is
-    a second set then. auto: while that was measured to be faster, others beside it; always: one
-    adapter after the other, which others wait for."""
+    a second set then. auto: while that was measured to be faster; others run beside it."""
     metrics_address: str = ""
     """host:port of Prometheus metrics. Empty: nowhere."""
     threads: NonNegativeInt = 0

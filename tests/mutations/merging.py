@@ -43,8 +43,8 @@ MERGING = {
         _WORKER + "test_who_pauses_goes_on_with_what_it_had",
     ),
     "a merged adapter keeps its pages from who needs them": Mutation(
-        "gpu_worker/engine/engine.py",
-        "if not plan.slices:\n            self._make_do()",
+        "gpu_worker/engine/merging.py",
+        "if not plan.slices:\n            self.make_do(batcher)",
         "if not plan.slices:\n            pass",
         _WORKER + "test_an_adapter_in_the_weights_gives_way_to_who_needs_its_pages",
     ),

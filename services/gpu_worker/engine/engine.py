@@ -199,7 +199,8 @@ class Engine:
         pages = self._pool.reserve(adapter, weights.pages, keep=need + self._batcher.promised())
         self._unbind_evicted()
         if pages is None:
-            self._make_do()
+            if self.merging is not None:
+                self.merging.make_do(self._batcher)
             return None
         self._filling[adapter] = (weights, pages)
         return partial(self._runner.fill, weights, pages)
@@ -213,10 +214,12 @@ class Engine:
 
     def step(self, now: float = 0.0) -> StepReport:
         """`now`: seconds on any clock that only moves forward; promises are kept by it."""
-        plan = self._plan(now)
+        merging = self.merging
+        plan = self._batcher.plan(now) if merging is None else merging.plan(self._batcher, now)
         self._unbind_evicted()
         reused = sum(p.sequence.reused for p in plan.slices if p.start == p.sequence.reused)
-        sampled = self._run(plan) if plan.slices else ()
+        run = self._runner.run if merging is None else merging.timed(self._runner.run)
+        sampled = run(plan) if plan.slices else ()
         facts = BatchFacts(len(plan.slices), plan.adapters)
         pieces = []
         refused: list[tuple[RequestId, ServingError]] = [*self._batcher.rejected()]
@@ -248,32 +251,6 @@ class Engine:
     def _without_room(self) -> frozenset[Digest]:
         """Of those that are to be kept."""
         return self._keeping.without_room(self._batcher.promised())
-
-    def _plan(self, now: float) -> StepPlan:
-        merging = self.merging
-        if merging is None:
-            return self._batcher.plan(now)
-        running, promised = self._batcher.num_running, self._batcher.promised()
-        only = merging.before_step(self._batcher.queued(), running=running, promised=promised)
-        plan = self._batcher.plan(now, only)
-        if only is not None and not plan.slices:  # those who pause have what they would need
-            plan = self._batcher.plan(now)
-        if not plan.slices:
-            self._make_do()
-        return plan
-
-    def _run(self, plan: StepPlan) -> Sequence[Sampled | None]:
-        if self.merging is None:
-            return self._runner.run(plan)
-        self.merging.step_begins()
-        sampled = self._runner.run(plan)
-        self.merging.step_ended(plan)
-        return sampled
-
-    def _make_do(self) -> None:
-        """Without an adapter in the weights, if that is what keeps those who wait from starting."""
-        if self.merging is not None and self._batcher.num_waiting and not self._batcher.num_running:
-            self.merging.let_go()
 
     def _unbind_evicted(self) -> None:
         for adapter in self._pool.evicted():

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from services.core.types import Digest, RequestId
+from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.engine.sequence import Sequence as Running
 from services.policies.merging.batches import Batch, Policy, Queued, Ran
+
+T = TypeVar("T")
 
 FOLD_STEPS = 16
 """That preparing takes. All of it reads and writes the weights about five times, which a step reads
@@ -71,7 +74,6 @@ class Merging:
         self._held: tuple[Digest, list[int]] | None = None  # what is folded, and pages for it
         self._is_folding = False
         self._asked = False  # whether the policy decided the step that runs
-        self._began = 0.0
         self._mode = MergeMode.UNMERGED
         self._switches = 0
 
@@ -83,7 +85,44 @@ class Merging:
     def _merged(self) -> Digest | None:
         return None if self._held is None or self._is_folding else self._held[0]
 
-    def before_step(
+    def plan(self, batcher: Batcher, now: float) -> StepPlan:
+        """Of the next step."""
+        running, promised = batcher.num_running, batcher.promised()
+        only = self._decide(batcher.queued(), running=running, promised=promised)
+        plan = batcher.plan(now, only)
+        if only is not None and not plan.slices:  # those who pause have what they would need
+            plan = batcher.plan(now)
+        if not plan.slices:
+            self.make_do(batcher)
+        return plan
+
+    def timed(self, run: Callable[[StepPlan], T]) -> Callable[[StepPlan], T]:
+        """The policy is told of what ran."""
+
+        def timed(plan: StepPlan) -> T:
+            began = self._clock()
+            result = run(plan)
+            self._learn(plan, (self._clock() - began) * 1000)
+            return result
+
+        return timed
+
+    def make_do(self, batcher: Batcher) -> None:
+        """Without an adapter in the weights, if that is what keeps those who wait from starting."""
+        if batcher.num_waiting and not batcher.num_running:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Nothing is in the weights, and what that took is free."""
+        if self._held is not None:
+            adapter, pages = self._held
+            self._folder.use_own()
+            self._pool.residency.unpin(adapter)
+            self._pool.pages.release(pages)
+            self._switches += not self._is_folding
+            self._held, self._is_folding = None, False
+
+    def _decide(
         self, there: Sequence[Running], *, running: int, promised: int
     ) -> Collection[RequestId] | None:
         """Whom the step may run, None for anybody. `there`: sequences that run or could, in order
@@ -105,11 +144,7 @@ class Merging:
         is_as_ever = running <= self._seats and batch.requests == tuple(queued[: self._seats])
         return None if is_as_ever else frozenset(request.id for request in batch.requests)
 
-    def step_begins(self) -> None:
-        self._began = self._clock()
-
-    def step_ended(self, plan: StepPlan) -> None:
-        milliseconds = (self._clock() - self._began) * 1000
+    def _learn(self, plan: StepPlan, milliseconds: float) -> None:
         requests = tuple(_queued(part.sequence) for part in plan.slices)
         batch = Batch(requests, self._merged)
         self._mode = MergeMode.UNMERGED
@@ -121,16 +156,6 @@ class Merging:
                 prompts[request.client] += part.count
         if self._asked:
             self._policy.ran(Ran(batch, 1, milliseconds, prompts))
-
-    def let_go(self) -> None:
-        """Somebody needs the pages more."""
-        if self._held is not None:
-            adapter, pages = self._held
-            self._folder.use_own()
-            self._pool.residency.unpin(adapter)
-            self._pool.pages.release(pages)
-            self._switches += not self._is_folding
-            self._held, self._is_folding = None, False
 
     def _begin(self, adapter: Digest, promised: int) -> None:
         """If there is room."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from services.core.types import Digest
-from services.policies.fairness.counters import Counters
 from services.policies.merging.batches import Batch, Queued, Ran, largest, of_adapter
 from services.policies.merging.costs import StepCosts
+from services.policies.merging.service import Service
 
 NEW = 0.1  # of a moving average of steps
 PROMPT, OUTPUT = 1.0, 2.0  # what a token counts, as VTC has it
@@ -44,7 +44,7 @@ class Banded:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._counters = Counters(forget=lambda _: None)
+        self._service = Service()
         self._behind: frozenset[str] = frozenset()
         self._merged: Digest | None = None
         self._last = Batch(())
@@ -65,7 +65,7 @@ class Banded:
     @property
     def gap(self) -> float:
         """Of the service of those who wait."""
-        return self._counters.gap
+        return self._service.gap
 
     def choose(self, queued: Sequence[Queued]) -> Batch:
         self._meet(queued)
@@ -98,23 +98,19 @@ class Banded:
             lost = self._lost[weights] + gain * ran.steps * ran.milliseconds
             self._lost[weights] = max(0.0, lost)
         for request in batch.requests:
-            self._counters.charge(request.client, OUTPUT * ran.steps)
+            self._service.charge(request.client, OUTPUT * ran.steps)
         for client, tokens in ran.prompt_tokens.items():
-            self._counters.charge(client, PROMPT * tokens)
+            self._service.charge(client, PROMPT * tokens)
         if not ran.prompt_tokens:
             self.costs.observe(batch, ran.milliseconds)
 
     def _meet(self, queued: Sequence[Queued]) -> None:
         """Who comes to wait is raised to who waits already; who is a band behind is so until half
         of that. Clients all of whose requests ran in the last step do not wait."""
-        clients = {request.client for request in queued if request not in self._running}
-        clients |= {request.client for request in queued if request.client in self._behind}
-        known = self._counters.waiting
-        for client in sorted(clients - known.keys()):
-            self._counters.join(client)
-        for client in known.keys() - clients:
-            self._counters.leave(client)
-        counters, band = self._counters.waiting, self._rules.band
+        here = {request.client for request in queued}
+        waiting = {request.client for request in queued if request not in self._running}
+        self._service.meet(frozenset(waiting | (self._behind & here)), here)
+        counters, band = self._service.waiting, self._rules.band
         most = max(counters.values(), default=0.0)
         self._behind = frozenset(
             client

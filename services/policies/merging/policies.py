@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 from services.policies.merging.banded import Banded, Rules
 from services.policies.merging.batches import Policy
-from services.policies.merging.fixed import MergedOnly
 
 FOLD_COST = 5.0  # steps: all of the weights are read and written, where a step only reads them
 
@@ -19,7 +18,5 @@ POLICIES: Mapping[str, Callable[[int], Policy]] = {
             pointless=0.97,
         )
     ),
-    "always": MergedOnly,
 }
-"""By name, for so many seats. auto: where it was measured to pay, and nobody waits for it; always:
-one adapter after the other, which others wait for."""
+"""By name, for so many seats. auto: where it was measured to pay, and nobody waits for it."""

@@ -10,6 +10,7 @@ from services.policies.merging.batches import Batch, Policy, Queued, Ran
 from services.policies.merging.costs import StepCosts
 from services.policies.merging.credit import Credit, Rates
 from services.policies.merging.fixed import BreakEven, MergedOnly
+from services.policies.merging.service import MOST_REMEMBERED, Service
 from services.policies.regression import Regression
 
 
@@ -152,6 +153,28 @@ def test_a_switch_waits_until_as_much_was_lost_as_it_takes() -> None:
 def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="at least"):
         Rules(**({"seats": 4} | wrong))  # type: ignore[arg-type]
+
+
+def test_clients_that_come_and_go_are_not_remembered_for_ever() -> None:
+    service = Service()
+    for number in range(3000):
+        client = str(number)
+        service.meet(frozenset([client]), [client])
+        service.meet(frozenset(), [client])
+        service.charge(client, 10.0)
+    assert service.known <= MOST_REMEMBERED + 1
+
+
+def test_who_comes_back_has_no_more_coming_than_who_waited() -> None:
+    service = Service()
+    service.meet(frozenset("ab"), "ab")
+    service.charge("b", 100.0)
+    service.meet(frozenset("b"), "b")
+    service.meet(frozenset("ab"), "ab")
+    assert service.waiting == {"a": 100.0, "b": 100.0}
+    service.meet(frozenset(), "")
+    service.meet(frozenset("c"), "c")  # nobody waits: as much as who did last
+    assert service.waiting == {"c": 100.0}
 
 
 def fitted(rows: Sequence[tuple[float, float, float]], doubtful: Sequence[int]) -> list[float]:
