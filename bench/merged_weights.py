@@ -1,142 +1,35 @@
 """Adapters folded into real weights: python -m bench.merged_weights
 
-SmolLM2-135M on one processor with adapters of rank 16; policies and the thousand switches have its
-first layers alone and adapters of rank 64. Times are the processor's, not the clock's, for other
-work on a machine would be taken for what a policy does.
+SmolLM2-135M on one processor with adapters of rank 16. Policies have its first layers alone and
+adapters of rank 64, the thousand switches its first layer. Times are the processor's, not the
+clock's, for other work on a machine would be taken for what a policy does.
 """
 
 import argparse
-import hashlib
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 
-from bench.engines import engine_request, settled_thread
+from bench.engines import settled_thread
+from bench.merging_rig import OUTPUT, SEATS, Rig, Told, clock, hash_of, rig, shortened
 from bench.migration import Claim
 from bench.results import save
-from bench.workload import Arrival, prompt, random_adapters
+from bench.workload import random_adapters
 from services.adapter_store.canonical import CanonicalAdapter
 from services.cli.suite import embedded_model
-from services.core.types import Digest, RequestId
-from services.gpu_worker.engine.batcher import Batcher
-from services.gpu_worker.engine.engine import Engine
-from services.gpu_worker.engine.limits import Limits
-from services.gpu_worker.engine.merging import FOLD_STEPS, Merging
-from services.gpu_worker.engine.plan import StepPlan
-from services.gpu_worker.engine.pool import Pool
-from services.gpu_worker.kernels.cpu.linear import Linear
-from services.gpu_worker.model.adapters import AdapterReader
+from services.core.types import RequestId
+from services.gpu_worker.engine.merging import FOLD_STEPS
 from services.gpu_worker.model.loading import LoadedModel, load_model
-from services.gpu_worker.model.merging import SecondWeights
-from services.gpu_worker.model.runner import TorchRunner
-from services.policies.merging.batches import Batch, Policy, Queued, Ran
+from services.policies.merging.batches import Policy
 from services.policies.merging.fixed import MergedOnly, UnmergedOnly
 from services.policies.merging.policies import POLICIES
 
-SEATS = 16
 ADAPTERS = 8
 PROMPTS = 64
-OUTPUT = 32
-PAGES = 1500
-WORDS = 2048
 WARM = FOLD_STEPS + 2
-clock = time.thread_time
-
-
-class Told:
-    """Everybody runs, with what the bench wants in the weights."""
-
-    ratio: float | None = None
-    wanted: Digest | None = None
-
-    def choose(self, queued: Sequence[Queued]) -> Batch:
-        return Batch(tuple(queued), self.wanted)
-
-    def ran(self, ran: Ran) -> None:
-        """Nothing is to be learnt."""
-
-
-class Recording(TorchRunner):
-    """Keeps the logits that tokens were chosen from, if asked to."""
-
-    logits: dict[RequestId, list[torch.Tensor]] | None = None
-
-    def forward(self, plan: StepPlan) -> torch.Tensor:
-        found = super().forward(plan)
-        if self.logits is not None:
-            sampling = (part.sequence.request.id for part in plan.slices if part.samples)
-            for request, row in zip(sampling, found, strict=True):
-                self.logits.setdefault(request, []).append(row.clone())
-        return found
-
-
-@dataclass(slots=True)
-class Rig:
-    model: LoadedModel
-    engine: Engine
-    runner: Recording
-    pool: Pool
-    digests: list[Digest]
-    number: int = 0  # of the next request
-
-    def submit(self, adapter: int | None, tokens: int = OUTPUT) -> RequestId:
-        arrival = Arrival(0.0, prompt(self.number, 16), tokens, adapter)
-        self.engine.submit(engine_request(self.number, arrival, self.digests))
-        self.number += 1
-        return RequestId(str(self.number - 1))
-
-    def step_ms(self) -> float:
-        begun = clock()
-        self.engine.step()
-        return (clock() - begun) * 1000
-
-
-def rig(
-    model: LoadedModel,
-    adapters: Sequence[CanonicalAdapter],
-    policy: Policy | None,
-    seats: int = SEATS,
-) -> Rig:
-    """An engine with these adapters resident."""
-    limits = Limits(max_sequences=seats)
-    pool = Pool(PAGES, page_tokens=limits.page_tokens, keeps_prefixes=False)
-    second = None if policy is None else SecondWeights(model.network)
-    runner = Recording(model.network, pages=PAGES, page_tokens=limits.page_tokens, second=second)
-    merging = None
-    if policy is not None:
-        merging = Merging(policy, runner, pool, seats=limits.max_sequences, clock=clock)
-    engine = Engine(
-        batcher=Batcher(limits=limits, pool=pool, context_tokens=model.card.context_tokens),
-        runner=runner,
-        pool=pool,
-        end_tokens=model.card.end_tokens,
-        merging=merging,
-    )
-    reader = AdapterReader(model, page_tokens=limits.page_tokens)
-    digests = []
-    for adapter in adapters:
-        weights = reader.read(map(bytes, adapter.pieces()), adapter.digest)
-        fill = engine.reserve(adapter.digest, weights)
-        assert fill is not None
-        fill()
-        engine.activate(adapter.digest)
-        digests.append(adapter.digest)
-    return Rig(model, engine, runner, pool, digests)
-
-
-def shortened(model: LoadedModel, layers: int) -> LoadedModel:
-    """Its first layers and words, with which a step takes little."""
-    network = model.network
-    config = replace(network.config, layers=layers)
-    stack = network.stack[:layers]
-    made = network.device.layers(stack, config.norm_eps)
-    card = replace(model.card, modules=config.modules())
-    head = network.device.linear(network.embedding[:WORDS])
-    return LoadedModel(card, replace(network, config=config, stack=stack, layers=made, head=head))
 
 
 def answers(
@@ -191,15 +84,6 @@ def switches(model: LoadedModel, adapters: Sequence[CanonicalAdapter]) -> Claim:
         runner.use_folded()
     text = "D2: bytes of the base changed by 1,000 switches"
     return Claim.at_most(0, text, float(hash_of(model) != before))
-
-
-def hash_of(model: LoadedModel) -> str:
-    found = hashlib.sha256()
-    for layer in model.network.stack:
-        for each in layer.linears:
-            assert isinstance(each, Linear)
-            found.update(each.weight.numpy().data)
-    return found.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +245,9 @@ def measured(asked: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
     figures: dict[str, list[dict[str, object]]] = {"claims": []}
     claims: list[Claim] = []
     if "exact" in asked.parts:
-        claims += [*exactness(model, adapters), switches(few, small)]
+        one_layer = shortened(model, 1)
+        least = list(random_adapters(one_layer.card, ADAPTERS, ranks=[16]))
+        claims += [*exactness(model, adapters), switches(one_layer, least)]
     if "speed" in asked.parts:
         found = list(speeds(model, adapters, asked.turns))
         figures["steps"] = [asdict(each) for each in found]
