@@ -49,13 +49,13 @@ BOOKS = {
         _LOST + "test_who_died_with_nothing_but_a_reservation_is_found_too[sqlite]",
     ),
     "who beats is taken for dead": Mutation(
-        "gateway/leases.py",
+        "policies/beats.py",
         "if instance in before and before[instance][0] == beat",
         "if instance in before",
         "tests/unit/gateway/test_leases.py::test_a_beat_that_changes_is_none",
     ),
     "nobody could beat, and all are taken for dead": Mutation(
-        "gateway/leases.py",
+        "policies/beats.py",
         "self._seen if now - self._looked <= self._lease / 2 else {}",
         "self._seen",
         "tests/unit/gateway/test_leases.py::test_who_could_not_look_begins_anew",

@@ -1,7 +1,5 @@
 """A model on disk, made ready: a Hugging Face folder or a GGUF file."""
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +18,13 @@ from services.gpu_worker.kernels.cpu.device import CpuDevice
 from services.gpu_worker.kernels.device import Device
 from services.gpu_worker.model.config import ModelConfig, read_config
 from services.gpu_worker.model.llama import Llama, build_llama
+from services.runtime.model_files import (
+    files_of,
+    fingerprint_of,
+    found_model,
+    read_json,
+    shards_of,
+)
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -35,44 +40,33 @@ def load_model(path: Path, *, name: str | None = None, device: Device | None = N
 
     Raises FailedPrecondition that says what is missing, corrupt or not supported.
     """
-    if path.is_dir() and not (path / "config.json").exists():
-        found = sorted(path.glob("*.gguf"))
-        if len(found) != 1:
-            raise FailedPrecondition(f"{path} holds neither a config.json nor one .gguf file")
-        path = found[0]
-    if path.is_dir():
-        return _load_folder(path, name, device or CpuDevice())
-    if path.suffix == ".gguf" and path.is_file():
-        return _load_gguf(path, name, device or CpuDevice())
-    raise FailedPrecondition(f"{path} is neither a model folder nor a .gguf file")
+    path = found_model(path)
+    load = _load_folder if path.is_dir() else _load_gguf
+    return load(path, name, device or CpuDevice())
 
 
 def _load_folder(folder: Path, name: str | None, device: Device) -> LoadedModel:
-    raw = _json(folder / "config.json")
+    raw = read_json(folder / "config.json")
     config = read_config(raw)
-    shards = _shards(folder)
+    shards = shards_of(folder)
     weights: dict[str, Tensor] = {}
     for shard in shards:
         try:
             weights |= load_file(shard)
         except (safetensors.SafetensorError, OSError) as error:
             raise FailedPrecondition(f"{shard.name} cannot be read: {error}") from error
-    tokenizer = folder / "tokenizer.json"
-    if not tokenizer.exists():
-        raise FailedPrecondition(f"{folder} has no tokenizer.json")
     said = str(raw.get("_name_or_path") or "")
-    files = [folder / "config.json", tokenizer, *shards]
-    generation = _json(folder / "generation_config.json", optional=True)
-    tokens = _json(folder / "tokenizer_config.json", optional=True)
+    generation = read_json(folder / "generation_config.json", optional=True)
+    tokens = read_json(folder / "tokenizer_config.json", optional=True)
     card = _card(
         config,
         name=name or _slug(said or folder.resolve().name),
         said=said,
-        fingerprint=_fingerprint(files),
+        fingerprint=fingerprint_of(files_of(folder)),
         end_tokens=[raw.get("eos_token_id"), generation.get("eos_token_id")],
         chat_template=_chat_template(folder, tokens),
         special_tokens={key: _token_text(tokens.get(key)) for key in SPECIAL_TOKENS},
-        tokenizer_json=tokenizer.read_bytes(),
+        tokenizer_json=(folder / "tokenizer.json").read_bytes(),
     )
     return LoadedModel(card, build_llama(config, weights, device))
 
@@ -88,7 +82,7 @@ def _load_gguf(path: Path, name: str | None, device: Device) -> LoadedModel:
         config,
         name=name or stem,
         said=_HUB_NAMES.get(stem, found.name),
-        fingerprint=_fingerprint([path]),
+        fingerprint=fingerprint_of(files_of(path)),
         end_tokens=[list(found.end_tokens)],
         chat_template=found.chat_template,
         special_tokens=found.special_tokens,
@@ -131,19 +125,6 @@ def _card(
     )
 
 
-def _shards(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(_json(index).get("weight_map", {}).values()))
-        shards = [folder / Path(shard).name for shard in names]
-    else:
-        shards = [folder / "model.safetensors"]
-    missing = [shard.name for shard in shards if not shard.exists()]
-    if missing:
-        raise FailedPrecondition(f"{folder} has no {', '.join(missing)}")
-    return shards
-
-
 def _chat_template(folder: Path, tokens: Mapping[str, Any]) -> str:
     file = folder / "chat_template.jinja"
     if file.exists():
@@ -157,25 +138,6 @@ def _chat_template(folder: Path, tokens: Mapping[str, Any]) -> str:
 
 def _token_text(token: str | dict[str, Any] | None) -> str:
     return str(token.get("content", "")) if isinstance(token, dict) else token or ""
-
-
-def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.exists():
-        return {}
-    try:
-        read: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FailedPrecondition(f"{path} cannot be read: {error}") from error
-    return read
-
-
-def _fingerprint(files: Iterable[Path]) -> Fingerprint:
-    whole = hashlib.sha256()
-    for path in sorted(files, key=lambda file: file.name):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name} {digest}\n".encode())
-    return Fingerprint(whole.hexdigest())
 
 
 def _slug(text: str) -> str:

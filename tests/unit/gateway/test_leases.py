@@ -1,6 +1,6 @@
 """When a gateway counts as dead."""
 
-from services.gateway.leases import Silence
+from services.policies.beats import Silence
 
 
 def test_a_beat_that_stands_still_for_a_lease_is_silence() -> None:
