@@ -10,8 +10,9 @@ from services.adapter_store import models as adapter_store
 from services.gateway import models as gateway
 from services.runtime.db import Base
 from services.scheduler import models as scheduler
+from services.trainer import models as trainer
 
-TABLES = (adapter_store, gateway, scheduler)  # importing them fills the metadata
+TABLES = (adapter_store, gateway, scheduler, trainer)  # importing them fills the metadata
 
 
 def run(connection: Connection) -> None:

@@ -1,0 +1,156 @@
+"""Examples out of files: what is said before, what is to be learnt. Errors name file and line."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from services.core.errors import InvalidRequest
+from services.trainer.jobs import DataKind
+
+Message = Mapping[str, str]
+
+JSONL, CSV = ".jsonl", ".csv"
+ROLES = ("system", "user", "assistant", "tool")
+
+_NEEDED = {
+    DataKind.CHAT: ("messages",),
+    DataKind.INSTRUCTION: ("instruction", "output"),
+    DataKind.COMPLETION: ("prompt", "completion"),
+    DataKind.CLASSIFICATION: ("text", "label"),
+    DataKind.TEXT: ("text",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """`target` follows `messages` as the assistant's answer; without messages it follows `prompt`
+    as it is."""
+
+    line: int
+    target: str
+    messages: tuple[Message, ...] = ()
+    prompt: str = ""
+
+
+def read_examples(path: Path, name: str) -> tuple[DataKind, Iterator[Example]]:
+    """`name`: what the file is called. Raises InvalidRequest, also while they are read."""
+    rows = _rows(path, name)
+    first = next(rows, None)
+    if first is None:
+        raise bad(name, 0, "has no rows")
+    kind = _kind(name, *first)
+
+    def every() -> Iterator[Example]:
+        yield from _examples(kind, name, *first)
+        for line, row in rows:
+            yield from _examples(kind, name, line, row)
+
+    return kind, every()
+
+
+def bad(name: str, line: int, what: str) -> InvalidRequest:
+    """`line` 0: the file as a whole."""
+    return InvalidRequest.of("data", f"{name}:{line}: {what}" if line else f"{name}: {what}")
+
+
+def _rows(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """With the number of the line that each ends on."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in (JSONL, CSV):
+        raise bad(name, 0, f"must end with {JSONL} or {CSV}")
+    line = 0
+    with path.open(encoding="utf-8-sig", newline="" if suffix == CSV else None) as file:
+        try:
+            for line, row in _csv(file, name) if suffix == CSV else _jsonl(file, name):
+                yield line, row
+        except UnicodeDecodeError as error:
+            raise bad(name, line + 1, "is not UTF-8 text from about here") from error
+
+
+def _jsonl(file: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for line, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise bad(name, line, f"is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise bad(name, line, "must be a JSON object")
+        yield line, row
+
+
+def _csv(file: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(file, strict=True)
+    try:
+        for row in reader:
+            if None in row:
+                raise bad(name, reader.line_num, "has more fields than line 1 has columns")
+            yield reader.line_num, {key: value for key, value in row.items() if value is not None}
+    except csv.Error as error:
+        raise bad(name, reader.line_num, f"is not CSV: {error}") from error
+
+
+def _kind(name: str, line: int, row: Mapping[str, Any]) -> DataKind:
+    for kind, needed in _NEEDED.items():
+        if all(column in row for column in needed):
+            return kind
+    forms = "; ".join(" and ".join(needed) for needed in _NEEDED.values())
+    raise bad(name, line, f"has {', '.join(map(repr, row)) or 'nothing'}; it must have {forms}")
+
+
+def _examples(kind: DataKind, name: str, line: int, row: Mapping[str, Any]) -> Iterator[Example]:
+    def text(column: str, *, optional: bool = False) -> str:
+        value = row.get(column, "" if optional else None)
+        if value is None:
+            raise bad(name, line, f"{column!r} is missing")
+        if column == "label" and isinstance(value, int):
+            value = str(value)
+        if not isinstance(value, str):
+            raise bad(name, line, f"{column!r} must be text")
+        if not (value.strip() or optional):
+            raise bad(name, line, f"{column!r} is empty")
+        return value
+
+    match kind:
+        case DataKind.CHAT:
+            yield from _answers(name, line, row.get("messages"))
+        case DataKind.INSTRUCTION:
+            asked = "\n\n".join(filter(None, [text("instruction"), text("input", optional=True)]))
+            yield Example(line, text("output"), (_user(asked),))
+        case DataKind.COMPLETION:
+            yield Example(line, text("completion"), prompt=text("prompt"))
+        case DataKind.CLASSIFICATION:
+            yield Example(line, text("label"), (_user(text("text")),))
+        case DataKind.TEXT:
+            yield Example(line, text("text"))
+
+
+def _answers(name: str, line: int, messages: Any) -> Iterator[Example]:
+    """One for every answer of the assistant, after what was said before it."""
+    if not isinstance(messages, list) or not messages:
+        raise bad(name, line, "'messages' must be a list of messages")
+    said: list[Message] = []
+    answers = 0
+    for index, message in enumerate(messages):
+        at = f"messages[{index}]"
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise bad(name, line, f"{at} must have a role of {', '.join(ROLES)}")
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise bad(name, line, f"the content of {at} must be text")
+        if message["role"] == "assistant":
+            if not said or not content.strip():
+                raise bad(name, line, f"{at} answers nothing, or is empty")
+            yield Example(line, content, tuple(said))
+            answers += 1
+        said.append({"role": message["role"], "content": content})
+    if not answers:
+        raise bad(name, line, "the assistant says nothing in it")
+
+
+def _user(content: str) -> Message:
+    return {"role": "user", "content": content}
