@@ -2,10 +2,11 @@
 
 import typer
 
-from services.cli import adapters, keys, placement, queue, quotas, tenants, usage, workers
+from services.cli import adapters, jobs, keys, placement, queue, quotas, tenants, usage, workers
 from services.cli.chat import chat
 from services.cli.demo import demo, up
 from services.cli.migrations import migrations
+from services.cli.training import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,8 @@ app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(adapters.app, name="adapters")
+app.command()(train)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(placement.app, name="placement")
 app.command()(migrations)

@@ -61,7 +61,7 @@ class _Answer:
 
 def up(port: Port = DEFAULT_PORT, model: Model = None, memory: Memory = 0) -> None:
     """Start the whole suite on this machine and leave it running until Ctrl-C."""
-    with one_sentence(), _running(port, model, memory) as (suite, profile):
+    with one_sentence(), _running(port, model, memory, trains=True) as (suite, profile):
         _print_lines(profile)
         console.print("Running; Ctrl-C stops everything.")
         try:
@@ -92,11 +92,13 @@ def demo(port: Port = DEFAULT_PORT, model: Model = None, question: str = QUESTIO
 
 
 @contextmanager
-def _running(port: int, model: Path | None, memory: int = 0) -> Iterator[tuple[Suite, Profile]]:
+def _running(
+    port: int, model: Path | None, memory: int = 0, *, trains: bool = False
+) -> Iterator[tuple[Suite, Profile]]:
     addresses = Addresses.at(port) if port else free_addresses()
     if taken := addresses.taken():
         raise OSError(f"in use: {', '.join(taken)}; choose other ports with --port")
-    suite = Suite(home(), addresses, model or embedded_model(), memory)
+    suite = Suite(home(), addresses, model or embedded_model(), memory, trains)
     with interruptible(), only_one(suite.home):
         try:
             yield suite, _start(suite)

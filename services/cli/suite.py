@@ -31,7 +31,7 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Six neighbouring ports of the loopback interface."""
+    """Seven neighbouring ports of the loopback interface."""
 
     http: str
     gateway: str
@@ -39,16 +39,21 @@ class Addresses:
     scheduler: str
     worker: str
     uploads: str
+    trainer: str = ""
 
     @classmethod
     def at(cls, port: int) -> "Addresses":
-        return cls(*(f"127.0.0.1:{port + index}" for index in range(6)))
+        return cls(*(f"127.0.0.1:{port + index}" for index in range(7)))
 
     def taken(self) -> list[str]:
         return [address for address in self._all() if not _is_free(address)]
 
     def _all(self) -> tuple[str, ...]:
-        return (self.http, self.gateway, self.store, self.scheduler, self.worker, self.uploads)
+        each = (
+            self.http, self.gateway, self.store, self.scheduler, self.worker, self.uploads,
+            self.trainer,
+        )  # fmt: skip
+        return tuple(address for address in each if address)
 
 
 def free_addresses() -> Addresses:
@@ -56,7 +61,7 @@ def free_addresses() -> Addresses:
         addresses = Addresses.at(secrets.choice(range(20_000, 60_000)))
         if not addresses.taken():
             return addresses
-    raise OSError("no six neighbouring ports are free")
+    raise OSError("no seven neighbouring ports are free")
 
 
 @dataclass(slots=True)
@@ -67,6 +72,7 @@ class Suite:
     addresses: Addresses
     model: Path
     memory_mebibytes: int = 0  # of the worker's pages; 0: by what is free
+    trains: bool = False
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, step: Step) -> Profile:
@@ -115,6 +121,7 @@ class Suite:
             ("adapter_store", self.addresses.store),
             ("scheduler", self.addresses.scheduler),
             ("gpu_worker", self.addresses.worker),
+            *([("trainer", self.addresses.trainer)] if self.trains else []),
             ("gateway", self.addresses.gateway),
         )
 
@@ -146,6 +153,15 @@ class Suite:
         for name, _ in self._services():
             ours[f"{name.upper()}_SERVICE_TOKEN"] = tokens["service_token"]
             ours[f"{name.upper()}_DRAIN_SECONDS"] = str(STOP_SECONDS - 5)
+        if self.trains:
+            ours |= {
+                "TRAINER_ADDRESS": at.trainer,
+                "TRAINER_DATABASE_URL": database,
+                "TRAINER_STORE_ADDRESS": at.store,
+                "TRAINER_FOLDER": str(home / "training"),
+                "TRAINER_MODEL_PATHS": json.dumps([str(self.model.resolve())]),
+                "GATEWAY_TRAINER_ADDRESS": at.trainer,
+            }
         if self.memory_mebibytes:
             ours["GPU_WORKER_MEMORY_MEBIBYTES"] = str(self.memory_mebibytes)
         return ours | {name: value for name, value in os.environ.items() if name not in ours}

@@ -18,6 +18,7 @@ from lorikeet.gateway.v1 import (
 )
 from lorikeet.kserve.v2 import inference_pb2_grpc
 from lorikeet.scheduler.v1 import fleet_service_pb2  # noqa: F401  # the proxy looks its methods up
+from lorikeet.trainer.v1 import trainer_service_pb2  # noqa: F401  # and these
 from services.gateway.base_models import BaseModels
 from services.gateway.chat import ChatTemplates
 from services.gateway.choices import Choices
@@ -69,6 +70,7 @@ from services.runtime.access import (
     QUOTAS,
     SCHEDULER,
     TENANTS,
+    TRAINER,
     USAGE,
     scopes_of,
 )
@@ -109,7 +111,8 @@ async def main() -> None:
         bookkeepers=[Quotas(books.reservations), books.ledger, FirstTokens(registry), punctuality],
         first_tokens_ms=by_tier(settings.tier_first_tokens_ms),
     )
-    server = _grpc_server(settings, books, Channels([store_channel]), schedulers)
+    trainers = open_channels(settings.trainer_address) if settings.trainer_address else None
+    server = _grpc_server(settings, books, Channels([store_channel]), schedulers, trainers)
     http = _serve_models(settings, gateway, server, books.tenants)
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueServicer(reports), server.grpc)
     work = (
@@ -124,6 +127,8 @@ async def main() -> None:
     registry.register(QueueMetrics(reports))
     metrics = _metrics(settings, registry) if settings.metrics_address else nullcontext()
     await _until_stopped(settings, books, (server, http), work, metrics)
+    if trainers is not None:
+        await trainers.close()
     await asyncio.gather(
         templates.close(), workers.close(), store_channel.close(), schedulers.close()
     )
@@ -228,18 +233,24 @@ def _grpc_server(
     books: _Books,
     store: Channels,
     schedulers: Channels,
+    trainers: Channels | None,
 ) -> Server:
-    """With the services that need no more than the books, and the store's and scheduler's."""
+    """With the services that need no more than the books, and those of the services behind."""
     of_store = PROXIED[ADAPTER_STORE] | PROXIED[ADAPTER_LIFECYCLE]
     of_scheduler = PROXIED[SCHEDULER] | PROXIED[FLEET]
     routes = dict.fromkeys(of_store, store) | dict.fromkeys(of_scheduler, schedulers)
     scopes = of_store | of_scheduler
+    behind = [ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER, FLEET]
+    if trainers is not None:
+        routes |= dict.fromkeys(PROXIED[TRAINER], trainers)
+        scopes |= PROXIED[TRAINER]
+        behind.append(TRAINER)
     for service in OWN:
         scopes |= scopes_of(service)
     server = Server(
         address=settings.address,
         gate=Gate(books.tenants, scopes),
-        services=[*OWN, ADAPTER_STORE, ADAPTER_LIFECYCLE, SCHEDULER, FLEET],
+        services=[*OWN, *behind],
         handlers=[Proxy(routes, settings.service_token.get_secret_value())],
     )
     tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(

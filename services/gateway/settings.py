@@ -19,6 +19,8 @@ class GatewaySettings(ServiceSettings, env_prefix="GATEWAY_"):
     store_address: str = "127.0.0.1:7412"
     scheduler_address: str = Field("127.0.0.1:7413", pattern=r"[^,\s]")
     """host:port; of several schedulers, by commas, the one that leads is found."""
+    trainer_address: str = ""
+    """host:port; of several trainers, by commas. Empty: there is none."""
     operator_token: SecretStr
     """Lets its holder manage tenants, keys and workers."""
     key_pepper: SecretStr

@@ -12,6 +12,7 @@ ADAPTER_LIFECYCLE = "lorikeet.adapter_store.v1.AdapterLifecycleService"
 SCHEDULER = "lorikeet.scheduler.v1.SchedulerService"
 FLEET = "lorikeet.scheduler.v1.FleetService"
 GPU_WORKER = "lorikeet.gpu_worker.v1.GpuWorkerService"
+TRAINER = "lorikeet.trainer.v1.TrainerService"
 INFERENCE = "inference.GRPCInferenceService"
 
 _METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
@@ -102,6 +103,10 @@ _METHODS: dict[str, dict[Scope, tuple[str, ...]]] = {
         )
     },
     GPU_WORKER: {Scope.OPERATOR: ("Run", "ReadPrefix")},
+    TRAINER: {
+        Scope.ADAPTERS_READ: ("GetJob", "ListJobs", "WatchJob"),
+        Scope.ADAPTERS_WRITE: ("WriteData", "CreateJob", "CancelJob"),
+    },
 }
 
 
@@ -115,7 +120,12 @@ def scopes_of(service: str) -> dict[str, Scope]:
 
 
 ENDLESS = frozenset(
-    {f"/{ADAPTER_LIFECYCLE}/Watch", f"/{SCHEDULER}/WatchWorkers", f"/{QUEUE}/WatchQueue"}
+    {
+        f"/{ADAPTER_LIFECYCLE}/Watch",
+        f"/{SCHEDULER}/WatchWorkers",
+        f"/{QUEUE}/WatchQueue",
+        f"/{TRAINER}/WatchJob",
+    }
 )
 """Calls that a server ends when it stops, because they never would."""
 
@@ -128,5 +138,6 @@ PROXIED: dict[str, dict[str, Scope]] = {
     ADAPTER_LIFECYCLE: scopes_of(ADAPTER_LIFECYCLE),
     SCHEDULER: {f"/{SCHEDULER}/ListWorkers": Scope.OPERATOR},
     FLEET: scopes_of(FLEET),
+    TRAINER: scopes_of(TRAINER),
 }
 """What the gateway passes on to the services behind it."""

@@ -82,12 +82,11 @@ class SqlJobs:
             found = await session.scalars(query.order_by(PointRow.step).limit(limit))
             return [Point(r.step, r.loss, r.validation_loss, r.accuracy) for r in found]
 
-    async def has_unfinished(self, tenant: TenantId, data_sha256: str) -> bool:
-        """Whether a job is still to learn from it."""
-        query = select(JobRow.data).where(JobRow.tenant == tenant, JobRow.state.in_(_UNFINISHED))
+    async def unfinished(self) -> list[Job]:
+        """Everybody's."""
+        query = select(JobRow).where(JobRow.state.in_(_UNFINISHED))
         async with self._sessions() as session:
-            found = await session.scalars(query)
-            return any(json.loads(data)["sha256"] == data_sha256 for data in found)
+            return [_job(row) for row in await session.scalars(query)]
 
     async def beats(self) -> dict[str, int]:
         """Of jobs that somebody has, by id."""
@@ -100,6 +99,8 @@ class SqlJobs:
     ) -> Job | None:
         """One of a base model of these: whose beat still is as it was when its holder was silent,
         or one that waits, of a tenant that has fewest under way."""
+        if not silent and not await self._any_waits(bases):
+            return None  # the usual case, which need not stop others from writing
         async with writing(self._sessions) as session:
             row = await _left(session, bases, silent) or await _waiting(session, bases)
             if row is None:
@@ -114,6 +115,11 @@ class SqlJobs:
                 delete(PointRow).where(PointRow.job == row.id, PointRow.step > row.saved_steps)
             )
             return _job(row)
+
+    async def _any_waits(self, bases: Collection[Fingerprint]) -> bool:
+        query = select(JobRow.number).where(*_is_waiting(bases)).limit(1)
+        async with self._sessions() as session:
+            return await session.scalar(query) is not None
 
     async def beat(self, lease: Lease) -> None:
         """Raises LeaseLost."""
@@ -135,17 +141,18 @@ class SqlJobs:
         """Without having got on. Raises LeaseLost."""
         async with writing(self._sessions) as session:
             await _write(session, lease, crashes=JobRow.crashes + 1)
-            row = (await session.scalars(select(JobRow).where(JobRow.id == lease.job))).one()
+            row = await _held(session, lease)
             beyond = (PointRow.job == row.id, PointRow.step > row.saved_steps)
             await session.execute(delete(PointRow).where(*beyond))
             return _job(row)
 
-    async def trained(self, lease: Lease, result: Checkpoint, metrics: Mapping[str, float]) -> None:
+    async def trained(self, lease: Lease, result: Checkpoint, metrics: Mapping[str, float]) -> Job:
         """Its result is to be published. Raises LeaseLost."""
         state = JobState.PUBLISHING.value
         async with writing(self._sessions) as session:
             measured = json.dumps(dict(metrics))
             await _write(session, lease, **_reached(result), metrics=measured, state=state)
+            return _job(await _held(session, lease))
 
     async def succeeded(self, lease: Lease, version: Published) -> None:
         """Raises LeaseLost."""
@@ -193,13 +200,12 @@ async def _waiting(session: AsyncSession, bases: Collection[str]) -> JobRow | No
         .where(other.tenant == JobRow.tenant, other.state.in_(_HELD))
         .scalar_subquery()
     )
-    query = (
-        select(JobRow)
-        .where(JobRow.state == JobState.QUEUED.value, JobRow.base_fingerprint.in_(bases))
-        .order_by(underway, JobRow.number)
-        .limit(1)
-    )
+    query = select(JobRow).where(*_is_waiting(bases)).order_by(underway, JobRow.number).limit(1)
     return await session.scalar(query.with_for_update(skip_locked=True, of=JobRow))
+
+
+def _is_waiting(bases: Collection[str]) -> tuple[Any, ...]:
+    return (JobRow.state == JobState.QUEUED.value, JobRow.base_fingerprint.in_(bases))
 
 
 async def _write(session: AsyncSession, lease: Lease, *conditions: Any, **values: Any) -> None:
@@ -209,6 +215,11 @@ async def _write(session: AsyncSession, lease: Lease, *conditions: Any, **values
     assert isinstance(done, CursorResult)
     if done.rowcount != 1:
         raise LeaseLost(lease.job)
+
+
+async def _held(session: AsyncSession, lease: Lease) -> JobRow:
+    """As it was just written."""
+    return (await session.scalars(select(JobRow).where(JobRow.id == lease.job))).one()
 
 
 def _reached(checkpoint: Checkpoint) -> dict[str, Any]:

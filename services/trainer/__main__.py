@@ -1,0 +1,78 @@
+"""Runs the trainer."""
+
+import asyncio
+import os
+import socket
+import uuid
+
+from lorikeet.trainer.v1 import trainer_service_pb2_grpc as rpc
+from services.runtime import telemetry
+from services.runtime.access import TRAINER, scopes_of
+from services.runtime.auth import Gate, ServiceToken
+from services.runtime.beside import beside
+from services.runtime.client import open_channel
+from services.runtime.clock import SystemClock
+from services.runtime.db import close_sessions, open_sessions
+from services.runtime.metrics import exported
+from services.runtime.migrate import require_current
+from services.runtime.server import Server, run, run_until_stopped
+from services.runtime.settings import load
+from services.trainer.bases import Bases, by_fingerprint
+from services.trainer.clients import StoreClient
+from services.trainer.datasets import DataSets
+from services.trainer.desk import Desk
+from services.trainer.metrics import TrainerMetrics
+from services.trainer.repository import SqlJobs
+from services.trainer.runner import Runner
+from services.trainer.servicer import TrainerServicer
+from services.trainer.settings import TrainerSettings
+from services.trainer.tidying import keep_tidy
+
+DAY_SECONDS = 86_400.0
+MEBIBYTE = 1 << 20
+
+
+async def main() -> None:
+    settings = load(TrainerSettings)
+    telemetry.setup("trainer", log_format=settings.log_format, level=settings.log_level)
+    await require_current(settings.database_url)
+    token = settings.service_token.get_secret_value()
+    channel, sessions = open_channel(settings.store_address), open_sessions(settings.database_url)
+    store, jobs, metrics = StoreClient(channel, token), SqlJobs(sessions), TrainerMetrics()
+    paths = await asyncio.to_thread(by_fingerprint, settings.model_paths)
+    bases, folder = Bases(store, paths), settings.folder / "jobs"
+    data = DataSets(settings.folder / "data", most_bytes=settings.most_data_mebibytes * MEBIBYTE)
+    runner = metrics.runner = Runner(
+        jobs,
+        bases=bases,
+        data=data,
+        store=store,
+        folder=folder,
+        holder=f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}",
+        clock=SystemClock(),
+        pace=settings.pace,
+        device=settings.device,
+        threads=settings.threads,
+        ended=metrics.ended,
+    )
+    desk = Desk(jobs, data, bases, most_unfinished=settings.most_unfinished_jobs)
+    server = Server(
+        address=settings.address,
+        gate=Gate(ServiceToken(token), scopes_of(TRAINER)),
+        services=[TRAINER],
+    )
+    rpc.add_TrainerServiceServicer_to_server(TrainerServicer(desk, data), server.grpc)
+    kept_seconds = settings.data_kept_days * DAY_SECONDS
+    work = (
+        runner.watch(),
+        keep_tidy(jobs, folder, data, kept_seconds=kept_seconds),
+        *(runner.work() for _ in range(settings.jobs_at_once)),
+    )
+    async with exported(metrics, settings.metrics_address), beside(*work):
+        await run_until_stopped(server, drain_seconds=settings.drain_seconds)
+    await channel.close()
+    await close_sessions(sessions)
+
+
+if __name__ == "__main__":
+    run(main)
