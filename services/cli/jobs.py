@@ -7,8 +7,8 @@ import typer
 from lorikeet.trainer.v1 import trainer_service_pb2 as pb
 from lorikeet.trainer.v1 import trainer_service_pb2_grpc as rpc
 from services.cli.connection import TenantOption, as_either, channel, every
+from services.cli.following import JOB_COLUMNS, Plot, follow
 from services.cli.show import Output, OutputOption, one_sentence, show
-from services.cli.training import JOB_COLUMNS, Plot, follow
 
 app = typer.Typer(no_args_is_help=True, help="Training jobs; `lorikeet train` makes them.")
 
