@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from services.trainer.jobs import DataKind, TrainingConfig
+from services.trainer.jobs import DataKind, DataSet, TrainingConfig
 from services.trainer.task import Base, Task
 from tests.tiny_models import make_reference, save_reference
 
@@ -21,6 +21,7 @@ CONVERSATIONS = [
     for index, words in enumerate(WORDS)
 ]
 TARGETS = ("q_proj", "v_proj", "down_proj")
+DATA_SET = DataSet("a" * 64, "data.jsonl", 1000, 6, DataKind.INSTRUCTION)
 
 
 def saved_base(folder: Path) -> Path:
