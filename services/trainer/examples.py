@@ -5,12 +5,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from services.core.errors import InvalidRequest
 from services.trainer.jobs import DataKind
 
 Message = Mapping[str, str]
+Row = Mapping[str, Any]
 
 JSONL, CSV = ".jsonl", ".csv"
 ROLES = ("system", "user", "assistant", "tool")
@@ -56,45 +57,58 @@ def bad(name: str, line: int, what: str) -> InvalidRequest:
     return InvalidRequest.of("data", f"{name}:{line}: {what}" if line else f"{name}: {what}")
 
 
-def _rows(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(path: Path, name: str) -> Iterator[tuple[int, Row]]:
     """With the number of the line that each ends on."""
     suffix = Path(name).suffix.lower()
     if suffix not in (JSONL, CSV):
         raise bad(name, 0, f"must end with {JSONL} or {CSV}")
-    line = 0
-    with path.open(encoding="utf-8-sig", newline="" if suffix == CSV else None) as file:
-        try:
-            for line, row in _csv(file, name) if suffix == CSV else _jsonl(file, name):
-                yield line, row
-        except UnicodeDecodeError as error:
-            raise bad(name, line + 1, "is not UTF-8 text from about here") from error
+    with path.open("rb") as file:
+        lines = _Lines(file, name)
+        yield from _csv(lines, name) if suffix == CSV else _jsonl(lines, name)
 
 
-def _jsonl(file: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, text in enumerate(file, 1):
+class _Lines:
+    """Of text, each with its end. `number`: of the one that was read last."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            self.number += 1
+            try:
+                yield line.decode("utf-8-sig" if self.number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise bad(self._name, self.number, "is not UTF-8 text") from error
+
+
+def _jsonl(lines: _Lines, name: str) -> Iterator[tuple[int, Row]]:
+    for text in lines:
         if not text.strip():
             continue
         try:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise bad(name, line, f"is not JSON: {error}") from error
+            raise bad(name, lines.number, f"is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise bad(name, line, "must be a JSON object")
-        yield line, row
+            raise bad(name, lines.number, "must be a JSON object")
+        yield lines.number, row
 
 
-def _csv(file: TextIO, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(file, strict=True)
+def _csv(lines: _Lines, name: str) -> Iterator[tuple[int, Row]]:
+    reader = csv.DictReader(lines, strict=True)
     try:
         for row in reader:
             if None in row:
-                raise bad(name, reader.line_num, "has more fields than line 1 has columns")
-            yield reader.line_num, {key: value for key, value in row.items() if value is not None}
+                raise bad(name, lines.number, "has more fields than line 1 has columns")
+            yield lines.number, row
     except csv.Error as error:
-        raise bad(name, reader.line_num, f"is not CSV: {error}") from error
+        raise bad(name, lines.number, f"is not CSV: {error}") from error
 
 
-def _kind(name: str, line: int, row: Mapping[str, Any]) -> DataKind:
+def _kind(name: str, line: int, row: Row) -> DataKind:
     for kind, needed in _NEEDED.items():
         if all(column in row for column in needed):
             return kind
@@ -102,7 +116,7 @@ def _kind(name: str, line: int, row: Mapping[str, Any]) -> DataKind:
     raise bad(name, line, f"has {', '.join(map(repr, row)) or 'nothing'}; it must have {forms}")
 
 
-def _examples(kind: DataKind, name: str, line: int, row: Mapping[str, Any]) -> Iterator[Example]:
+def _examples(kind: DataKind, name: str, line: int, row: Row) -> Iterator[Example]:
     def text(column: str, *, optional: bool = False) -> str:
         value = row.get(column, "" if optional else None)
         if value is None:

@@ -1,0 +1,274 @@
+"""What a trainer does with a job when its process, the store or the trainer itself fails."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.core.base_model import BaseModel
+from services.core.errors import InvalidRequest, Unavailable
+from services.core.types import Digest, TenantId
+from services.runtime.clock import SystemClock
+from services.runtime.db import IN_MEMORY, Base, close_sessions, open_sessions
+from services.trainer.bases import Bases
+from services.trainer.datasets import DataSets
+from services.trainer.jobs import (
+    Job,
+    JobState,
+    Lease,
+    LeaseLost,
+    Point,
+    Published,
+    TrainingConfig,
+    Wish,
+)
+from services.trainer.publication import CANDIDATE, Provenance
+from services.trainer.repository import SqlJobs
+from services.trainer.runner import Pace, Runner
+from services.trainer.tidying import tidy
+from tests.cards import CARD
+
+ACME = TenantId("acme")
+VERSION = Published(1, Digest("d" * 64))
+OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+# What a training process may do, without what makes one slow to start.
+SCRIPT = """
+import json, os, sys, time
+task = json.loads(sys.stdin.readline())
+def tell(kind, **facts):
+    print(json.dumps({"is": kind, **facts}), flush=True)
+def result():
+    tell("Trained", result={"name": "result", "steps": 4, "total_steps": 4}, metrics={"loss": 1.5})
+def saved(steps):
+    name = task["prefix"] + str(steps)
+    open(os.path.join(task["folder"], name), "w").close()
+    tell("Checkpoint", name=name, steps=steps, total_steps=4)
+"""
+TRAINS = "tell('Point', step=1, loss=2.5); saved(1); saved(2); result()"
+DIES = "sys.exit(1)"
+DIES_ONCE = """
+if not task["checkpoint"]:
+    tell("Point", step=1, loss=2.5)
+    saved(1)
+    tell("Point", step=2, loss=2.25)
+    os.kill(os.getpid(), 9)
+assert os.path.exists(os.path.join(task["folder"], task["checkpoint"]))
+tell("Point", step=2, loss=2.0)
+result()
+"""
+HANGS = "open(os.path.join(task['folder'], 'pid'), 'w').write(str(os.getpid())); time.sleep(60)"
+REFUSES = "tell('Refused', why='d.jsonl:3: is bad')"
+
+
+@dataclass
+class Shelf:
+    """A store with one base model, that is away as often as it is told to be."""
+
+    away: int = 0
+    refuses: bool = False
+    versions: dict[str, Published] = field(default_factory=dict)  # by job
+    aliases: list[str] = field(default_factory=list)
+    uploads: int = 0
+    provenance: Provenance | None = None
+
+    async def base_models(self) -> list[BaseModel]:
+        return [CARD]
+
+    async def base_model(self, name: str) -> BaseModel:
+        return CARD
+
+    async def version_of(self, job: Job) -> Published | None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("the store is away")
+        return self.versions.get(job.id)
+
+    async def upload(self, job: Job, folder: Path, provenance: Provenance) -> Published:
+        if self.refuses:
+            raise InvalidRequest.of("rank", "is too large")
+        self.uploads += 1
+        self.provenance = provenance
+        self.versions[job.id] = VERSION
+        return VERSION
+
+    async def set_alias(self, job: Job, alias: str, version: Published) -> None:
+        self.aliases.append(alias)
+
+
+@dataclass
+class World:
+    jobs: SqlJobs
+    store: Shelf
+    data: DataSets
+    folder: Path
+
+    def runner(self, script: str, **pace: Any) -> Runner:
+        quick: dict[str, Any] = {
+            "lease_seconds": 0.5, "look_seconds": 0.02, "retry_seconds": 0.02, "hung_seconds": 20.0,
+        }  # fmt: skip
+        return Runner(
+            self.jobs,
+            bases=Bases(self.store, {CARD.fingerprint: Path("nowhere")}),
+            data=self.data,
+            store=self.store,
+            folder=self.folder / "jobs",
+            holder="here",
+            clock=SystemClock(),
+            pace=Pace(**quick | pace),
+            command=(sys.executable, "-c", SCRIPT + script),
+        )
+
+    async def job(self) -> Job:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b'{"text": "a"}\n'
+
+        data = await self.data.write(ACME, "d.jsonl", pieces())
+        wish = Wish(
+            tenant=ACME, adapter="sql", base_model="tiny", data_sha256=data.sha256, method="lora",
+            config=TrainingConfig.asked(steps=4, target_modules=("q",)), created_by="acme/k1",
+        )  # fmt: skip
+        return await self.jobs.create(wish, CARD.fingerprint, data, most_unfinished=9)
+
+    async def ended(self, job: Job) -> Job:
+        return await self.until(job, lambda now: now.state in OVER)
+
+    async def until(self, job: Job, true: Callable[[Job], bool]) -> Job:
+        async with asyncio.timeout(20):
+            while not true(now := await self.jobs.get(job.tenant, job.id)):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return now
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    sessions = open_sessions(IN_MEMORY)
+    async with sessions.kw["bind"].begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    data = DataSets(tmp_path / "data", most_bytes=1000)
+    yield World(SqlJobs(sessions), Shelf(), data, tmp_path)
+    await close_sessions(sessions)
+
+
+@asynccontextmanager
+async def working(runner: Runner) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(each) for each in (runner.watch(), runner.work())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_job_becomes_a_version_with_its_lineage(world: World) -> None:
+    job = await world.job()
+    async with working(world.runner(TRAINS)):
+        ended = await world.ended(job)
+    assert (ended.state, ended.version, ended.digest) == (JobState.SUCCEEDED, 1, VERSION.digest)
+    assert await world.jobs.points(job.id, after=0, limit=9) == [Point(1, 2.5)]
+    assert world.store.aliases == [CANDIDATE]
+    assert world.store.provenance is not None
+    labels = world.store.provenance.labels
+    assert labels["job"] == job.id
+    assert labels["data_sha256"] == job.data.sha256
+    assert (labels["method"], labels["participants"], labels["config.rank"]) == ("lora", "1", "8")
+    assert world.store.provenance.metrics == {"loss": 1.5, "steps": 4.0}
+    files = {path.name for path in (world.folder / "jobs" / job.id).iterdir()}
+    assert files == {"1-2"}  # the checkpoint before is of no use
+    await tidy(world.jobs, world.folder / "jobs", world.data, kept_seconds=100)
+    assert os.listdir(world.folder / "jobs") == []
+
+
+async def test_a_process_that_dies_goes_on_from_its_checkpoint(world: World) -> None:
+    job = await world.job()
+    async with working(world.runner(DIES_ONCE)):
+        ended = await world.ended(job)
+    assert ended.state is JobState.SUCCEEDED
+    assert await world.jobs.points(job.id, after=0, limit=9) == [Point(1, 2.5), Point(2, 2.0)]
+
+
+async def test_a_process_that_always_dies_is_given_up(world: World) -> None:
+    job = await world.job()
+    async with working(world.runner(DIES)):
+        ended = await world.ended(job)
+    assert ended.state is JobState.FAILED
+    assert ended.error == "its process died 3 times without getting on"
+    assert world.store.uploads == 0
+
+
+async def test_a_process_that_hangs_is_ended(world: World) -> None:
+    job = await world.job()
+    async with working(world.runner(HANGS, hung_seconds=0.5, most_crashes=1)):
+        ended = await world.ended(job)
+    assert ended.state is JobState.FAILED
+
+
+async def test_what_can_never_go_well_is_said_once(world: World) -> None:
+    job = await world.job()
+    async with working(world.runner(REFUSES)):
+        ended = await world.ended(job)
+    assert (ended.state, ended.error) == (JobState.FAILED, "d.jsonl:3: is bad")
+
+
+async def test_a_cancelled_job_ends_with_its_process(world: World) -> None:
+    job = await world.job()
+    async with working(runner := world.runner(HANGS)):
+        await world.until(job, lambda _: (world.folder / "jobs" / job.id / "pid").exists())
+        await world.jobs.cancel(ACME, job.id)
+        async with asyncio.timeout(10):
+            while runner.underway:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert _is_gone(world, job)
+    assert (await world.jobs.get(ACME, job.id)).state is JobState.CANCELLED
+    assert world.store.uploads == 0
+
+
+async def test_a_trainer_that_stops_leaves_its_job_to_others(world: World) -> None:
+    job = await world.job()
+    async with working(world.runner(HANGS)):
+        await world.until(job, lambda _: (world.folder / "jobs" / job.id / "pid").exists())
+    assert _is_gone(world, job)
+    assert (await world.jobs.get(ACME, job.id)).state is JobState.QUEUED
+
+
+async def test_the_job_of_a_trainer_that_died_is_taken_over(world: World) -> None:
+    job = await world.job()
+    dead = await world.jobs.take("dead", {CARD.fingerprint}, {})
+    assert dead is not None
+    async with working(world.runner(TRAINS)):
+        ended = await world.ended(job)
+    assert (ended.state, ended.term) == (JobState.SUCCEEDED, 2)
+    with pytest.raises(LeaseLost):
+        await world.jobs.beat(Lease(job.id, dead.term))
+
+
+async def test_a_version_is_published_once_however_often_it_is_tried(world: World) -> None:
+    """The store was away, and the trainer before died when the version was there."""
+    job = await world.job()
+    world.store.away = 3
+    world.store.versions[job.id] = Published(7, Digest("7" * 64))
+    async with working(world.runner(TRAINS)):
+        ended = await world.ended(job)
+    assert (ended.state, ended.version) == (JobState.SUCCEEDED, 7)
+    assert world.store.uploads == 0
+    assert world.store.aliases == [CANDIDATE]
+
+
+async def test_what_the_store_refuses_fails_the_job(world: World) -> None:
+    job = await world.job()
+    world.store.refuses = True
+    async with working(world.runner(TRAINS)):
+        ended = await world.ended(job)
+    assert (ended.state, ended.error) == (JobState.FAILED, "rank: is too large")
+
+
+def _is_gone(world: World, job: Job) -> bool:
+    number = int((world.folder / "jobs" / job.id / "pid").read_text())
+    return not Path(f"/proc/{number}").exists()
