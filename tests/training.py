@@ -7,7 +7,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from services.trainer.jobs import DataKind, DataSet, TrainingConfig
+from services.trainer.config import TrainingConfig
+from services.trainer.jobs import DataKind, DataSet
 from services.trainer.task import Base, Task
 from tests.tiny_models import make_reference, save_reference
 

@@ -40,20 +40,10 @@ async def main() -> None:
     channel, sessions = open_channel(settings.store_address), open_sessions(settings.database_url)
     store, jobs, metrics = StoreClient(channel, token), SqlJobs(sessions), TrainerMetrics()
     paths = await asyncio.to_thread(by_fingerprint, settings.model_paths)
-    bases, folder = Bases(store, paths), settings.folder / "jobs"
+    bases = Bases(store, paths)
     data = DataSets(settings.folder / "data", most_bytes=settings.most_data_mebibytes * MEBIBYTE)
-    runner = metrics.runner = Runner(
-        jobs,
-        bases=bases,
-        data=data,
-        store=store,
-        folder=folder,
-        holder=f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}",
-        clock=SystemClock(),
-        pace=settings.pace,
-        device=settings.device,
-        threads=settings.threads,
-        ended=metrics.ended,
+    runner = metrics.runner = _runner(
+        settings, metrics, jobs=jobs, bases=bases, data=data, store=store
     )
     desk = Desk(jobs, data, bases, most_unfinished=settings.most_unfinished_jobs)
     server = Server(
@@ -65,13 +55,37 @@ async def main() -> None:
     kept_seconds = settings.data_kept_days * DAY_SECONDS
     work = (
         runner.watch(),
-        keep_tidy(jobs, folder, data, kept_seconds=kept_seconds),
+        keep_tidy(jobs, settings.folder / "jobs", data, kept_seconds=kept_seconds),
         *(runner.work() for _ in range(settings.jobs_at_once)),
     )
     async with exported(metrics, settings.metrics_address), beside(*work):
         await run_until_stopped(server, drain_seconds=settings.drain_seconds)
     await channel.close()
     await close_sessions(sessions)
+
+
+def _runner(
+    settings: TrainerSettings,
+    metrics: TrainerMetrics,
+    *,
+    jobs: SqlJobs,
+    bases: Bases,
+    data: DataSets,
+    store: StoreClient,
+) -> Runner:
+    return Runner(
+        jobs,
+        bases=bases,
+        data=data,
+        store=store,
+        folder=settings.folder / "jobs",
+        holder=f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}",
+        clock=SystemClock(),
+        pace=settings.pace,
+        device=settings.device,
+        threads=settings.threads,
+        ended=metrics.ended,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 from services.core.errors import NotFound, ResourceExhausted
 from services.core.types import Digest, Fingerprint, TenantId
 from services.runtime.db import Sessions, insert_unless_there, now_us, writing
+from services.trainer.config import TrainingConfig
 from services.trainer.jobs import (
     Checkpoint,
     DataKind,
@@ -23,7 +24,6 @@ from services.trainer.jobs import (
     LeaseLost,
     Point,
     Published,
-    TrainingConfig,
     Wish,
 )
 from services.trainer.models import JobRow, PointRow

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.trainer.jobs import Checkpoint, DataKind, Point, TrainingConfig
+from services.trainer.config import TrainingConfig
+from services.trainer.jobs import Checkpoint, DataKind, Point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

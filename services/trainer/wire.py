@@ -6,7 +6,8 @@ from lorikeet.trainer.v1 import trainer_service_pb2 as pb
 from services.core.types import TenantId
 from services.runtime.db import time_of
 from services.runtime.wire import time_to_wire
-from services.trainer.jobs import LORA, DataSet, Job, Point, TrainingConfig, Wish
+from services.trainer.config import TrainingConfig
+from services.trainer.jobs import LORA, DataSet, Job, Point, Wish
 
 _CONFIG = [field.name for field in pb.TrainingConfig.DESCRIPTOR.fields]
 

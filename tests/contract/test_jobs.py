@@ -10,16 +10,8 @@ import pytest
 from services.core.errors import FailedPrecondition, NotFound, ResourceExhausted
 from services.core.types import Digest, Fingerprint, TenantId
 from services.runtime.db import Sessions
-from services.trainer.jobs import (
-    Checkpoint,
-    Job,
-    JobState,
-    LeaseLost,
-    Point,
-    Published,
-    TrainingConfig,
-    Wish,
-)
+from services.trainer.config import TrainingConfig
+from services.trainer.jobs import Checkpoint, Job, JobState, LeaseLost, Point, Published, Wish
 from services.trainer.repository import SqlJobs
 from tests.training import DATA_SET
 

@@ -34,6 +34,7 @@ from tests.mutations.serving import SERVING
 from tests.mutations.spread import SPREAD
 from tests.mutations.store import STORE
 from tests.mutations.tiers import TIERS
+from tests.mutations.training import TRAINING
 
 ROOT = Path(__file__).parent.parent.parent
 MUTATIONS = (
@@ -50,6 +51,7 @@ MUTATIONS = (
     | SERVING
     | STORE
     | TIERS
+    | TRAINING
     | SCHEDULER
     | REPORTS
     | SPREAD

@@ -161,7 +161,7 @@ def test_a_job_outlives_its_trainer_and_is_served_as_it_was_trained(
 ) -> None:
     data = written(tmp_path / "talk.jsonl")
     options = {
-        "--rank": 2, "--steps": 150, "--pack": 24, "--seed": 7, "--learning-rate": 0.01,
+        "--rank": 2, "--steps": 100, "--pack": 24, "--seed": 7, "--learning-rate": 0.01,
         "--checkpoint": 2, "--validation": 0.2, "--evaluate": 50, "--dropout": 0.1,
     }  # fmt: skip
     said = [str(part) for option in options.items() for part in option]
@@ -176,7 +176,7 @@ def test_a_job_outlives_its_trainer_and_is_served_as_it_was_trained(
     (ended,) = parsed(world.run("jobs", "watch", job["id"], "--plot", str(curve), "-o", "json"))
     assert (ended["state"], ended["version"]) == ("JOB_STATE_SUCCEEDED", 1)
     assert ended["attempts"] == 2
-    assert "step 1 to 150" in curve.read_text().replace("&#160;", " ")
+    assert "step 1 to 100" in curve.read_text().replace("&#160;", " ")
 
     found, canonical = world.version("talk@candidate")
     assert found.version.provenance.job == job["id"]
@@ -187,7 +187,7 @@ def test_a_job_outlives_its_trainer_and_is_served_as_it_was_trained(
 
     base = world.folder / "tiny"
     task = task_of(
-        base, data, steps=150, checkpoint_steps=150, validation_share=0.2, evaluate_steps=50,
+        base, data, steps=100, checkpoint_steps=100, validation_share=0.2, evaluate_steps=50,
         dropout=0.1,
     )  # fmt: skip
     list(begin(replace(task, threads=1)).run())  # by nobody killed

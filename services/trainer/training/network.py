@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from services.runtime.model_files import found_model
-from services.trainer.jobs import TrainingConfig
+from services.trainer.config import TrainingConfig
 from services.trainer.training.encoding import Encoded
 
 

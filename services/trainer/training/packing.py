@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import count
 
-from services.trainer.jobs import TrainingConfig
+from services.trainer.config import TrainingConfig
 
 Pack = tuple[int, ...]  # examples, by index
 

@@ -5,7 +5,7 @@ from itertools import chain, islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.jobs import TrainingConfig
+from services.trainer.config import TrainingConfig
 from services.trainer.training.packing import held_out, pack, steps, total_steps
 
 LENGTHS = st.lists(st.integers(2, 20), min_size=1, max_size=40)

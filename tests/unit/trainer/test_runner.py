@@ -17,17 +17,9 @@ from services.core.types import Digest, TenantId
 from services.runtime.clock import SystemClock
 from services.runtime.db import IN_MEMORY, Base, close_sessions, open_sessions
 from services.trainer.bases import Bases
+from services.trainer.config import TrainingConfig
 from services.trainer.datasets import DataSets
-from services.trainer.jobs import (
-    Job,
-    JobState,
-    Lease,
-    LeaseLost,
-    Point,
-    Published,
-    TrainingConfig,
-    Wish,
-)
+from services.trainer.jobs import Job, JobState, Lease, LeaseLost, Point, Published, Wish
 from services.trainer.publication import CANDIDATE, Provenance
 from services.trainer.repository import SqlJobs
 from services.trainer.runner import Pace, Runner
