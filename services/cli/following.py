@@ -78,6 +78,8 @@ def follow(
                     request.after_step = course.points[-1].step if course.points else 0
             except KeyboardInterrupt:
                 break
+    if not problems.is_terminal:
+        problems.print()
     if plot_to is not None and course.points:
         save_plot(course.points, plot_to, title=f"{job.adapter}: loss")
     if course.job.state == pb.JOB_STATE_FAILED:

@@ -56,7 +56,7 @@ class TrainingConfig:
         ]
         for name, most in (
             ("rank", MOST_RANK), ("pack_tokens", MOST_TOKENS), ("dropout", 0.99),
-            ("validation_share", 0.9), ("learning_rate", 1.0),
+            ("validation_share", 0.9), ("learning_rate", 1.0), ("epochs", 100),
         ):  # fmt: skip
             if getattr(self, name) > most:
                 wrong.append(FieldViolation(f"config.{name}", f"must be at most {most:g}"))

@@ -21,6 +21,7 @@ from services.trainer.jobs import DataKind, DataSet, is_sha256
 
 CONTENT, FACTS = "content", "facts.json"
 INCOMING = ".incoming"
+MOST_LABELS = 1000
 
 _TENANT = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _NAME = re.compile(r"[^/\\\x00-\x1f]{1,255}")
@@ -113,11 +114,13 @@ def _understood(file: Path, name: str, sha256: str, size: int) -> DataSet:
     if not size:
         raise bad(name, 0, "is empty")
     kind, examples = read_examples(file, name)
-    lines, labels = set(), set()
+    rows, last, labels = 0, 0, set()
     for example in examples:
-        lines.add(example.line)
+        rows, last = rows + (example.line != last), example.line
         if kind is DataKind.CLASSIFICATION:
             labels.add(example.target)
+        if len(labels) > MOST_LABELS:
+            raise bad(name, example.line, f"is the label number {len(labels)}: too many")
     if kind is DataKind.CLASSIFICATION and len(labels) < 2:
         raise bad(name, 0, f"has no label but {labels.pop()!r}")
-    return DataSet(sha256, name, size, len(lines), kind)
+    return DataSet(sha256, name, size, rows, kind)

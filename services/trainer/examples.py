@@ -14,6 +14,7 @@ Message = Mapping[str, str]
 Row = Mapping[str, Any]
 
 JSONL, CSV = ".jsonl", ".csv"
+MOST_LINE_BYTES = 8 << 20
 ROLES = ("system", "user", "assistant", "tool")
 
 _NEEDED = {
@@ -76,8 +77,10 @@ class _Lines:
         self.number = 0
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._file:
+        while line := self._file.readline(MOST_LINE_BYTES + 1):
             self.number += 1
+            if len(line) > MOST_LINE_BYTES:
+                raise bad(self._name, self.number, f"is longer than {MOST_LINE_BYTES} bytes")
             try:
                 yield line.decode("utf-8-sig" if self.number == 1 else "utf-8")
             except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from services.trainer.config import TrainingConfig
 from services.trainer.jobs import Job, Published
 
 CANDIDATE = "candidate"
@@ -43,15 +44,23 @@ def lineage(job: Job) -> Provenance:
     facts = {
         JOB_LABEL: job.id,
         "method": job.method,
+        "config": _written(job.config),
+        "modules": ",".join(job.config.target_modules),
         "participants": "1",
         "data": job.data.name,
         "data_sha256": job.data.sha256,
         "data_rows": str(job.data.rows),
     }
-    config = {
-        f"config.{name}": ",".join(value) if isinstance(value, tuple) else f"{value:.12g}"
-        for name, value in asdict(job.config).items()
-    }
-    labels = {name: value[:LONGEST_LABEL] for name, value in (config | facts).items()}
+    labels = {name: value[:LONGEST_LABEL] for name, value in facts.items()}
     metrics = {name: value for name, value in job.metrics.items() if math.isfinite(value)}
     return Provenance(labels, metrics | {"steps": float(job.saved_steps)})
+
+
+def _written(config: TrainingConfig) -> str:
+    """Every number that decides the result and is not 0."""
+    numbers = {
+        name: value
+        for name, value in asdict(config).items()
+        if value and isinstance(value, int | float) and name != "checkpoint_steps"
+    }
+    return " ".join(f"{name}={value}" for name, value in numbers.items())

@@ -141,10 +141,10 @@ class Runner:
         except Exception:  # it is taken again once its beat has been silent
             log.exception("job_broke", job=job.id)
         finally:
-            self.underway -= 1
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.underway -= 1
             if stopped:
                 with contextlib.suppress(LeaseLost):  # what is published goes on after a lease
                     await self._jobs.released(job.lease)

@@ -9,16 +9,17 @@ import pytest
 
 from services.core.errors import InvalidRequest, NotFound
 from services.core.types import TenantId
-from services.trainer.datasets import DataSets
+from services.trainer.datasets import MOST_LABELS, DataSets
+from services.trainer.examples import MOST_LINE_BYTES
 from services.trainer.jobs import DataKind, DataSet
 
 ACME = TenantId("acme")
 GOOD = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
 
 
-async def pieces(data: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(data), 7):
-        yield data[at : at + 7]
+async def pieces(data: bytes, size: int = 7) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
 
 
 @pytest.fixture
@@ -55,6 +56,16 @@ async def test_what_is_refused_leaves_nothing(
         await data.write(ACME, name, pieces(content))
     assert said in caught.value.message
     assert sum(len(files) for _, _, files in os.walk(tmp_path)) == 0
+
+
+async def test_lines_and_labels_are_bounded(tmp_path: Path) -> None:
+    data = DataSets(tmp_path, most_bytes=1 << 30)
+    row = b'{"text": "%s"}\n' % (b"a" * MOST_LINE_BYTES)
+    with pytest.raises(InvalidRequest, match=r"d\.jsonl:1: is longer than"):
+        await data.write(ACME, "d.jsonl", pieces(row, 1 << 20))
+    labels = b"".join(b"text,%d\n" % label for label in range(MOST_LABELS + 1))
+    with pytest.raises(InvalidRequest, match=rf"d\.csv:{MOST_LABELS + 2}: is the label number"):
+        await data.write(ACME, "d.csv", pieces(b"text,label\n" + labels, 1 << 20))
 
 
 async def test_old_data_goes_unless_a_job_needs_it(data: DataSets) -> None:

@@ -170,7 +170,8 @@ async def test_a_job_becomes_a_version_with_its_lineage(world: World) -> None:
     labels = world.store.provenance.labels
     assert labels["job"] == job.id
     assert labels["data_sha256"] == job.data.sha256
-    assert (labels["method"], labels["participants"], labels["config.rank"]) == ("lora", "1", "8")
+    assert (labels["method"], labels["participants"], labels["modules"]) == ("lora", "1", "q")
+    assert labels["config"].startswith("rank=8 alpha=16.0 steps=4 learning_rate=0.001 ")
     assert world.store.provenance.metrics == {"loss": 1.5, "steps": 4.0}
     files = {path.name for path in (world.folder / "jobs" / job.id).iterdir()}
     assert files == {"1-2"}  # the checkpoint before is of no use
