@@ -15,7 +15,7 @@ from services.core.base_model import BaseModel
 from services.core.errors import InvalidRequest, Unavailable
 from services.core.types import Digest, TenantId
 from services.runtime.clock import SystemClock
-from services.runtime.db import IN_MEMORY, Base, close_sessions, open_sessions
+from services.runtime.db import Base, close_sessions, open_sessions
 from services.trainer.bases import Bases
 from services.trainer.config import TrainingConfig
 from services.trainer.datasets import DataSets
@@ -140,7 +140,8 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    sessions = open_sessions(IN_MEMORY)
+    # In memory it would end with its connection, which a cancelled call takes with it.
+    sessions = open_sessions(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}")
     async with sessions.kw["bind"].begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     data = DataSets(tmp_path / "data", most_bytes=1000)
