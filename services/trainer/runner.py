@@ -233,6 +233,9 @@ class Runner:
 
     async def _publish(self, job: Job) -> None:
         result = self._folder / job.id / job.checkpoint
+        if not result.is_dir():  # another trainer's folder, or somebody tidied by hand
+            await self._fail(job, f"what it has learnt is gone: there is no {result}")
+            return
         version = await self._until_there(job, partial(publish, self._store, job, result))
         if version is not None:
             await self._jobs.succeeded(job.lease, version)

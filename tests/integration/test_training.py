@@ -178,6 +178,7 @@ def test_a_job_outlives_its_trainer_and_is_served_as_it_was_trained(
     assert ended["attempts"] == 2
     assert "step 1 to 100" in curve.read_text().replace("&#160;", " ")
 
+    assert world.run("jobs", "cancel", job["id"]).exit_code == 1
     found, canonical = world.version("talk@candidate")
     assert found.version.provenance.job == job["id"]
     labels = dict(found.version.provenance.labels)

@@ -37,6 +37,7 @@ task = json.loads(sys.stdin.readline())
 def tell(kind, **facts):
     print(json.dumps({"is": kind, **facts}), flush=True)
 def result():
+    os.makedirs(os.path.join(task["folder"], "result"), exist_ok=True)
     tell("Trained", result={"name": "result", "steps": 4, "total_steps": 4}, metrics={"loss": 1.5})
 def saved(steps):
     name = task["prefix"] + str(steps)
@@ -56,6 +57,7 @@ tell("Point", step=2, loss=2.0)
 result()
 """
 HANGS = "open(os.path.join(task['folder'], 'pid'), 'w').write(str(os.getpid())); time.sleep(60)"
+GONE = "tell('Trained', result={'name': 'gone', 'steps': 4, 'total_steps': 4}, metrics={})"
 REFUSES = "tell('Refused', why='d.jsonl:3: is bad')"
 
 
@@ -175,7 +177,7 @@ async def test_a_job_becomes_a_version_with_its_lineage(world: World) -> None:
     assert labels["config"].startswith("rank=8 alpha=16.0 steps=4 learning_rate=0.001 ")
     assert world.store.provenance.metrics == {"loss": 1.5, "steps": 4.0}
     files = {path.name for path in (world.folder / "jobs" / job.id).iterdir()}
-    assert files == {"1-2"}  # the checkpoint before is of no use
+    assert files == {"1-2", "result"}  # the checkpoint before is of no use
     await tidy(world.jobs, world.folder / "jobs", world.data, kept_seconds=100)
     assert os.listdir(world.folder / "jobs") == []
 
@@ -253,6 +255,14 @@ async def test_a_version_is_published_once_however_often_it_is_tried(world: Worl
     assert (ended.state, ended.version) == (JobState.SUCCEEDED, 7)
     assert world.store.uploads == 0
     assert world.store.aliases == [CANDIDATE]
+
+
+async def test_a_result_that_is_gone_is_said_to_be(world: World) -> None:
+    job = await world.job()
+    async with working(world.runner(TRAINS.replace("result()", GONE))):
+        ended = await world.ended(job)
+    assert ended.state is JobState.FAILED
+    assert "what it has learnt is gone" in ended.error
 
 
 async def test_what_the_store_refuses_fails_the_job(world: World) -> None:
