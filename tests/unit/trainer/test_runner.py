@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.core.base_model import BaseModel
 from services.core.errors import InvalidRequest, Unavailable
@@ -20,6 +21,7 @@ from services.trainer.bases import Bases
 from services.trainer.config import TrainingConfig
 from services.trainer.datasets import DataSets
 from services.trainer.jobs import Job, JobState, Lease, LeaseLost, Point, Published, Wish
+from services.trainer.metrics import TrainerMetrics
 from services.trainer.publication import CANDIDATE, Provenance
 from services.trainer.repository import SqlJobs
 from services.trainer.runner import Pace, Runner
@@ -67,6 +69,7 @@ class Shelf:
 
     away: int = 0
     refuses: bool = False
+    dies: str = ""  # where its caller does, once
     versions: dict[str, Published] = field(default_factory=dict)  # by job
     aliases: list[str] = field(default_factory=list)
     uploads: int = 0
@@ -87,13 +90,22 @@ class Shelf:
     async def upload(self, job: Job, folder: Path, provenance: Provenance) -> Published:
         if self.refuses:
             raise InvalidRequest.of("rank", "is too large")
+        self._die("before the upload")
         self.uploads += 1
         self.provenance = provenance
         self.versions[job.id] = VERSION
+        self._die("after the upload")
         return VERSION
 
     async def set_alias(self, job: Job, alias: str, version: Published) -> None:
+        self._die("before the alias")
         self.aliases.append(alias)
+        self._die("after the alias")
+
+    def _die(self, where: str) -> None:
+        if where == self.dies:
+            self.dies = ""
+            raise RuntimeError(where)
 
 
 @dataclass
@@ -255,6 +267,31 @@ async def test_a_version_is_published_once_however_often_it_is_tried(world: Worl
     assert (ended.state, ended.version) == (JobState.SUCCEEDED, 7)
     assert world.store.uploads == 0
     assert world.store.aliases == [CANDIDATE]
+
+
+@pytest.mark.parametrize(
+    "where", ["before the upload", "after the upload", "before the alias", "after the alias"]
+)
+async def test_one_version_comes_of_a_job_wherever_its_trainer_dies(
+    world: World, where: str
+) -> None:
+    """To the database, which hears no more of it, what breaks is like what dies."""
+    job = await world.job()
+    world.store.dies = where
+    async with working(world.runner(TRAINS, lease_seconds=0.2)):
+        ended = await world.ended(job)
+    assert (ended.state, ended.term, world.store.uploads) == (JobState.SUCCEEDED, 2, 1)
+    assert set(world.store.aliases) == {CANDIDATE}
+
+
+def test_what_ended_is_counted() -> None:
+    metrics, registry = TrainerMetrics(), CollectorRegistry()
+    registry.register(metrics)
+    metrics.ended(JobState.FAILED)
+    ended = "lorikeet_trainer_jobs_ended_total"
+    assert registry.get_sample_value(ended, {"state": "failed"}) == 1
+    assert registry.get_sample_value(ended, {"state": "succeeded"}) == 0
+    assert registry.get_sample_value("lorikeet_trainer_jobs_underway") == 0
 
 
 async def test_a_result_that_is_gone_is_said_to_be(world: World) -> None:
