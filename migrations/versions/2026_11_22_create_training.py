@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_22_training"
-down_revision = "2026_11_22_fleet"
+down_revision = "2026_11_22_content_tags"
 branch_labels = None
 depends_on = None
 
