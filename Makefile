@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install protos lock lint format test contract-tests mutation-tests process-tests other-tests demo up clean
+.PHONY: help install flower protos lock lint format test contract-tests mutation-tests process-tests other-tests demo up clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,18 @@ $(STAMP): pyproject.toml requirements/lock.txt
 	@$(BIN)/python -c "import torch, lorikeet, services.cli"
 	@touch $@
 
+FLOWER := .venv-flower
+
+flower: $(FLOWER)/.installed ## Create .venv-flower, which federated training runs in
+
+$(FLOWER)/.installed: requirements/flower.txt
+	@echo "Setting up $(FLOWER) (about a minute)"
+	@$(PYTHON) -m venv $(FLOWER)
+	@$(FLOWER)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/flower.txt
+	@$(FLOWER)/bin/python -m pip install --quiet --no-deps torch==2.13.0
+	@$(FLOWER)/bin/python -c "import flwr, torch, transformers"
+	@touch $@
+
 protos: $(STAMP) ## Regenerate the code of every .proto, after a check for breaking changes
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/image.binpb
@@ -32,6 +44,9 @@ lock: $(STAMP) ## Resolve requirements/lock.txt anew
 	$(BIN)/uv pip compile pyproject.toml requirements/also.txt --extra demo --extra dev \
 	  --override requirements/overrides.txt --universal --generate-hashes \
 	  --python-version 3.11 --no-header --quiet --upgrade -o requirements/lock.txt
+	$(BIN)/uv pip compile requirements/flower.in --override requirements/flower-overrides.txt \
+	  --universal --generate-hashes --python-version 3.11 --no-header --quiet --upgrade \
+	  -o requirements/flower.txt
 
 lint: $(STAMP) ## Style, types, import rules and the contract
 	$(BIN)/ruff format --check services scripts tests bench examples migrations
@@ -70,4 +85,4 @@ up: $(STAMP) ## Start the suite and leave it running until Ctrl-C
 	@$(BIN)/lorikeet up
 
 clean: ## Remove the virtual environment and the suite's local data
-	rm -rf $(VENV) .lorikeet
+	rm -rf $(VENV) $(FLOWER) .lorikeet

@@ -38,7 +38,7 @@ DEFAULT_PORT = 7410
 STEPS = 7  # what the progress bar counts
 
 Port = Annotated[
-    int, typer.Option(help="First of seven neighbouring ports; 0 takes any that are free.")
+    int, typer.Option(help="First of eight neighbouring ports; 0 takes any that are free.")
 ]
 Model = Annotated[
     Path | None, typer.Option(help="A Hugging Face folder or GGUF file. Default: SmolLM2-135M.")

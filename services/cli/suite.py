@@ -31,7 +31,7 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Seven neighbouring ports of the loopback interface."""
+    """Eight neighbouring ports of the loopback interface."""
 
     http: str
     gateway: str
@@ -40,10 +40,11 @@ class Addresses:
     worker: str
     uploads: str
     trainer: str = ""
+    superlink: str = ""
 
     @classmethod
     def at(cls, port: int) -> "Addresses":
-        return cls(*(f"127.0.0.1:{port + index}" for index in range(7)))
+        return cls(*(f"127.0.0.1:{port + index}" for index in range(8)))
 
     def taken(self) -> list[str]:
         return [address for address in self._all() if not _is_free(address)]
@@ -51,7 +52,7 @@ class Addresses:
     def _all(self) -> tuple[str, ...]:
         each = (
             self.http, self.gateway, self.store, self.scheduler, self.worker, self.uploads,
-            self.trainer,
+            self.trainer, self.superlink,
         )  # fmt: skip
         return tuple(address for address in each if address)
 
@@ -61,7 +62,7 @@ def free_addresses() -> Addresses:
         addresses = Addresses.at(secrets.choice(range(20_000, 60_000)))
         if not addresses.taken():
             return addresses
-    raise OSError("no seven neighbouring ports are free")
+    raise OSError("no eight neighbouring ports are free")
 
 
 @dataclass(slots=True)
@@ -158,6 +159,7 @@ class Suite:
                 "TRAINER_ADDRESS": at.trainer,
                 "TRAINER_DATABASE_URL": database,
                 "TRAINER_STORE_ADDRESS": at.store,
+                "TRAINER_SUPERLINK_ADDRESS": at.superlink,
                 "TRAINER_FOLDER": str(home / "training"),
                 "TRAINER_MODEL_PATHS": json.dumps([str(self.model.resolve())]),
                 "GATEWAY_TRAINER_ADDRESS": at.trainer,

@@ -4,7 +4,9 @@ import asyncio
 import os
 import socket
 import uuid
+from functools import partial
 
+from lorikeet.trainer.v1 import trainer_service_pb2 as pb
 from lorikeet.trainer.v1 import trainer_service_pb2_grpc as rpc
 from services.runtime import telemetry
 from services.runtime.access import TRAINER, scopes_of
@@ -21,11 +23,14 @@ from services.trainer.bases import Bases, by_fingerprint
 from services.trainer.clients import StoreClient
 from services.trainer.datasets import DataSets
 from services.trainer.desk import Desk
+from services.trainer.flower_driver.certificates import authority
+from services.trainer.flower_driver.environment import FOLDER, Flower
 from services.trainer.metrics import TrainerMetrics
 from services.trainer.repository import SqlJobs
 from services.trainer.runner import Runner
 from services.trainer.servicer import TrainerServicer
 from services.trainer.settings import TrainerSettings
+from services.trainer.task import Meeting
 from services.trainer.tidying import keep_tidy
 
 DAY_SECONDS = 86_400.0
@@ -45,13 +50,23 @@ async def main() -> None:
     runner = metrics.runner = _runner(
         settings, metrics, jobs=jobs, bases=bases, data=data, store=store
     )
-    desk = Desk(jobs, data, bases, most_unfinished=settings.most_unfinished_jobs)
+    desk = Desk(
+        jobs,
+        data,
+        bases,
+        most_unfinished=settings.most_unfinished_jobs,
+        require_flower=partial(Flower.found, settings.flower_folder),
+    )
     server = Server(
         address=settings.address,
         gate=Gate(ServiceToken(token), scopes_of(TRAINER)),
         services=[TRAINER],
     )
-    rpc.add_TrainerServiceServicer_to_server(TrainerServicer(desk, data), server.grpc)
+    meeting = _meeting(settings)
+    rendezvous = pb.Rendezvous(
+        address=meeting.address, authority=authority(meeting.folder).read_text()
+    )
+    rpc.add_TrainerServiceServicer_to_server(TrainerServicer(desk, data, rendezvous), server.grpc)
     kept_seconds = settings.data_kept_days * DAY_SECONDS
     work = (
         runner.watch(),
@@ -85,6 +100,15 @@ def _runner(
         device=settings.device,
         threads=settings.threads,
         ended=metrics.ended,
+        meeting=_meeting(settings),
+    )
+
+
+def _meeting(settings: TrainerSettings) -> Meeting:
+    return Meeting(
+        address=settings.superlink_address,
+        folder=settings.folder / "federation",
+        flower=settings.flower_folder or FOLDER,
     )
 
 

@@ -57,6 +57,8 @@ class Bases:
             special_tokens=dict(card.special_tokens),
             end_tokens=card.end_tokens,
             context_tokens=card.context_tokens,
+            fingerprint=card.fingerprint,
+            layers=tuple((each.path, each.out_features, each.in_features) for each in card.modules),
         )
 
 

@@ -1,7 +1,7 @@
 """What callers may do with jobs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ MOST_POINTS = 1000
 
 class JobRepository(Protocol):
     async def create(
-        self, wish: Wish, base: Fingerprint, data: DataSet, *, most_unfinished: int
+        self, wish: Wish, base: Fingerprint, data: DataSet | None, *, most_unfinished: int
     ) -> Job: ...
     async def get(self, tenant: TenantId, job: str) -> Job: ...
     async def page(self, tenant: TenantId, *, before: int | None, limit: int) -> list[Job]: ...
@@ -28,18 +28,30 @@ class JobRepository(Protocol):
 
 class Desk:
     def __init__(
-        self, jobs: JobRepository, data: DataSets, bases: Bases, *, most_unfinished: int
+        self,
+        jobs: JobRepository,
+        data: DataSets,
+        bases: Bases,
+        *,
+        most_unfinished: int,
+        require_flower: Callable[[], object],
     ) -> None:
-        """`most_unfinished`: jobs of one tenant."""
+        """`most_unfinished`: jobs of one tenant. `require_flower` raises FailedPrecondition where
+        nothing can be federated."""
         self._jobs = jobs
         self._data = data
         self._bases = bases
         self._most_unfinished = most_unfinished
+        self._require_flower = require_flower
 
     async def create(self, wish: Wish) -> Job:
         """Raises InvalidRequest, NotFound, FailedPrecondition or ResourceExhausted."""
         wish.check()
-        data = await self._data.get(wish.tenant, wish.data_sha256)
+        data = None
+        if wish.federation is not None:
+            self._require_flower()
+        else:
+            data = await self._data.get(wish.tenant, wish.data_sha256)
         base = await self._bases.chosen(wish.base_model)
         known = module_names(base)
         unknown = set(wish.config.target_modules) - set(known)

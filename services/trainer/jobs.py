@@ -8,9 +8,10 @@ from enum import Enum
 from services.core.errors import FailedPrecondition, FieldViolation, InvalidRequest
 from services.core.types import Digest, Fingerprint, TenantId
 from services.trainer.config import TrainingConfig
+from services.trainer.federation import Federation
 
-LORA = "lora"
-METHODS = frozenset({LORA})
+LORA, FEDERATED = "lora", "federated"
+METHODS = frozenset({LORA, FEDERATED})
 
 MOST_REQUEST_ID = 64
 
@@ -57,7 +58,7 @@ class DataSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """A job as a caller asks for it."""
+    """A job as a caller asks for it. Of a federated one `data_sha256` is empty."""
 
     tenant: TenantId
     adapter: str
@@ -67,6 +68,7 @@ class Wish:
     config: TrainingConfig
     created_by: str
     request_id: str = ""
+    federation: Federation | None = None
 
     def check(self) -> None:
         """Raises InvalidRequest with everything that is wrong."""
@@ -77,20 +79,33 @@ class Wish:
                     "adapter", "1 to 63 of a-z, 0-9, -, _ and ., starting with a letter or digit"
                 )
             )
-        if not is_sha256(self.data_sha256):
-            wrong.append(FieldViolation("data_sha256", "must be 64 hexadecimal digits"))
         if self.method not in METHODS:
             wrong.append(FieldViolation("method", f"must be one of {', '.join(sorted(METHODS))}"))
+        wrong += self._wrong_data()
         if len(self.request_id) > MOST_REQUEST_ID:
             wrong.append(FieldViolation("request_id", f"at most {MOST_REQUEST_ID} characters"))
         if wrong:
             raise InvalidRequest(wrong)
 
+    def _wrong_data(self) -> list[FieldViolation]:
+        if self.method == FEDERATED:
+            if self.data_sha256:
+                return [FieldViolation("data_sha256", "participants have a federated job's data")]
+            if self.federation is None:
+                return [FieldViolation("federated", "says who takes part in a federated job")]
+            return []
+        if self.federation is not None:
+            return [FieldViolation("federated", f"does not go with the method {self.method!r}")]
+        if not is_sha256(self.data_sha256):
+            return [FieldViolation("data_sha256", "must be 64 hexadecimal digits")]
+        return []
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """`term` counts who took it: whoever took it before writes nothing any more. What it has
-    learnt until `checkpoint` is safe."""
+    learnt until `checkpoint` is safe. The steps of a federated one, which has no data here, are
+    rounds."""
 
     number: int
     id: str
@@ -98,7 +113,7 @@ class Job:
     adapter: str
     base_model: str
     base_fingerprint: Fingerprint
-    data: DataSet
+    data: DataSet | None
     method: str
     config: TrainingConfig
     created_by: str
@@ -116,6 +131,7 @@ class Job:
     created_us: int = 0
     started_us: int = 0
     ended_us: int = 0
+    federation: Federation | None = None
 
     @property
     def lease(self) -> "Lease":

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from services.trainer.task import News, Task, news_from_json
+from services.trainer.task import FederatedTask, News, Task, news_from_json
 
 COMMAND = (sys.executable, "-m", "services.trainer.training")
+FEDERATED_COMMAND = (sys.executable, "-m", "services.trainer.flower_driver")
 LONGEST_LINE = 1 << 20
 
 
@@ -37,9 +40,11 @@ class TrainingProcess:
 
 
 @asynccontextmanager
-async def training(task: Task, command: Sequence[str] = COMMAND) -> AsyncIterator[TrainingProcess]:
-    """`command` takes a task and tells news as services.trainer.training does. The process
-    is gone with the block, and with this one."""
+async def training(
+    task: Task | FederatedTask, command: Sequence[str] = COMMAND
+) -> AsyncIterator[TrainingProcess]:
+    """`command` takes a task and tells news as services.trainer.training does. The process and
+    what it started are gone with the block, and with this one."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE, start_new_session=True,
@@ -52,5 +57,5 @@ async def training(task: Task, command: Sequence[str] = COMMAND) -> AsyncIterato
         yield TrainingProcess(process)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()

@@ -14,7 +14,9 @@ from services.core.errors import NotFound, ResourceExhausted
 from services.core.types import Digest, Fingerprint, TenantId
 from services.runtime.db import Sessions, insert_unless_there, now_us, writing
 from services.trainer.config import TrainingConfig
+from services.trainer.federation import Federation
 from services.trainer.jobs import (
+    FEDERATED,
     Checkpoint,
     DataKind,
     DataSet,
@@ -37,7 +39,7 @@ class SqlJobs:
         self._sessions = sessions
 
     async def create(
-        self, wish: Wish, base: Fingerprint, data: DataSet, *, most_unfinished: int
+        self, wish: Wish, base: Fingerprint, data: DataSet | None, *, most_unfinished: int
     ) -> Job:
         """The one that this request made before, if there is one. Raises ResourceExhausted."""
         mine, row = JobRow.tenant == wish.tenant, _row(wish, base, data)
@@ -230,8 +232,11 @@ def _reached(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _row(wish: Wish, base: Fingerprint, data: DataSet) -> dict[str, Any]:
+def _row(wish: Wish, base: Fingerprint, data: DataSet | None) -> dict[str, Any]:
     name = f"job-{uuid4().hex[:20]}"
+    config = asdict(wish.config)
+    if wish.federation is not None:
+        config[FEDERATED] = asdict(wish.federation)
     return {
         "id": name,
         "tenant": wish.tenant,
@@ -240,8 +245,8 @@ def _row(wish: Wish, base: Fingerprint, data: DataSet) -> dict[str, Any]:
         "base_model": wish.base_model,
         "base_fingerprint": base,
         "method": wish.method,
-        "data": json.dumps(asdict(data) | {"kind": data.kind.value}),
-        "config": json.dumps(asdict(wish.config)),
+        "data": json.dumps(data and asdict(data) | {"kind": data.kind.value}),
+        "config": json.dumps(config),
         "created_by": wish.created_by[:255],
         "state": JobState.QUEUED.value,
         "created_us": now_us(),
@@ -257,6 +262,7 @@ def _row(wish: Wish, base: Fingerprint, data: DataSet) -> dict[str, Any]:
 def _job(row: JobRow) -> Job:
     data, config = json.loads(row.data), json.loads(row.config)
     modules = tuple(config.pop("target_modules"))
+    federation = config.pop(FEDERATED, None)
     return Job(
         number=row.number,
         id=row.id,
@@ -264,7 +270,7 @@ def _job(row: JobRow) -> Job:
         adapter=row.adapter,
         base_model=row.base_model,
         base_fingerprint=Fingerprint(row.base_fingerprint),
-        data=DataSet(**data | {"kind": DataKind(data["kind"])}),
+        data=data and DataSet(**data | {"kind": DataKind(data["kind"])}),
         method=row.method,
         config=TrainingConfig(**config, target_modules=modules),
         created_by=row.created_by,
@@ -282,4 +288,5 @@ def _job(row: JobRow) -> Job:
         created_us=row.created_us,
         started_us=row.started_us,
         ended_us=row.ended_us,
+        federation=federation and Federation.from_json(federation),
     )

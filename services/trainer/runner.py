@@ -2,7 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,10 +31,11 @@ from services.core.types import Fingerprint
 from services.policies.beats import Silence
 from services.trainer.bases import Bases
 from services.trainer.datasets import DataSets
+from services.trainer.federation import MOST_ATTEMPTS
 from services.trainer.jobs import Checkpoint, Job, JobState, Lease, LeaseLost, Point, Published
-from services.trainer.process import COMMAND, TrainingProcess, training
+from services.trainer.process import COMMAND, FEDERATED_COMMAND, TrainingProcess, training
 from services.trainer.publication import Store, publish
-from services.trainer.task import Refused, Task, Trained
+from services.trainer.task import FederatedTask, Meeting, Refused, Task, Trained
 
 log = structlog.get_logger()
 
@@ -83,8 +93,11 @@ class Runner:
         threads: int = 0,
         ended: Callable[[JobState], None] = lambda state: None,
         command: Sequence[str] = COMMAND,
+        federated_command: Sequence[str] = FEDERATED_COMMAND,
+        meeting: Meeting | None = None,
     ) -> None:
-        """`folder`: of all jobs, each in one of its own. `ended`: told of every end."""
+        """`folder`: of all jobs, each in one of its own. `ended`: told of every end. Without a
+        `meeting` there is no federated job."""
         self._jobs = jobs
         self._bases = bases
         self._data = data
@@ -97,6 +110,9 @@ class Runner:
         self._threads = threads
         self._ended = ended
         self._command = command
+        self._federated_command = federated_command
+        self._meeting = meeting
+        self._met = asyncio.Lock()  # one job at a time has the place where its sites dial in
         self._silence = Silence(pace.lease_seconds)
         self._silent: dict[str, int] = {}
         self.underway = 0
@@ -172,7 +188,7 @@ class Runner:
             task = await self._until_there(job, partial(self._task, job))
             if task is None:
                 return None
-            async with training(task, self._command) as process:
+            async with self._process(task) as process:
                 outcome = await self._follow(job, process)
             match outcome:
                 case Trained(result, metrics):
@@ -185,14 +201,37 @@ class Runner:
         await self._fail(job, f"its process died {job.crashes} times without getting on")
         return None
 
-    async def _task(self, job: Job) -> Task:
+    @asynccontextmanager
+    async def _process(self, task: Task | FederatedTask) -> AsyncIterator[TrainingProcess]:
+        if isinstance(task, Task):
+            async with training(task, self._command) as process:
+                yield process
+        else:
+            async with self._met, training(task, self._federated_command) as process:
+                yield process
+
+    async def _task(self, job: Job) -> Task | FederatedTask:
         folder = self._folder / job.id
         folder.mkdir(parents=True, exist_ok=True)
+        base = await self._bases.base(job.base_model, job.base_fingerprint)
+        if job.federation is not None:
+            if self._meeting is None:
+                raise FailedPrecondition("this trainer has no place where sites could dial in")
+            return FederatedTask(
+                config=job.config,
+                federation=job.federation,
+                meeting=self._meeting,
+                base=base,
+                folder=folder,
+                prefix=f"{job.term}-",
+                checkpoint=job.checkpoint,
+            )
+        assert job.data is not None
         data = await self._data.get(job.tenant, job.data.sha256)
         return Task(
             method=job.method,
             config=job.config,
-            base=await self._bases.base(job.base_model, job.base_fingerprint),
+            base=base,
             data=self._data.path(job.tenant, data),
             data_name=job.data.name,
             kind=job.data.kind,
@@ -215,7 +254,10 @@ class Runner:
                 points.clear()
             flushed = self._clock.now()
 
-        async for news in process.news(silent_seconds=self._pace.hung_seconds):
+        silent = self._pace.hung_seconds
+        if job.federation is not None:  # a round is heard of when it is over
+            silent += MOST_ATTEMPTS * job.federation.deadline_seconds
+        async for news in process.news(silent_seconds=silent):
             if isinstance(news, Point):
                 points.append(news)
                 if self._clock.now() - flushed >= FLUSH_SECONDS:

@@ -10,13 +10,15 @@ from services.runtime.interceptors import Context
 from services.runtime.paging import Page
 from services.trainer.datasets import DataSets
 from services.trainer.desk import Desk
+from services.trainer.jobs import Job
 from services.trainer.wire import data_to_wire, job_to_wire, point_to_wire, wish_from_wire
 
 
 class TrainerServicer(rpc.TrainerServiceServicer):
-    def __init__(self, desk: Desk, data: DataSets) -> None:
+    def __init__(self, desk: Desk, data: DataSets, rendezvous: pb.Rendezvous) -> None:
         self._desk = desk
         self._data = data
+        self._rendezvous = rendezvous
 
     async def WriteData(
         self, request_iterator: AsyncIterator[pb.WriteDataRequest], context: Context
@@ -41,24 +43,24 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         caller = call.current().caller
         tenant = caller.acting_for(request.tenant)
         job = await self._desk.create(wish_from_wire(request, tenant, caller.name))
-        return pb.CreateJobResponse(job=job_to_wire(job))
+        return pb.CreateJobResponse(job=self._job(job))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         tenant = call.current().caller.acting_for(request.tenant)
-        return pb.GetJobResponse(job=job_to_wire(await self._desk.get(tenant, request.job_id)))
+        return pb.GetJobResponse(job=self._job(await self._desk.get(tenant, request.job_id)))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         tenant = call.current().caller.acting_for(request.tenant)
         page = Page.asked(request.page_size, request.page_token)
         jobs, token = await self._desk.page(tenant, page)
-        return pb.ListJobsResponse(jobs=[job_to_wire(job) for job in jobs], next_page_token=token)
+        return pb.ListJobsResponse(jobs=[self._job(job) for job in jobs], next_page_token=token)
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         tenant = call.current().caller.acting_for(request.tenant)
         job = await self._desk.cancel(tenant, request.job_id)
-        return pb.CancelJobResponse(job=job_to_wire(job))
+        return pb.CancelJobResponse(job=self._job(job))
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
@@ -67,5 +69,8 @@ class TrainerServicer(rpc.TrainerServiceServicer):
         news = self._desk.watch(tenant, request.job_id, after=request.after_step)
         async for job, points in news:
             yield pb.WatchJobResponse(
-                job=job_to_wire(job), points=[point_to_wire(point) for point in points]
+                job=self._job(job), points=[point_to_wire(point) for point in points]
             )
+
+    def _job(self, job: Job) -> pb.Job:
+        return job_to_wire(job, self._rendezvous)

@@ -25,7 +25,7 @@ async def tidy(jobs: UnfinishedJobs, folder: Path, data: DataSets, *, kept_secon
     unfinished = await jobs.unfinished()
     for name in there - {job.id for job in unfinished}:
         await asyncio.to_thread(shutil.rmtree, folder / name, ignore_errors=True)
-    needed = {(str(job.tenant), job.data.sha256) for job in unfinished}
+    needed = {(str(job.tenant), job.data.sha256) for job in unfinished if job.data}
     await asyncio.to_thread(data.remove_old, kept_seconds, needed)
 
 

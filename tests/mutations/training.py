@@ -46,7 +46,7 @@ TRAINING: dict[str, Mutation] = {
     ),
     "a process outlives its job": Mutation(
         "trainer/process.py",
-        "            process.kill()\n        await process.wait()\n",
+        "            os.killpg(process.pid, signal.SIGKILL)\n        await process.wait()\n",
         "            pass\n",
         _RUNNER + "test_a_trainer_that_stops_leaves_its_job_to_others",
     ),
@@ -69,7 +69,7 @@ TRAINING: dict[str, Mutation] = {
         _RUNNER + "test_a_version_is_published_once_however_often_it_is_tried",
     ),
     "packed examples see each other": Mutation(
-        "trainer/training/network.py",
+        "trainer/training/losses.py",
         "position for each in pack for position in range(len(each.tokens))",
         "position for position, _ in enumerate(t for each in pack for t in each.tokens)",
         _TRAINING + "test_packed_examples_do_not_see_each_other",

@@ -8,14 +8,10 @@ import torch
 from torch import Tensor
 
 from services.core.errors import InvalidRequest
+from services.trainer.durable import make_durable
 from services.trainer.jobs import Checkpoint, Point
 from services.trainer.task import News, Task, Trained
-from services.trainer.training.checkpoints import (
-    Progress,
-    make_durable,
-    read_checkpoint,
-    write_checkpoint,
-)
+from services.trainer.training.checkpoints import Progress, read_checkpoint, write_checkpoint
 from services.trainer.training.encoding import Encoded
 from services.trainer.training.measuring import HeldOut
 from services.trainer.training.network import Network

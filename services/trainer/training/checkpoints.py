@@ -1,7 +1,6 @@
 """All that a resumed job needs to go on bit for bit: one safetensors file, whole or not there."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from services.trainer.durable import make_durable
 
 
 @dataclass(slots=True)
@@ -46,12 +47,3 @@ def read_checkpoint(file: Path) -> tuple[Progress, dict[str, Tensor]]:
     if "generator.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors.pop("generator.cuda"))
     return Progress(**said), tensors
-
-
-def make_durable(path: Path) -> None:
-    """A file's bytes, or the names in a folder."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -281,6 +281,140 @@ class TrainingConfig(_message.Message):
 Global___TrainingConfig: _TypeAlias = TrainingConfig  # noqa: Y015
 
 @_typing.final
+class Participant(_message.Message):
+    """A site that takes part in federated training: its data stays where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 48 of a-z, 0-9 and "-"; no other participant has it."""
+    public_key: _builtins.str
+    """What its SuperNode proves itself by: the line that `lorikeet federate key` (or ssh-keygen -t
+    ecdsa) writes into FILE.pub. No other participant has it.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Participant: _TypeAlias = Participant  # noqa: Y015
+
+@_typing.final
+class FederatedConfig(_message.Message):
+    """How a federated job is done. What is 0 or empty is as its comment says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPANTS_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    CLIENTS_PER_ROUND_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    LOCAL_STEPS_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    DENSITY_FIELD_NUMBER: _builtins.int
+    FIRST_ROUNDS_FIELD_NUMBER: _builtins.int
+    PROXIMAL_MU_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
+    NOISE_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """What is exchanged, and how it is put together: "full", "fedit", "slora", "ffa", "flexlora",
+    "flora", "fedex", "fedsa", "primed", "keep-sparse" or "sparse". Empty: "flexlora".
+    """
+    rounds: _builtins.int
+    """Rounds. 0: 3."""
+    clients_per_round: _builtins.int
+    """Participants that are asked in a round. 0: all."""
+    quorum: _builtins.int
+    """Updates without which a round does not count. 0: more than half of those that are asked."""
+    deadline_seconds: _builtins.float
+    """A round closes when all have answered, or after so long. 0: 600."""
+    local_steps: _builtins.int
+    """Steps that a participant does in a round. 0: 10."""
+    batch: _builtins.int
+    """Examples of such a step. 0: 4."""
+    density: _builtins.float
+    """Of sparse stages: the share of weights that learn, up to 1. 0: 0.01."""
+    first_rounds: _builtins.int
+    """Of methods with two stages: rounds of the first, fewer than `rounds`. 0: what the method says."""
+    proximal_mu: _builtins.float
+    """How strongly a participant is held near what it was sent (FedProx). 0: not at all."""
+    clip_norm: _builtins.float
+    """The norm that an update is cut down to. 0: it is not."""
+    noise_multiplier: _builtins.float
+    """The standard deviation of the noise on the sum, in units of `clip_norm`. 0: none."""
+    @_builtins.property
+    def participants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Participant]:
+        """Who takes part, 1 to 1000. Nobody else is let in."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of classification: the labels that there are; rows with another are refused. Empty: any."""
+
+    def __init__(
+        self,
+        *,
+        participants: _abc.Iterable[Global___Participant] | None = ...,
+        method: _builtins.str = ...,
+        rounds: _builtins.int = ...,
+        clients_per_round: _builtins.int = ...,
+        quorum: _builtins.int = ...,
+        deadline_seconds: _builtins.float = ...,
+        local_steps: _builtins.int = ...,
+        batch: _builtins.int = ...,
+        density: _builtins.float = ...,
+        first_rounds: _builtins.int = ...,
+        proximal_mu: _builtins.float = ...,
+        clip_norm: _builtins.float = ...,
+        noise_multiplier: _builtins.float = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "clients_per_round", b"clients_per_round", "clip_norm", b"clip_norm", "deadline_seconds", b"deadline_seconds", "density", b"density", "first_rounds", b"first_rounds", "labels", b"labels", "local_steps", b"local_steps", "method", b"method", "noise_multiplier", b"noise_multiplier", "participants", b"participants", "proximal_mu", b"proximal_mu", "quorum", b"quorum", "rounds", b"rounds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FederatedConfig: _TypeAlias = FederatedConfig  # noqa: Y015
+
+@_typing.final
+class Rendezvous(_message.Message):
+    """Where the SuperNodes of a job's participants dial in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """host:port of the SuperLink, while the job runs."""
+    authority: _builtins.str
+    """The certificate of the authority that vouches for it, PEM."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        authority: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "authority", b"authority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rendezvous: _TypeAlias = Rendezvous  # noqa: Y015
+
+@_typing.final
 class CreateJobRequest(_message.Message):
     """Describes a job."""
 
@@ -293,6 +427,7 @@ class CreateJobRequest(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FEDERATED_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Owner. Empty: the caller's own tenant."""
     adapter: _builtins.str
@@ -302,9 +437,9 @@ class CreateJobRequest(_message.Message):
     base_model: _builtins.str
     """The base model's name. Empty: the only one that there is."""
     data_sha256: _builtins.str
-    """Fingerprint of the data."""
+    """Fingerprint of the data. Of a federated job: none, its participants have the data."""
     method: _builtins.str
-    """How it is trained: "lora" is the only one yet, and what empty means."""
+    """How it is trained: "lora", which empty means, or "federated"."""
     request_id: _builtins.str
     """Makes it safe to send the same request again: 1 to 64 characters that no other job of this
     tenant carries.
@@ -312,6 +447,12 @@ class CreateJobRequest(_message.Message):
     @_builtins.property
     def config(self) -> Global___TrainingConfig:
         """How to train."""
+
+    @_builtins.property
+    def federated(self) -> Global___FederatedConfig:
+        """Of a federated job, and only of one. Of `config` rank, alpha, target_modules, learning_rate,
+        pack_tokens (the longest example) and seed then count.
+        """
 
     def __init__(
         self,
@@ -323,10 +464,11 @@ class CreateJobRequest(_message.Message):
         method: _builtins.str = ...,
         config: Global___TrainingConfig | None = ...,
         request_id: _builtins.str = ...,
+        federated: Global___FederatedConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "federated", b"federated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_model", b"base_model", "config", b"config", "data_sha256", b"data_sha256", "method", b"method", "request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_model", b"base_model", "config", b"config", "data_sha256", b"data_sha256", "federated", b"federated", "method", b"method", "request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,6 +544,8 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FEDERATED_FIELD_NUMBER: _builtins.int
+    RENDEZVOUS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names it."""
     tenant: _builtins.str
@@ -454,6 +598,14 @@ class Job(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def federated(self) -> Global___FederatedConfig:
+        """Of a federated job: how it is done. Its steps are rounds."""
+
+    @_builtins.property
+    def rendezvous(self) -> Global___Rendezvous:
+        """Of a federated job: where its participants dial in."""
+
     def __init__(
         self,
         *,
@@ -477,10 +629,12 @@ class Job(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         attempts: _builtins.int = ...,
+        federated: Global___FederatedConfig | None = ...,
+        rendezvous: Global___Rendezvous | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "data", b"data", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "data", b"data", "end_time", b"end_time", "federated", b"federated", "rendezvous", b"rendezvous", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempts", b"attempts", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "config", b"config", "create_time", b"create_time", "created_by", b"created_by", "data", b"data", "digest", b"digest", "end_time", b"end_time", "error", b"error", "id", b"id", "method", b"method", "metrics", b"metrics", "saved_steps", b"saved_steps", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "total_steps", b"total_steps", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "attempts", b"attempts", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "config", b"config", "create_time", b"create_time", "created_by", b"created_by", "data", b"data", "digest", b"digest", "end_time", b"end_time", "error", b"error", "federated", b"federated", "id", b"id", "method", b"method", "metrics", b"metrics", "rendezvous", b"rendezvous", "saved_steps", b"saved_steps", "start_time", b"start_time", "state", b"state", "tenant", b"tenant", "total_steps", b"total_steps", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
