@@ -25,7 +25,7 @@ def order_to_records(order: Order, brief: Brief) -> RecordDict:
         "seed": brief.seed,
         "labels": json.dumps(brief.labels),
     }
-    base = asdict(brief.base) | {"path": "", "layers": ()}
+    base = asdict(brief.base) | {"path": ""}
     return RecordDict(
         {
             ARRAYS: _arrays(order.arrays),

@@ -8,7 +8,7 @@ from services.trainer.federated import METHODS, Arrays, Plan, State, Update, che
 from services.trainer.federation import MOST_ATTEMPTS, TookPart
 from services.trainer.flower.checkpoints import Reached, read_round, write_round
 from services.trainer.flower.collecting import Round, chosen
-from services.trainer.flower.meaning import config_of, model_of
+from services.trainer.flower.meaning import adapted, config_of, model_of
 from services.trainer.flower.saving import save_adapter
 from services.trainer.flower.sites import Answer, Order, Sites
 from services.trainer.jobs import Checkpoint, Point
@@ -32,7 +32,7 @@ class Rounds:
         self._sites = sites
         self._clock = clock
         self._method = METHODS[task.federation.method]()
-        self._model = model_of(task)
+        self._model = model_of(adapted(task))
 
     def run(self) -> Iterator[News]:
         """Raises InvalidRequest if too few take part in a round."""

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from services.core.errors import ServingError
 from services.trainer.flower.grid import GridSites
+from services.trainer.flower.meaning import adapted
 from services.trainer.flower.news import tell
 from services.trainer.flower.rounds import Clock, Rounds
 from services.trainer.flower.run_file import VARIABLE, RunFile
@@ -25,7 +26,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     run = RunFile.read(Path(os.environ[VARIABLE]))
     config = run.task.config
-    brief = Brief(run.task.base, config.pack_tokens, config.seed, run.task.federation.labels)
+    brief = Brief(adapted(run.task), config.pack_tokens, config.seed, run.task.federation.labels)
     sites = GridSites(grid, run.nodes, brief)
     clock = Clock(time.monotonic, partial(time.sleep, NAP_SECONDS))
     try:

@@ -32,14 +32,8 @@ clientapp = "{PACKAGE}.client_app:app"
 _FILES = {
     "pyproject.toml": _PROJECT,
     f"{PACKAGE}/__init__.py": "",
-    f"{PACKAGE}/server_app.py": (
-        '"""See services.trainer.flower.server."""\n\n'
-        "from services.trainer.flower.server import app as app\n"
-    ),
-    f"{PACKAGE}/client_app.py": (
-        '"""See services.trainer.flower.client."""\n\n'
-        "from services.trainer.flower.client import app as app\n"
-    ),
+    f"{PACKAGE}/server_app.py": "from services.trainer.flower import server\n\napp = server.app\n",
+    f"{PACKAGE}/client_app.py": "from services.trainer.flower import client\n\napp = client.app\n",
 }
 
 

@@ -1,6 +1,6 @@
 """A participant's SuperNode: what it is started with, and started again."""
 
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from services.trainer.flower_driver.certificates import certificates
 from services.trainer.flower_driver.environment import Flower
 from services.trainer.flower_driver.processes import Child
 
-AGAIN_SECONDS = 2.0
+AGAIN_SECONDS, LOOK_SECONDS = 2.0, 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +51,21 @@ class SuperNode:
             apart=True,
         )
 
-    def keep_running(self, flower: Flower, *, told: Callable[[str], None]) -> None:
-        """For good: one that ends is started again. `told` of each start and end."""
-        while True:
+    def keep_running(
+        self, flower: Flower, *, told: Callable[[str], None], stop: threading.Event
+    ) -> None:
+        """Until then: one that ends is started again, as when there is no job yet that names its
+        key. `told` of each start and end."""
+        while not stop.is_set():
             node = self.start(flower)
             told(f"{self.name}: process {node.pid} dials {self.superlink}")
             try:
-                while node.is_alive:
-                    time.sleep(0.2)
+                while node.is_alive and not stop.wait(LOOK_SECONDS):
+                    pass
             finally:
                 node.stop()
-            told(node.post_mortem())
-            time.sleep(AGAIN_SECONDS)
+            if not stop.wait(AGAIN_SECONDS):
+                told(f"{self.name}: process {node.pid} ended; again")
 
     def _config(self) -> str:
         """As Flower reads it: values of TOML."""
