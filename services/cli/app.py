@@ -2,7 +2,18 @@
 
 import typer
 
-from services.cli import adapters, jobs, keys, placement, queue, quotas, tenants, usage, workers
+from services.cli import (
+    adapters,
+    federating,
+    jobs,
+    keys,
+    placement,
+    queue,
+    quotas,
+    tenants,
+    usage,
+    workers,
+)
 from services.cli.chat import chat
 from services.cli.demo import demo, up
 from services.cli.migrations import migrations
@@ -23,6 +34,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(adapters.app, name="adapters")
 app.command()(train)
+app.add_typer(federating.app, name="federate")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(placement.app, name="placement")

@@ -61,7 +61,7 @@ class _Answer:
 
 def up(port: Port = DEFAULT_PORT, model: Model = None, memory: Memory = 0) -> None:
     """Start the whole suite on this machine and leave it running until Ctrl-C."""
-    with one_sentence(), _running(port, model, memory, trains=True) as (suite, profile):
+    with one_sentence(), running(port, model, memory, trains=True) as (suite, profile):
         _print_lines(profile)
         console.print("Running; Ctrl-C stops everything.")
         try:
@@ -75,7 +75,7 @@ def demo(port: Port = DEFAULT_PORT, model: Model = None, question: str = QUESTIO
     if port and Addresses.at(port).taken():
         console.print(f"Port {port} or one after it is in use; taking free ones.")
         port = 0
-    with one_sentence(), _running(port, model) as (_, profile):
+    with one_sentence(), running(port, model) as (_, profile):
         answers = _ask_all(profile, question)
         failed = [answer.error for answer in answers if answer.error is not None]
         if failed:
@@ -92,7 +92,7 @@ def demo(port: Port = DEFAULT_PORT, model: Model = None, question: str = QUESTIO
 
 
 @contextmanager
-def _running(
+def running(
     port: int, model: Path | None, memory: int = 0, *, trains: bool = False
 ) -> Iterator[tuple[Suite, Profile]]:
     addresses = Addresses.at(port) if port else free_addresses()

@@ -1,6 +1,5 @@
 """lorikeet federate: many sites train one adapter, and keep their rows."""
 
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from services.cli.show import Output, OutputOption, notice, one_sentence, show
 from services.trainer.federation import METHODS
 from services.trainer.flower_driver.certificates import new_node_key
 from services.trainer.flower_driver.environment import Flower
-from services.trainer.flower_driver.supernode import SuperNode
+from services.trainer.flower_driver.supernode import Keeper, SuperNode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -132,7 +131,7 @@ def join(
             key=key, data=data, base=folder, fingerprint=fingerprint, port=port, threads=threads,
         )  # fmt: skip
         try:
-            node.keep_running(flower, told=notice, stop=threading.Event())
+            Keeper(node, flower, told=notice).run()
         except KeyboardInterrupt:
             notice("stopped")
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from services.core.errors import FieldViolation, InvalidRequest
 
+# Not "fedsa": it leaves every site an adapter of its own, and none to publish.
 METHODS = (
-    "full", "fedit", "slora", "ffa", "flexlora", "flora", "fedex", "fedsa", "primed",
-    "keep-sparse", "sparse",
+    "full", "fedit", "slora", "ffa", "flexlora", "flora", "fedex", "primed", "keep-sparse",
+    "sparse",
 )  # fmt: skip
 MOST_PARTICIPANTS = 1000
 MOST_ATTEMPTS = 3  # to get enough updates for a round

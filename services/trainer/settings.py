@@ -32,8 +32,8 @@ class TrainerSettings(ServiceSettings, env_prefix="TRAINER_"):
     most_unfinished_jobs: PositiveInt = 16
     """Of one tenant."""
     superlink_address: str = "127.0.0.1:7417"
-    """host:port where the SuperNodes of federated jobs dial in, one job at a time. Unless the host is
-    a loopback address, every interface listens."""
+    """host:port where the SuperNodes of federated jobs dial in, one job at a time. Unless the host
+    is a loopback address, every interface listens."""
     flower_folder: Path | None = None
     """Flower's own environment. Empty: .venv-flower beside the code, which `make flower` makes."""
     data_kept_days: PositiveFloat = 30.0

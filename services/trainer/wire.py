@@ -12,9 +12,7 @@ from services.trainer.jobs import LORA, DataSet, Job, Point, Wish
 
 _CONFIG = [field.name for field in pb.TrainingConfig.DESCRIPTOR.fields]
 _FEDERATED = [
-    field.name
-    for field in pb.FederatedConfig.DESCRIPTOR.fields
-    if field.name != "participants"
+    field.name for field in pb.FederatedConfig.DESCRIPTOR.fields if field.name != "participants"
 ]
 
 
@@ -71,7 +69,7 @@ def job_to_wire(job: Job, rendezvous: pb.Rendezvous) -> pb.Job:
         adapter=job.adapter,
         base_model=job.base_model,
         base_fingerprint=job.base_fingerprint,
-        data=job.data and data_to_wire(job.data),
+        data=None if job.data is None else data_to_wire(job.data),
         method=job.method,
         config=pb.TrainingConfig(**asdict(job.config)),
         state=pb.JobState.Value(f"JOB_STATE_{job.state.name}"),
@@ -83,8 +81,8 @@ def job_to_wire(job: Job, rendezvous: pb.Rendezvous) -> pb.Job:
         metrics=job.metrics,
         created_by=job.created_by,
         attempts=job.term,
-        federated=job.federation and federation_to_wire(job.federation),
-        rendezvous=rendezvous if job.federation else None,
+        federated=None if job.federation is None else federation_to_wire(job.federation),
+        rendezvous=None if job.federation is None else rendezvous,
         **moments,
     )
 

@@ -2,8 +2,12 @@
 
 from dataclasses import replace
 
-from services.trainer.federated import FederatedConfig, Layer, Model
+from services.trainer.federated.config import FederatedConfig
+from services.trainer.federated.words import HEAD, Arrays, Kind, Layer, Model, Plan
 from services.trainer.task import Base, FederatedTask
+
+FIRST_PART = 4  # of the rounds of a method with two stages the first is one in so many
+TRAINED = {Kind.FULL: ("D",), Kind.SPARSE: ("S",), Kind.LORA: ("A", "B")}
 
 
 def model_of(base: Base) -> Model:
@@ -21,10 +25,24 @@ def adapted(task: FederatedTask) -> Base:
 def config_of(task: FederatedTask) -> FederatedConfig:
     config, federation = task.config, task.federation
     return FederatedConfig(
+        rounds=federation.rounds,
         rank=config.rank,
         alpha=config.alpha,
-        seed=config.seed,
+        first_rounds=federation.first_rounds or max(1, federation.rounds // FIRST_PART),
+        density=federation.density,
         learning_rate=config.learning_rate,
         steps=federation.local_steps,
         batch=federation.batch,
+        proximal_mu=federation.proximal_mu,
+        seed=config.seed,
     )
+
+
+def expected(plan: Plan, sent: Arrays) -> Arrays:
+    """Of what was sent, that which is to come back."""
+    sides = set(TRAINED[plan.kind]) - ({"A"} if plan.freeze_a else set())
+    return {
+        name: array
+        for name, array in sent.items()
+        if name.startswith(HEAD) or name.rsplit(".", 1)[-1] in sides
+    }

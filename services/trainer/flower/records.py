@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from services.core.errors import InvalidRequest
-from services.trainer.federated import Arrays, Plan
+from services.trainer.federated.words import Arrays, Kind, Plan
 from services.trainer.flower.sites import Answer, Brief, Order
 from services.trainer.task import Base
 
@@ -20,7 +20,7 @@ def order_to_records(order: Order, brief: Brief) -> RecordDict:
         "client": order.client,
         "round": order.round,
         "attempt": order.attempt,
-        "plan": json.dumps(asdict(order.plan)),
+        "plan": json.dumps(asdict(order.plan) | {"kind": order.plan.kind.value}),
         "pack_tokens": brief.pack_tokens,
         "seed": brief.seed,
         "labels": json.dumps(brief.labels),
@@ -37,11 +37,12 @@ def order_to_records(order: Order, brief: Brief) -> RecordDict:
 
 def order_from_records(records: RecordDict) -> tuple[Order, Brief]:
     facts: Any = records[ORDER]
+    plan: dict[str, Any] = json.loads(facts["plan"])
     order = Order(
         facts["client"],
         facts["round"],
         facts["attempt"],
-        Plan(**json.loads(facts["plan"])),
+        Plan(**plan | {"kind": Kind(plan["kind"])}),
         _from_arrays(records[ARRAYS]),
     )
     base = Base.from_json(json.loads(str(records[BASE]["json"])))

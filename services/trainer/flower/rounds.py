@@ -1,14 +1,18 @@
 """The rounds of a federation, from its beginning or its last checkpoint to an adapter."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from services.core.errors import InvalidRequest
-from services.trainer.federated import METHODS, Arrays, Plan, State, Update, checked
+from services.trainer.federated.checking import Limits, checked
+from services.trainer.federated.methods import METHODS
+from services.trainer.federated.privacy import Privacy, private
+from services.trainer.federated.state import State
+from services.trainer.federated.words import Arrays, Plan, Update
 from services.trainer.federation import MOST_ATTEMPTS, TookPart
 from services.trainer.flower.checkpoints import Reached, read_round, write_round
 from services.trainer.flower.collecting import Round, chosen
-from services.trainer.flower.meaning import adapted, config_of, model_of
+from services.trainer.flower.meaning import adapted, config_of, expected, model_of
 from services.trainer.flower.saving import save_adapter
 from services.trainer.flower.sites import Answer, Order, Sites
 from services.trainer.jobs import Checkpoint, Point
@@ -39,7 +43,7 @@ class Rounds:
         reached = self._begun()
         while reached.rounds < self._federation.rounds:
             answers = self._round(reached.state, reached.rounds + 1)
-            updates = [_update(each) for each in answers]
+            updates = self._private([_update(each) for each in answers], reached)
             reached = Reached(
                 reached.rounds + 1,
                 self._method.after(reached.state, updates),
@@ -49,6 +53,23 @@ class Rounds:
             yield Point(reached.rounds, reached.metrics["loss"])
             yield self._checkpoint(reached)
         yield self._result(reached)
+
+    def _private(self, updates: Sequence[Update], reached: Reached) -> Sequence[Update]:
+        """As they may be seen in the result."""
+        federation = self._federation
+        if not federation.clip_norm:
+            return updates
+        told = {
+            each.client: expected(*self._method.told(reached.state, each.client))
+            for each in updates
+        }
+        return private(
+            updates,
+            told,
+            Privacy(federation.clip_norm, federation.noise_multiplier),
+            round=reached.rounds + 1,
+            seed=self._task.config.seed,
+        )
 
     def _begun(self) -> Reached:
         if self._task.checkpoint:
@@ -97,9 +118,8 @@ class Rounds:
     ) -> None:
         why = answer.refusal
         if not why and answer.client in told:
-            good, refused = checked([_update(answer)], told, config_of(self._task).limits)
-            why = refused.get(answer.client, "")
-            answer = replace(answer, arrays=good[0].arrays) if good else answer
+            first = {answer.client: (answer.round, expected(*told[answer.client]))}
+            why = checked([_update(answer)], first, Limits())[1].get(answer.client, "")
         if why:
             this.without(answer.client, why)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from services.trainer.durable import make_durable
-from services.trainer.federated import Arrays, Factors
+from services.trainer.federated.words import Array, Factors
 from services.trainer.federation import TookPart
 from services.trainer.publication import PARTICIPANTS
 
@@ -41,7 +41,7 @@ def save_adapter(
         make_durable(path)
 
 
-def _of_rank(factors: Factors, rank: int, scaling: float) -> Arrays:
+def _of_rank(factors: Factors, rank: int, scaling: float) -> dict[str, Array]:
     """The same product, of this rank and scaling: zeroes change nothing."""
     missing = rank - factors.a.shape[0]
     share = np.float32(factors.scaling / scaling)

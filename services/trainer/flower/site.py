@@ -1,12 +1,11 @@
 """What a participant does in a round, with its own rows, which stay here."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.core.errors import FailedPrecondition, InvalidRequest
+from services.core.errors import FailedPrecondition
 from services.trainer.examples import Example, bad, read_examples
 from services.trainer.flower.sites import Answer, Brief, Order
 from services.trainer.jobs import DataKind
@@ -37,10 +36,6 @@ def work(site: Site, order: Order, brief: Brief) -> Answer:
         order.plan, order.arrays, examples, brief, base=site.base, data=site.data.name,
         threads=site.threads, seed=f"{brief.seed}/{order.round}/{order.client}",
     )  # fmt: skip
-    if not math.isfinite(metrics["loss"]):
-        raise InvalidRequest.of(
-            "data", f"{site.data.name}: its loss is {metrics['loss']} in round {order.round}"
-        )
     return Answer(
         order.client,
         order.round,

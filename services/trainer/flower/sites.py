@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.trainer.federated import Arrays, Plan
+from services.trainer.federated.words import Arrays, Plan
 from services.trainer.task import Base
 
 

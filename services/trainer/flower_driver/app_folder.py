@@ -1,4 +1,4 @@
-"""The Flower app that a job runs: it names our ServerApp and ClientApp, and carries no code else."""
+"""The Flower app that a job runs: it names our ServerApp and ClientApp, and has no other code."""
 
 from pathlib import Path
 

@@ -71,6 +71,12 @@ class Child:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         return "\n".join(["its log ends with:", *lines])
 
+    def has_started(self, program: str) -> bool:
+        """Whether a program by that name runs in its group; it is apart."""
+        return any(
+            group == self.pid and program in command for group, command in _running_commands()
+        )
+
     def kill(self) -> None:
         """At once."""
         with contextlib.suppress(ProcessLookupError):
@@ -104,3 +110,13 @@ def child(
         yield process
     finally:
         process.stop()
+
+
+def _running_commands() -> Iterator[tuple[int, str]]:
+    """Of this machine, with their groups."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (
+                (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
+            yield os.getpgid(int(folder.name)), command

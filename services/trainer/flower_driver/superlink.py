@@ -63,9 +63,7 @@ def superlink(
 ) -> Iterator[SuperLink]:
     """Gone with the block; its state is in memory. Raises Unavailable if it does not come up."""
     host, _, port = address.rpartition(":")
-    made = certificates(
-        certificates_folder, [host, *LOOPBACK[:2]], server=f"superlink-{port}"
-    )
+    made = certificates(certificates_folder, [host, *LOOPBACK[:2]], server=f"superlink-{port}")
     folder.mkdir(parents=True, exist_ok=True)
     _write_connection(folder / "flwr", port, made)
     known = flower.environment(folder / "flwr", **environment)

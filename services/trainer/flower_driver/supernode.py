@@ -1,7 +1,8 @@
 """A participant's SuperNode: what it is started with, and started again."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from services.trainer.flower_driver.certificates import certificates
 from services.trainer.flower_driver.environment import Flower
 from services.trainer.flower_driver.processes import Child
 
+CLIENT_APP = "flwr-clientapp"
 AGAIN_SECONDS, LOOK_SECONDS = 2.0, 0.2
 
 
@@ -51,22 +53,6 @@ class SuperNode:
             apart=True,
         )
 
-    def keep_running(
-        self, flower: Flower, *, told: Callable[[str], None], stop: threading.Event
-    ) -> None:
-        """Until then: one that ends is started again, as when there is no job yet that names its
-        key. `told` of each start and end."""
-        while not stop.is_set():
-            node = self.start(flower)
-            told(f"{self.name}: process {node.pid} dials {self.superlink}")
-            try:
-                while node.is_alive and not stop.wait(LOOK_SECONDS):
-                    pass
-            finally:
-                node.stop()
-            if not stop.wait(AGAIN_SECONDS):
-                told(f"{self.name}: process {node.pid} ended; again")
-
     def _config(self) -> str:
         """As Flower reads it: values of TOML."""
         told: dict[str, str | int] = {
@@ -81,3 +67,57 @@ class SuperNode:
 
 def _toml(value: str | int) -> str:
     return str(value) if isinstance(value, int) else '"' + value + '"'
+
+
+class Keeper:
+    """Keeps a SuperNode running: one that ends is started again, as it has to be when there is no
+    job yet that names its key."""
+
+    def __init__(self, node: SuperNode, flower: Flower, *, told: Callable[[str], None]) -> None:
+        """`told` of each start and end."""
+        self.node = node
+        self._flower = flower
+        self._told = told
+        self._stopped = threading.Event()
+        self._child: Child | None = None
+
+    def run(self) -> None:
+        """Until it is stopped."""
+        while not self._stopped.is_set():
+            child = self._child = self.node.start(self._flower)
+            self._told(f"{self.node.name}: process {child.pid} dials {self.node.superlink}")
+            try:
+                while child.is_alive and not self._stopped.wait(LOOK_SECONDS):
+                    pass
+            finally:
+                child.stop()
+            if not self._stopped.wait(AGAIN_SECONDS):
+                self._told(f"{self.node.name}: process {child.pid} ended; again")
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def kill(self) -> None:
+        """As a machine that fails does. It is started again."""
+        if self._child is not None:
+            self._child.kill()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it computes something for a round now."""
+        return self._child is not None and self._child.has_started(CLIENT_APP)
+
+
+@contextmanager
+def kept(keepers: Sequence[Keeper]) -> Iterator[None]:
+    """All run, until the block ends."""
+    threads = [threading.Thread(target=each.run) for each in keepers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for each in keepers:
+            each.stop()
+        for thread in threads:
+            thread.join()

@@ -1,23 +1,20 @@
 """One participant's steps of a round, on the base model."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from services.trainer.examples import Example
-from services.trainer.federated import Arrays, Plan
-from services.trainer.federated.local import train
+from services.trainer.federated.local.training import train
+from services.trainer.federated.words import Arrays, Plan
 from services.trainer.flower.meaning import model_of
 from services.trainer.flower.sites import Brief
 from services.trainer.training.encoding import Encoded, Encoder
 from services.trainer.training.loading import load_weights
 from services.trainer.training.losses import losses_of
 
-Batch = Callable[[Any], Tensor]
 CPU = torch.device("cpu")
 
 
@@ -31,7 +28,7 @@ def learn(
     data: str,
     threads: int,
     seed: str,
-) -> tuple[Arrays, dict[str, float]]:
+) -> tuple[Arrays, Mapping[str, float]]:
     """Raises InvalidRequest that names file and line of what cannot be learnt."""
     encoder = Encoder(brief.base, name=data, most_tokens=brief.pack_tokens)
     encoded = encoder.encode_all(examples)
@@ -39,22 +36,21 @@ def learn(
         torch.set_num_threads(threads)
     torch.manual_seed(plan.seed)
     model = load_weights(base, CPU)
-    steps = batches(encoded, plan, seed)
-    found, _, metrics = train(model, model_of(brief.base), plan, arrays, steps)
-    return found, metrics
+    done = train(
+        model,
+        model_of(brief.base),
+        plan,
+        arrays,
+        batches(encoded, plan.batch, seed),
+        loss_of=lambda batch: losses_of(model, batch, CPU)[0].mean(),
+    )
+    return done.arrays, done.metrics
 
 
-def batches(encoded: Sequence[Encoded], plan: Plan, seed: str) -> Iterator[Batch]:
+def batches(encoded: Sequence[Encoded], size: int, seed: str) -> Iterator[Sequence[Encoded]]:
     """Without end: pass after pass, each in an order of its own, which the seed decides."""
     chance = random.Random(seed)
     while True:
         order = chance.sample(list(encoded), len(encoded))
-        for start in range(0, len(order), plan.batch):
-            yield _batch(order[start : start + plan.batch])
-
-
-def _batch(pack: Sequence[Encoded]) -> Batch:
-    def loss(model: Any) -> Tensor:
-        return losses_of(model, pack, CPU)[0].mean()
-
-    return loss
+        for start in range(0, len(order), size):
+            yield order[start : start + size]

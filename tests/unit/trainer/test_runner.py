@@ -184,6 +184,7 @@ async def test_a_job_becomes_a_version_with_its_lineage(world: World) -> None:
     assert world.store.provenance is not None
     labels = world.store.provenance.labels
     assert labels["job"] == job.id
+    assert job.data is not None
     assert labels["data_sha256"] == job.data.sha256
     assert (labels["method"], labels["participants"], labels["modules"]) == ("lora", "1", "q")
     assert labels["config"].startswith("rank=8 alpha=16.0 steps=4 learning_rate=0.001 ")

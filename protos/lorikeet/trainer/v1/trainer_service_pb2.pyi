@@ -330,7 +330,7 @@ class FederatedConfig(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """What is exchanged, and how it is put together: "full", "fedit", "slora", "ffa", "flexlora",
-    "flora", "fedex", "fedsa", "primed", "keep-sparse" or "sparse". Empty: "flexlora".
+    "flora", "fedex", "primed", "keep-sparse" or "sparse". Empty: "flexlora".
     """
     rounds: _builtins.int
     """Rounds. 0: 3."""
