@@ -34,7 +34,7 @@ def work(site: Site, order: Order, brief: Brief) -> Answer:
 
     arrays, metrics = learn(
         order.plan, order.arrays, examples, brief, base=site.base, data=site.data.name,
-        threads=site.threads, seed=f"{brief.seed}/{order.round}/{order.client}",
+        threads=site.threads, round_number=order.round,
     )  # fmt: skip
     return Answer(
         order.client,

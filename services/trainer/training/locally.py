@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from services.trainer.examples import Example
+from services.core.errors import InvalidRequest
+from services.trainer.examples import Example, bad
 from services.trainer.federated.local.training import train
 from services.trainer.federated.words import Arrays, Plan
 from services.trainer.flower.meaning import model_of
@@ -27,23 +28,28 @@ def learn(
     base: Path,
     data: str,
     threads: int,
-    seed: str,
+    round_number: int,
 ) -> tuple[Arrays, Mapping[str, float]]:
     """Raises InvalidRequest that names file and line of what cannot be learnt."""
+    seed = f"{brief.seed}/{round_number}/{data}"
     encoder = Encoder(brief.base, name=data, most_tokens=brief.pack_tokens)
     encoded = encoder.encode_all(examples)
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(plan.seed)
     model = load_weights(base, CPU)
-    done = train(
-        model,
-        model_of(brief.base),
-        plan,
-        arrays,
-        batches(encoded, plan.batch, seed),
-        loss_of=lambda batch: losses_of(model, batch, CPU)[0].mean(),
-    )
+    try:
+        done = train(
+            model,
+            model_of(brief.base),
+            plan,
+            arrays,
+            batches(encoded, plan.batch, seed),
+            loss_of=lambda batch: losses_of(model, batch, CPU)[0].mean(),
+        )
+    except InvalidRequest as error:  # of the loss, which knows no file
+        what = error.violations[0].description
+        raise bad(data, 0, f"{what} of round {round_number}") from error
     return done.arrays, done.metrics
 
 

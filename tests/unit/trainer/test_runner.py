@@ -25,8 +25,10 @@ from services.trainer.metrics import TrainerMetrics
 from services.trainer.publication import CANDIDATE, Provenance
 from services.trainer.repository import SqlJobs
 from services.trainer.runner import Pace, Runner
+from services.trainer.task import Meeting
 from services.trainer.tidying import tidy
 from tests.cards import CARD
+from tests.federations import federation
 
 ACME = TenantId("acme")
 VERSION = Published(1, Digest("d" * 64))
@@ -115,7 +117,7 @@ class World:
     data: DataSets
     folder: Path
 
-    def runner(self, script: str, **pace: Any) -> Runner:
+    def runner(self, script: str, *, federated: str = "", **pace: Any) -> Runner:
         quick: dict[str, Any] = {
             "lease_seconds": 0.5, "look_seconds": 0.02, "retry_seconds": 0.02, "hung_seconds": 20.0,
         }  # fmt: skip
@@ -129,6 +131,8 @@ class World:
             clock=SystemClock(),
             pace=Pace(**quick | pace),
             command=(sys.executable, "-c", SCRIPT + script),
+            federated_command=(sys.executable, "-c", SCRIPT + federated),
+            meeting=Meeting(address="links:1", folder=self.folder, flower=self.folder),
         )
 
     async def job(self) -> Job:
@@ -314,3 +318,44 @@ async def test_what_the_store_refuses_fails_the_job(world: World) -> None:
 def _is_gone(world: World, job: Job) -> bool:
     number = int((world.folder / "jobs" / job.id / "pid").read_text())
     return not Path(f"/proc/{number}").exists()
+
+
+FEDERATES = """
+assert task["meeting"]["address"] == "links:1"
+os.makedirs(os.path.join(task["folder"], "result"), exist_ok=True)
+with open(os.path.join(task["folder"], "result", "participants.json"), "w") as file:
+    json.dump([dict(name=n, data_sha256=n * 32, rows=5, rounds=3) for n in ("ab", "cd")], file)
+if not task["checkpoint"]:
+    tell("Point", step=1, loss=2.5)
+    saved(1)
+    import subprocess
+    quiet = subprocess.DEVNULL
+    child = subprocess.Popen(["sleep", "60"], stdout=quiet, stderr=quiet)
+    open(os.path.join(task["folder"], "pid"), "w").write(str(child.pid))
+    os.kill(os.getpid(), 9)
+result()
+"""
+
+
+async def test_a_federated_job_goes_on_after_its_driver_died_and_says_who_took_part(
+    world: World,
+) -> None:
+    wish = Wish(
+        tenant=ACME, adapter="sql", base_model="tiny", data_sha256="", method="federated",
+        config=TrainingConfig.asked(target_modules=("q",)), created_by="acme/k1",
+        federation=federation(("ab", "cd")),
+    )  # fmt: skip
+    job = await world.jobs.create(wish, CARD.fingerprint, None, most_unfinished=9)
+    assert (job.federation, job.data) == (wish.federation, None)
+    async with working(world.runner(DIES, federated=FEDERATES)):
+        ended = await world.ended(job)
+    assert (ended.state, ended.error) == (JobState.SUCCEEDED, "")
+    assert _is_gone(world, job)  # what the driver had started
+    assert world.store.provenance is not None
+    labels = world.store.provenance.labels
+    assert labels.items() >= {
+        "method": "federated", "federated_method": "flexlora", "participants": "2",
+        "rounds": "3", "sites": "ab,cd", "data_rows": "10", "data_sha256.ab": "ab" * 32,
+        "data_sha256.cd": "cd" * 32,
+    }.items()  # fmt: skip
+    await tidy(world.jobs, world.folder / "jobs", world.data, kept_seconds=100)
