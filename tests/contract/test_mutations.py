@@ -22,6 +22,7 @@ from tests.mutations.claims import CLAIMS
 from tests.mutations.cli import CLI
 from tests.mutations.failures import FAILURES
 from tests.mutations.fairness import FAIRNESS
+from tests.mutations.federated import FEDERATED
 from tests.mutations.merging import MERGING
 from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
@@ -51,6 +52,7 @@ MUTATIONS = (
     | SERVING
     | STORE
     | TIERS
+    | FEDERATED
     | TRAINING
     | SCHEDULER
     | REPORTS

@@ -52,13 +52,19 @@ def _wrong(update: Update, number: int, first: Arrays, limits: Limits) -> str:
     if set(update.arrays) != set(first):
         off = sorted(set(update.arrays) ^ set(first))
         return f"{off[0]} is missing, or should not be there"
-    for name, array in sorted(update.arrays.items()):
-        if array.dtype != np.float32 or array.shape != first[name].shape:
-            is_there = f"{array.dtype} {list(array.shape)}"
-            return f"{name} is {is_there}, not float32 {list(first[name].shape)}"
-        if not np.isfinite(array).all():
-            return f"{name} has values that are not finite"
-    far = distance(update.arrays, first)
+    damaged = (why for name in sorted(first) if (why := _damaged(name, update.arrays, first)))
+    return next(damaged, "") or _far(update.arrays, first, limits)
+
+
+def _damaged(name: str, arrays: Arrays, first: Arrays) -> str:
+    array, wanted = arrays[name], list(first[name].shape)
+    if array.dtype != np.float32 or list(array.shape) != wanted:
+        return f"{name} is {array.dtype} {list(array.shape)}, not float32 {wanted}"
+    return "" if np.isfinite(array).all() else f"{name} has values that are not finite"
+
+
+def _far(arrays: Arrays, first: Arrays, limits: Limits) -> str:
+    far = distance(arrays, first)
     if limits.norm and far > limits.norm:
         return f"it is {far:.3g} from what was sent, more than {limits.norm:.3g}"
     return ""

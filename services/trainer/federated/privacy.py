@@ -35,7 +35,8 @@ def clipped(update: Update, first: Arrays, clip: float) -> Update:
 
 
 def noised(arrays: Arrays, privacy: Privacy, clients: int, *, round: int, seed: int) -> Arrays:
-    """A mean of so many clipped updates, with noise of standard deviation noise clip / clients."""
+    """A mean of so many clipped updates, with noise of standard deviation noise clip / clients.
+    `seed` is a secret: whoever knows it can take the noise away."""
     draw = np.random.Generator(np.random.Philox(key=[seed, round]))
     deviation = privacy.noise * privacy.clip / clients
     return {name: _noised(array, draw, deviation) for name, array in sorted(arrays.items())}
