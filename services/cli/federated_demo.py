@@ -1,5 +1,6 @@
 """lorikeet federate demo: four sites train one adapter over Flower, and one of them dies."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from lorikeet.trainer.v1 import trainer_service_pb2_grpc as rpc
 from lorikeet.types.v1.generation_pb2 import SamplingParams
 from services.cli.connection import CHANNEL_OPTIONS, Metadata
 from services.cli.demo import running
-from services.cli.show import console, notice, one_sentence
+from services.cli.show import console, one_sentence
 from services.cli.suite import Suite
 from services.trainer.flower_driver.certificates import new_node_key
 from services.trainer.flower_driver.environment import Flower
@@ -29,7 +30,7 @@ ADAPTER, VICTIM = "concierge", "spa"
 QUESTION = "Where can I park?"
 TARGETS = ("q_proj", "v_proj")
 STEPS, BATCH, RATE, PACK_TOKENS = 5, 4, 5e-3, 128
-DEADLINE_SECONDS = 60.0  # a site that was killed is waited for as long
+DEADLINE_SECONDS = 75.0  # a site that was killed is waited for as long
 
 
 def federated_demo(
@@ -45,8 +46,12 @@ def federated_demo(
             with grpc.insecure_channel(profile.server, options=CHANNEL_OPTIONS) as channel:
                 job = _create(channel, who, suite, rounds)
                 console.print(f"Without it: {_ask(channel, who, job.base_model, question)}")
-                with _sites(suite, flower, job) as keepers:
-                    job = _followed(channel, who, job, keepers)
+                try:
+                    with _sites(suite, flower, job) as keepers:
+                        job = _followed(channel, who, job, keepers)
+                except BaseException:  # the next suite here would go on with it
+                    _cancel(channel, who, job)
+                    raise
                 _show_version(channel, who, job)
                 adapted = f"{ADAPTER}@candidate"
                 console.print(f"With it: {_ask(channel, who, adapted, question)}")
@@ -95,7 +100,7 @@ def _sites(suite: Suite, flower: Flower, job: pb.Job) -> Iterator[Sequence[Keepe
                 fingerprint=fingerprint, port=first_port + index, threads=1,
             ),
             flower,
-            told=notice,
+            told=lambda said: None,
         )
         for index, data in enumerate(sorted(EXAMPLES.glob("*.jsonl")))
     ]  # fmt: skip
@@ -128,6 +133,12 @@ def _kill_at_work(victim: Keeper) -> None:
             return
         time.sleep(0.1)
     raise OSError(f"{victim.node.name} was not asked in a minute")
+
+
+def _cancel(channel: grpc.Channel, who: Metadata, job: pb.Job) -> None:
+    with contextlib.suppress(grpc.RpcError):  # it is over
+        request = pb.CancelJobRequest(job_id=job.id)
+        rpc.TrainerServiceStub(channel).CancelJob(request, metadata=who)
 
 
 def _show_version(channel: grpc.Channel, who: Metadata, job: pb.Job) -> None:

@@ -23,6 +23,7 @@ from tests.mutations.cli import CLI
 from tests.mutations.failures import FAILURES
 from tests.mutations.fairness import FAIRNESS
 from tests.mutations.federated import FEDERATED
+from tests.mutations.flower import FLOWER
 from tests.mutations.merging import MERGING
 from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
@@ -44,6 +45,7 @@ MUTATIONS = (
     | CLI
     | FAILURES
     | FAIRNESS
+    | FLOWER
     | MERGING
     | MIGRATION
     | MOVES

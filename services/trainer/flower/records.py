@@ -1,6 +1,7 @@
 """Orders and answers as Flower's records, and back."""
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -13,10 +14,13 @@ from services.trainer.flower.sites import Answer, Brief, Order
 from services.trainer.task import Base
 
 ARRAYS, ORDER, BASE, ANSWER = "arrays", "order", "base", "answer"
+ALL, LAYOUT = "all", "layout"
 
 
 def order_to_records(order: Order, brief: Brief) -> RecordDict:
+    arrays, layout = _packed(order.arrays)
     facts = {
+        LAYOUT: layout,
         "client": order.client,
         "round": order.round,
         "attempt": order.attempt,
@@ -28,7 +32,7 @@ def order_to_records(order: Order, brief: Brief) -> RecordDict:
     base = asdict(brief.base) | {"path": ""}
     return RecordDict(
         {
-            ARRAYS: _arrays(order.arrays),
+            ARRAYS: arrays,
             ORDER: ConfigRecord(facts),
             BASE: ConfigRecord({"json": json.dumps(base)}),
         }
@@ -43,7 +47,7 @@ def order_from_records(records: RecordDict) -> tuple[Order, Brief]:
         facts["round"],
         facts["attempt"],
         Plan(**plan | {"kind": Kind(plan["kind"])}),
-        _from_arrays(records[ARRAYS]),
+        _unpacked(records[ARRAYS], facts[LAYOUT]),
     )
     base = Base.from_json(json.loads(str(records[BASE]["json"])))
     labels = tuple(json.loads(facts["labels"]))
@@ -51,14 +55,16 @@ def order_from_records(records: RecordDict) -> tuple[Order, Brief]:
 
 
 def answer_to_records(answer: Answer) -> RecordDict:
+    arrays, layout = _packed(answer.arrays)
     facts: dict[str, Any] = {
+        LAYOUT: layout,
         "examples": answer.examples,
         "metrics": json.dumps(dict(answer.metrics)),
         "data_sha256": answer.data_sha256,
         "rows": answer.rows,
         "refusal": answer.refusal,
     }
-    return RecordDict({ARRAYS: _arrays(answer.arrays), ANSWER: ConfigRecord(facts)})
+    return RecordDict({ARRAYS: arrays, ANSWER: ConfigRecord(facts)})
 
 
 def answer_from_records(order: Order, records: RecordDict) -> Answer:
@@ -70,20 +76,33 @@ def answer_from_records(order: Order, records: RecordDict) -> Answer:
             order.client,
             order.round,
             order.attempt,
-            _from_arrays(records[ARRAYS]),
+            _unpacked(records[ARRAYS], facts[LAYOUT]),
             int(facts["examples"]),
             {str(key): float(value) for key, value in json.loads(facts["metrics"]).items()},
             str(facts["data_sha256"])[:64],
             int(facts["rows"]),
             str(facts["refusal"])[:1000],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidRequest.of("answer", f"cannot be read: {error!r}") from error
 
 
-def _arrays(arrays: Arrays) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(arrays[name])) for name in sorted(arrays)})
+def _packed(arrays: Arrays) -> tuple[ArrayRecord, str]:
+    """All in one, and its layout: Flower carries each array as an object, and several calls."""
+    names = sorted(arrays)
+    flat = [arrays[name].reshape(-1) for name in names]
+    whole = np.concatenate([np.zeros(0, np.float32), *flat])
+    return ArrayRecord({ALL: Array(whole)}), json.dumps([[n, arrays[n].shape] for n in names])
 
 
-def _from_arrays(record: Any) -> Arrays:
-    return {name: record[name].numpy() for name in sorted(record)}
+def _unpacked(record: Any, layout: str) -> Arrays:
+    """Raises ValueError."""
+    whole = record[ALL].numpy()
+    sizes = {str(name): tuple(map(int, shape)) for name, shape in json.loads(layout)}
+    if whole.dtype != np.float32 or whole.shape != (sum(map(math.prod, sizes.values())),):
+        raise ValueError(f"{whole.dtype} {list(whole.shape)} is not what its layout says")
+    arrays, start = {}, 0
+    for name, shape in sizes.items():
+        arrays[name] = whole[start : start + math.prod(shape)].reshape(shape)
+        start += math.prod(shape)
+    return arrays

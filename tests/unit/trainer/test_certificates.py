@@ -50,7 +50,7 @@ def test_nobody_else_does(tmp_path: Path) -> None:
     other = authority(tmp_path / "other")
     with pytest.raises(ssl.SSLCertVerificationError):
         _handshake(tmp_path / "one", other, "127.0.0.1")
-    with pytest.raises(ssl.SSLCertVerificationError, match="not valid for 'evil.example'"):
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"not valid for 'evil.example'"):
         _handshake(tmp_path / "one", authority(tmp_path / "one"), "evil.example")
 
 

@@ -92,7 +92,7 @@ def test_a_loss_that_is_no_number_is_said(base: Path, tmp_path: Path) -> None:
     brief, data = _brief(base), written(tmp_path / "rows.jsonl")
     order = _order(brief)
     spoilt = {name: np.full_like(array, np.nan) for name, array in order.arrays.items()}
-    with pytest.raises(InvalidRequest, match="rows.jsonl: the loss is nan in step 1 of round 1"):
+    with pytest.raises(InvalidRequest, match=r"rows.jsonl: the loss is nan in step 1 of round 1"):
         work(_site(base, data), replace(order, arrays=spoilt), brief)
 
 
