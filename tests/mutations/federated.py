@@ -5,6 +5,7 @@ from tests.mutations.mutation import Mutation
 _HERE = "tests/unit/trainer/federated/"
 _SUMS, _STAGES = _HERE + "test_aggregation.py::", _HERE + "test_stages.py::"
 _LOCAL, _CHECKS = _HERE + "test_local.py::", _HERE + "test_checking.py::"
+_LIARS = _HERE + "test_robustness.py::"
 _BAD = _CHECKS + "test_a_bad_update_is_refused_with_why_and_the_rest_is_taken"
 
 FEDERATED: dict[str, Mutation] = {
@@ -30,13 +31,13 @@ FEDERATED: dict[str, Mutation] = {
         "trainer/federated/averaging.py",
         "name: np.median(",
         "name: np.mean(",
-        _SUMS + "test_one_liar_of_five_moves_a_robust_average_little[median]",
+        _LIARS + "test_one_liar_moves_a_robust_average_little[4-median]",
     ),
     "nothing is trimmed": Mutation(
         "trainer/federated/averaging.py",
-        "off = int(share * len(there))",
+        "off = min(math.ceil(share * len(there) - 1e-9), (len(there) - 1) // 2)",
         "off = 0",
-        _SUMS + "test_one_liar_of_five_moves_a_robust_average_little[trimmed]",
+        _LIARS + "test_one_liar_moves_a_robust_average_little[2-trimmed]",
     ),
     "the core is not turned back": Mutation(
         "trainer/federated/factoring.py",
@@ -51,7 +52,7 @@ FEDERATED: dict[str, Mutation] = {
         _STAGES + "test_factors_are_the_best_of_their_rank",
     ),
     "a client of low rank gets the last of the factors": Mutation(
-        "trainer/federated/exact.py",
+        "trainer/federated/lora.py",
         "return array[:rank]",
         "return array[-rank:]",
         _SUMS + "test_each_rank_gets_the_best_of_it",
@@ -60,13 +61,13 @@ FEDERATED: dict[str, Mutation] = {
         "trainer/federated/exact.py",
         "return [] if a is None or b is None else [(1.0, Factors(a, b, 1.0))]",
         "return []",
-        _SUMS + "test_stacks_and_residuals_add_exactly_the_mean[fedex]",
+        _SUMS + "test_stacks_and_residuals_add_exactly_the_mean[fedex-config2]",
     ),
     "the residual is the whole": Mutation(
         "trainer/federated/exact.py",
         ", (-1.0, averaged)]",
         "]",
-        _SUMS + "test_stacks_and_residuals_add_exactly_the_mean[fedex]",
+        _SUMS + "test_stacks_and_residuals_add_exactly_the_mean[fedex-config2]",
     ),
     "all layers have one mask": Mutation(
         "trainer/federated/masks.py",
@@ -169,5 +170,77 @@ FEDERATED: dict[str, Mutation] = {
         "    if share == 1:\n",
         "    if share > 0:\n",
         _CHECKS + "test_epsilon_is_that_of_another_accountant",
+    ),
+    "ranks are passed over in silence": Mutation(
+        "trainer/federated/config.py",
+        "if not ranks and any(rank != self.rank for rank in self.ranks.values()):",
+        "if False:",
+        _SUMS + "test_a_method_says_what_it_cannot_do",
+    ),
+    "a robust average is passed over in silence": Mutation(
+        "trainer/federated/config.py",
+        'if not averages and self.average != "mean":',
+        "if False:",
+        _SUMS + "test_a_method_says_what_it_cannot_do",
+    ),
+    "a client of high rank begins with fewer": Mutation(
+        "trainer/federated/lora.py",
+        "first_factors(model, config.most_rank, config.seed)",
+        "first_factors(model, config.rank, config.seed)",
+        _SUMS + "test_each_rank_gets_the_best_of_it",
+    ),
+    "a stack grows beyond what is served": Mutation(
+        "trainer/federated/exact.py",
+        "if len(each.a) <= MOST_RANK",
+        "if True",
+        _SUMS + "test_a_stack_is_published_at_a_rank_that_can_be_served",
+    ),
+    "noise stays where it was": Mutation(
+        "trainer/federated/factoring.py",
+        ".permutation(flat[places])",
+        ".permutation(1) * 0 + flat[places]",
+        _STAGES + "test_what_was_learnt_is_told_from_noise",
+    ),
+    "a sparse client moves what is off the mask": Mutation(
+        "trainer/federated/local/adapted.py",
+        "flat = weight.float().reshape(-1)",
+        "flat = weight.float().reshape(-1) * (1 - 1e-4)",
+        _LOCAL + "test_sparse_training_moves_what_is_on_the_mask_alone",
+    ),
+    "half precision swallows what is learnt": Mutation(
+        "trainer/federated/local/adapted.py",
+        "nn.Parameter(value, requires_grad=name in trained)",
+        "nn.Parameter(value.to(base.weight.dtype), requires_grad=name in trained)",
+        _LOCAL + "test_a_base_of_half_precision_learns_and_stays[full]",
+    ),
+    "a client's own B is forgotten": Mutation(
+        "trainer/federated/one_factor.py",
+        "arrays={**state.arrays, **kept}",
+        "arrays={**kept, **state.arrays}",
+        _LOCAL + "test_fedsa_gives_each_client_an_adapter_of_its_own",
+    ),
+    "another base is averaged": Mutation(
+        "trainer/federated/checking.py",
+        "if limits.base and update.base != limits.base:",
+        "if False:",
+        _BAD,
+    ),
+    "one client is a quorum": Mutation(
+        "trainer/federated/checking.py",
+        "return in_order(good), refused",
+        "return good, refused",
+        _CHECKS + "test_the_last_of_a_client_counts_once",
+    ),
+    "whoever is drawn is so with others": Mutation(
+        "trainer/federated/sampling.py",
+        ".random(len(there)) < share",
+        ".permutation(len(there)) < share * len(there)",
+        _STAGES + "test_who_is_drawn_is_so_whoever_else_is",
+    ),
+    "noise is of each client, not of the sum": Mutation(
+        "trainer/federated/privacy.py",
+        "deviation = privacy.noise * privacy.clip / clients",
+        "deviation = privacy.noise * privacy.clip",
+        _CHECKS + "test_noise_of_a_mean_is_of_its_size",
     ),
 }

@@ -1,5 +1,6 @@
 """One of several: means by weight, and those that a few liars cannot move far."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -54,11 +55,12 @@ def median(updates: Sequence[Update]) -> dict[str, Array]:
 
 
 def trimmed(share: float) -> Average:
-    """The mean without so large a share of the smallest, and of the largest, of each number."""
+    """The mean without so large a share of the smallest, and of the largest, of each number: of one
+    at least, where three or more are there."""
 
     def average(updates: Sequence[Update]) -> dict[str, Array]:
         there = in_order(updates)
-        off = int(share * len(there))
+        off = min(math.ceil(share * len(there) - 1e-9), (len(there) - 1) // 2)
         found = {}
         for name in names(there):
             ranked = np.sort(np.stack([each.arrays[name] for each in there]), axis=0)

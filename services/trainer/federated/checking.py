@@ -5,21 +5,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.trainer.federated.averaging import in_order
 from services.trainer.federated.words import Arrays, Update
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`norm`: of how far all arrays of an update together may be from what was sent; 0: any."""
+    """`norm`: of how far all arrays of an update together may be from what was sent; 0: any.
+    `base`: the fingerprint of the model that is trained; empty: any."""
 
     norm: float = 0.0
+    base: str = ""
 
 
 def checked(
     updates: Sequence[Update], told: dict[str, tuple[int, Arrays]], limits: Limits
 ) -> tuple[list[Update], dict[str, str]]:
-    """Those that are good, and why others are not, by client. `told`: by client the round, and an
-    array of every name that is to come back, as it was sent (of what is not sent, its zeros)."""
+    """Those that are good, the last of each client, and why others are not, by client. `told`: by
+    client the round, and an array of every name that is to come back, as it was sent."""
     good: list[Update] = []
     refused: dict[str, str] = {}
     for update in updates:
@@ -30,7 +33,7 @@ def checked(
             refused[update.client] = why
         else:
             good.append(update)
-    return good, refused
+    return in_order(good), refused
 
 
 def is_quorum(good: int, asked: int, quorum: float) -> bool:
@@ -47,6 +50,8 @@ def distance(arrays: Arrays, first: Arrays) -> float:
 def _wrong(update: Update, number: int, first: Arrays, limits: Limits) -> str:
     if update.round != number:
         return f"it is of round {update.round}, not {number}"
+    if limits.base and update.base != limits.base:
+        return "it is of another base model"
     if update.examples <= 0:
         return "it says that it has no examples"
     if set(update.arrays) != set(first):

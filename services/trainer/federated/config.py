@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.core.errors import InvalidRequest
+from services.trainer.federated.averaging import AVERAGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +39,25 @@ class FederatedConfig:
             raise InvalidRequest.of("config.density", "must be above 0 and at most 1")
         if self.alpha <= 0 or min(self.ranks.values(), default=1) < 1:
             raise InvalidRequest.of("config.alpha", "alpha and every rank must be above 0")
+        if self.average not in AVERAGES:
+            raise InvalidRequest.of("config.average", f"must be one of {', '.join(AVERAGES)}")
+
+    def check(self, *, ranks: bool, averages: bool) -> None:
+        """For a method that knows what to do with several ranks, and with other averages than the
+        mean, or does not. Raises InvalidRequest."""
+        if not ranks and any(rank != self.rank for rank in self.ranks.values()):
+            raise InvalidRequest.of("config.ranks", "this method needs all clients to have one")
+        if not averages and self.average != "mean":
+            raise InvalidRequest.of("config.average", "this method takes the mean alone")
 
     @property
     def scaling(self) -> float:
         """Of B A, for every client: alpha goes with its rank."""
         return self.alpha / self.rank
+
+    @property
+    def most_rank(self) -> int:
+        return max(self.rank, *self.ranks.values(), 1)
 
     def rank_of(self, client: str) -> int:
         return self.ranks.get(client, self.rank)

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from services.trainer.config import MOST_RANK
 from services.trainer.federated.averaging import in_order, mean, weights
 from services.trainer.federated.factoring import product
-from services.trainer.federated.lora import FedIt, factors_of, first_factors, lora_plan
+from services.trainer.federated.lora import FedIt, factors_of, first_factors
 from services.trainer.federated.state import State
-from services.trainer.federated.words import HEAD, Array, Arrays, Factors, Layer, Plan, Update
+from services.trainer.federated.words import HEAD, Array, Factors, Layer, Update
 
 Parts = list[tuple[float, Factors]]
 
@@ -31,16 +32,13 @@ def mean_head(updates: Sequence[Update]) -> dict[str, Array]:
 
 
 class FlexLora(FedIt):
-    """The mean of B A, then its best factors; a client of a lower rank gets the first of them
-    (arXiv 2402.11505)."""
+    """The mean of B A, then its best factors, in their order (arXiv 2402.11505)."""
 
-    def told(self, state: State, client: str) -> tuple[Plan, Arrays]:
-        plan = lora_plan(state.config, client)
-        return plan, {name: _first(name, a, plan.rank) for name, a in state.arrays.items()}
+    takes_ranks, takes_averages = True, False
 
     def after(self, state: State, updates: Sequence[Update]) -> State:
         arrays: dict[str, Array] = mean_head(updates)
-        most = max(state.config.rank, *state.config.ranks.values(), 1)
+        most = state.config.most_rank
         for layer in state.model.layers:
             found = product(parts_of(state, updates, layer), most, state.config.scaling)
             arrays |= {f"{layer.name}.A": found.a, f"{layer.name}.B": found.b}
@@ -56,14 +54,17 @@ class Frozen(FedIt):
     whose product needs no scaling. They take the place of what the paper adds to the base, which
     other tenants share."""
 
+    takes_averages = False
+
     def adapter(self, state: State) -> dict[str, Factors]:
-        """The frozen factors as extra rank."""
+        """The frozen factors as extra rank, or alone where the others add nothing."""
         scaling = state.config.scaling
         found = super().adapter(state)
         for name, own in found.items():
             if f"{name}.FA" in state.arrays:
-                a = np.concatenate([own.a, state.arrays[f"{name}.FA"]])
-                b = np.concatenate([own.b, state.arrays[f"{name}.FB"] / scaling], axis=1)
+                used = len(own.a) if own.b.any() else 0
+                a = np.concatenate([own.a[:used], state.arrays[f"{name}.FA"]])
+                b = np.concatenate([own.b[:, :used], state.arrays[f"{name}.FB"] / scaling], axis=1)
                 found[name] = Factors(a, b.astype(np.float32), scaling)
         return found
 
@@ -71,14 +72,25 @@ class Frozen(FedIt):
 class Flora(Frozen):
     """Factors are stacked, and every round begins with new ones (arXiv 2409.05976)."""
 
+    takes_ranks = True
+
     def after(self, state: State, updates: Sequence[Update]) -> State:
         config = state.config
-        arrays = first_factors(state.model, config.rank, config.seed + state.round + 1)
+        arrays = first_factors(state.model, config.most_rank, config.seed + state.round + 1)
         arrays |= mean_head(updates)
         for layer in state.model.layers:
             parts = [*_frozen(state, layer), *parts_of(state, updates, layer)]
             arrays |= _as_frozen(layer, parts, _most_rank(layer))
         return state.next(arrays)
+
+    def adapter(self, state: State) -> dict[str, Factors]:
+        """The best of it that can be served, once more has been stacked."""
+        return {
+            name: each
+            if len(each.a) <= MOST_RANK
+            else product([(1.0, each)], MOST_RANK, each.scaling)
+            for name, each in super().adapter(state).items()
+        }
 
 
 class FedEx(Frozen):
@@ -96,12 +108,6 @@ class FedEx(Frozen):
             parts = [*_frozen(state, layer), *parts_of(state, updates, layer), (-1.0, averaged)]
             arrays |= _as_frozen(layer, parts, state.config.residual_rank)
         return state.next(arrays)
-
-
-def _first(name: str, array: Array, rank: int) -> Array:
-    if name.endswith(".A"):
-        return array[:rank]
-    return array[:, :rank] if name.endswith(".B") else array
 
 
 def _frozen(state: State, layer: Layer) -> Parts:

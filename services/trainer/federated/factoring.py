@@ -43,6 +43,15 @@ def energy(delta: Array, rank: int) -> float:
     return float(squares[:rank].sum()) / total if total else 1.0
 
 
+def energy_of_noise(delta: Array, rank: int, seed: int) -> float:
+    """The same of the same numbers at each other's places: what is kept where nothing was learnt.
+    Zeros stay where they are."""
+    flat = delta.reshape(-1).copy()
+    places = np.flatnonzero(flat)
+    flat[places] = np.random.Generator(np.random.Philox(seed)).permutation(flat[places])
+    return energy(flat.reshape(delta.shape), rank)
+
+
 def _of(u: Array, s: Array, vt: Array, rank: int, scaling: float) -> Factors:
     root = np.sqrt(s[:rank] / scaling)
     a = np.zeros((rank, vt.shape[1]), np.float32)

@@ -61,13 +61,17 @@ def lora_plan(config: FederatedConfig, client: str = "") -> Plan:
 class FedIt:
     """FedAvg of A and of B (arXiv 2305.05644). mean(B) mean(A) is not mean(B A)."""
 
+    takes_ranks, takes_averages = False, True
+
     def begin(self, model: Model, config: FederatedConfig) -> State:
-        return State(
-            model, config, {**first_factors(model, config.rank, config.seed), **model.head}
-        )
+        config.check(ranks=self.takes_ranks, averages=self.takes_averages)
+        first = first_factors(model, config.most_rank, config.seed)
+        return State(model, config, {**first, **model.head})
 
     def told(self, state: State, client: str) -> tuple[Plan, Arrays]:
-        return lora_plan(state.config), state.arrays
+        """A client of a lower rank gets the first of the factors."""
+        plan = lora_plan(state.config, client)
+        return plan, {name: _first(name, a, plan.rank) for name, a in state.arrays.items()}
 
     def after(self, state: State, updates: Sequence[Update]) -> State:
         average = AVERAGES[state.config.average](updates)
@@ -76,3 +80,9 @@ class FedIt:
     def adapter(self, state: State) -> dict[str, Factors]:
         scaling = state.config.scaling
         return {e.name: factors_of(state.arrays, e, scaling) for e in state.model.layers}
+
+
+def _first(name: str, array: Array, rank: int) -> Array:
+    if name.endswith(".A"):
+        return array[:rank]
+    return array[:, :rank] if name.endswith(".B") else array

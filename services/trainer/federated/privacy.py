@@ -58,9 +58,10 @@ def private(
 
 
 def epsilon(noise: float, *, share: float, rounds: int, delta: float) -> float:
-    """Spent after so many rounds in each of which a `share` of the clients, drawn at random, took
-    part: Renyi orders of the sampled Gaussian mechanism (Mironov, Talwar, Zhang, arXiv 1908.10530),
-    made epsilon as Canonne, Kamath and Steinke do (arXiv 2004.00010, proposition 12)."""
+    """Spent after so many rounds in each of which every client took part with the probability
+    `share` (sampling.drawn; where a fixed number does, only the 1 of all is a promise): Renyi
+    orders of the sampled Gaussian mechanism (Mironov, Talwar, Zhang, arXiv 1908.10530), made
+    epsilon as Canonne, Kamath and Steinke do (arXiv 2004.00010, proposition 12)."""
     if rounds == 0 or share == 0:
         return 0.0
     if noise == 0:

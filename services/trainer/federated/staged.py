@@ -8,7 +8,7 @@ import numpy as np
 
 from services.trainer.federated.averaging import AVERAGES
 from services.trainer.federated.config import FederatedConfig
-from services.trainer.federated.factoring import energy, factored
+from services.trainer.federated.factoring import energy, energy_of_noise, factored
 from services.trainer.federated.lora import FedIt, first_factors, lora_plan
 from services.trainer.federated.masks import chosen, mask, spread
 from services.trainer.federated.state import State
@@ -30,6 +30,7 @@ class Full:
     kind = Kind.FULL
 
     def begin(self, model: Model, config: FederatedConfig) -> State:
+        config.check(ranks=False, averages=True)
         arrays = {f"{e.name}.D": np.zeros((e.rows, e.columns), np.float32) for e in model.layers}
         return State(model, config, {**arrays, **model.head})
 
@@ -54,6 +55,7 @@ class Sparse(Full):
     kind = Kind.SPARSE
 
     def begin(self, model: Model, config: FederatedConfig) -> State:
+        config.check(ranks=False, averages=True)
         arrays = {
             f"{e.name}.S": np.zeros(chosen(e, config.density), np.float32) for e in model.layers
         }
@@ -66,7 +68,7 @@ class Sparse(Full):
 
 class Switched(FedIt):
     """`first` for some rounds, then LoRA from the factors of what that came to; the base is as it
-    was. `facts` say how much of it the factors keep."""
+    was. `facts` say how much of it the factors keep, and would of noise."""
 
     def __init__(self, first: Full) -> None:
         self._first = first
@@ -79,9 +81,9 @@ class Switched(FedIt):
     def told(self, state: State, client: str) -> tuple[Plan, Arrays]:
         if self.is_first(state):
             return self._first.told(state, client)
-        plan, arrays = super().told(state, client)
-        rank = state.config.switch_rank or plan.rank
-        return replace(plan, rank=rank, alpha=state.config.scaling * rank), arrays
+        rank = state.config.switch_rank or state.config.rank
+        plan = replace(lora_plan(state.config), rank=rank, alpha=state.config.scaling * rank)
+        return plan, state.arrays
 
     def after(self, state: State, updates: Sequence[Update]) -> State:
         if not self.is_first(state):
@@ -104,14 +106,14 @@ class Switched(FedIt):
 
     def switch(self, state: State) -> State:
         config, arrays = state.config, dict(state.of_head())
-        rank, kept = config.switch_rank or config.rank, []
+        rank, kept, noise = config.switch_rank or config.rank, [], []
         for layer in state.model.layers:
             delta = self._first.delta(state, layer)
             found = factored(delta, rank, config.scaling)
             arrays |= {f"{layer.name}.A": found.a, f"{layer.name}.B": found.b}
             kept.append(energy(delta, rank))
-        noise = float(np.mean([4 * rank / max(e.rows, e.columns) for e in state.model.layers]))
-        facts = {"svd_energy": float(np.mean(kept)), "svd_energy_of_noise": noise}
+            noise.append(energy_of_noise(delta, rank, config.seed))
+        facts = {"svd_energy": float(np.mean(kept)), "svd_energy_of_noise": float(np.mean(noise))}
         return replace(state, arrays=arrays, facts={**state.facts, **facts})
 
 

@@ -63,7 +63,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a client sends back; `attempt` counts its tries at a round."""
+    """What a client sends back; `attempt` counts its tries at a round, `base` is the fingerprint of
+    the model that it trained on."""
 
     client: str
     round: int
@@ -71,6 +72,7 @@ class Update:
     arrays: Arrays
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from services.core.errors import InvalidRequest
 from services.trainer.federated.lora import first_a
 from services.trainer.federated.masks import mask
 from services.trainer.federated.words import HEAD, Array, Arrays, Kind, Layer, Model, Plan
@@ -16,7 +17,8 @@ TRAINED = {Kind.FULL: ("D",), Kind.SPARSE: ("S",), Kind.LORA: ("A", "B")}
 
 class Adapted(nn.Module):
     """`own`: D, S, or A and B, of which those that `trained` names learn; of what was `given` FA,
-    FB, and S beside A and B, are added as they are."""
+    FB, and S beside A and B, are added as they are. What is added is float32, whatever the base
+    is."""
 
     def __init__(
         self, base: nn.Linear, layer: Layer, plan: Plan, given: Mapping[str, Tensor]
@@ -37,20 +39,28 @@ class Adapted(nn.Module):
             }
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        own, (weight, bias) = self.own, self._base
+    @property
+    def weight(self) -> Tensor:
+        """Of the base, with D or S; what no mask has is bit for bit the base's."""
+        weight, own = self._base[0], self.own
         if "D" in own:
             weight = weight + own["D"]
         if self._positions is not None:
-            flat = weight.reshape(-1)
+            flat = weight.float().reshape(-1)
             there = flat[self._positions] + own["S"]
             weight = flat.index_put((self._positions,), there).reshape(weight.shape)
-        y = F.linear(x, weight, bias)
+        return weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        own, weight, bias = self.own, self.weight, self._base[1]
+        bias = None if bias is None else bias.to(weight.dtype)
+        y, wide = F.linear(x.to(weight.dtype), weight, bias), x.float()
         if "A" in own:
-            y = y + self._plan.alpha / self._plan.rank * F.linear(F.linear(x, own["A"]), own["B"])
+            low = F.linear(wide, own["A"])
+            y = y + self._plan.alpha / self._plan.rank * F.linear(low, own["B"])
         if "FA" in own:
-            y = y + F.linear(F.linear(x, own["FA"]), own["FB"])
-        return y
+            y = y + F.linear(F.linear(wide, own["FA"]), own["FB"])
+        return y.to(x.dtype)
 
 
 @contextmanager
@@ -58,7 +68,7 @@ def adapted(
     module: nn.Module, model: Model, plan: Plan, arrays: Arrays
 ) -> Iterator[dict[str, nn.Parameter]]:
     """What learns, by name; afterwards the module is as it was, byte for byte. Raises KeyError for
-    an array that is missing."""
+    an array that is missing, InvalidRequest for a layer that is not linear."""
     linears = {layer.name: module.get_submodule(layer.name) for layer in model.layers}
     head = {name: module.get_parameter(name.removeprefix(HEAD)) for name in sorted(model.head)}
     before = {name: parameter.detach().clone() for name, parameter in head.items()}
@@ -69,7 +79,8 @@ def adapted(
         learning: dict[str, nn.Parameter] = {}
         for layer in model.layers:
             base = linears[layer.name]
-            assert isinstance(base, nn.Linear)
+            if not isinstance(base, nn.Linear):
+                raise InvalidRequest.of(layer.name, f"is a {type(base).__name__}, not linear")
             given = _given(layer, plan, arrays, base.weight.device)
             into = Adapted(base, layer, plan, given)
             module.set_submodule(layer.name, into)

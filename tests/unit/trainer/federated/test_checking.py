@@ -13,7 +13,7 @@ from tests.unit.trainer.federated.test_aggregation import CONFIG, MODEL, updates
 
 FIRST: Arrays = {"x.A": np.zeros((4, 6), np.float32), "x.B": np.ones((5, 4), np.float32)}
 TOLD = dict.fromkeys(("good", "bad"), (3, FIRST))
-GOOD = Update("good", 3, 0, {n: a + np.float32(0.1) for n, a in FIRST.items()}, 7)
+GOOD = Update("good", 3, 0, {n: a + np.float32(0.1) for n, a in FIRST.items()}, 7, base="base")
 
 
 def with_array(name: str, array: object) -> Update:
@@ -32,6 +32,7 @@ BAD = {
     ),
     "it is of round 2, not 3": replace(GOOD, client="bad", round=2),
     "it says that it has no examples": replace(GOOD, client="bad", examples=0),
+    "it is of another base model": replace(GOOD, client="bad", base="another"),
     "it is 1e+03 from what was sent, more than 10": with_array(
         "x.A", np.pad(np.full((1, 1), 1e3, np.float32), ((0, 3), (0, 5)))
     ),
@@ -40,9 +41,15 @@ BAD = {
 
 @pytest.mark.parametrize("why", BAD)
 def test_a_bad_update_is_refused_with_why_and_the_rest_is_taken(why: str) -> None:
-    good, refused = checked([GOOD, BAD[why]], dict(TOLD), Limits(norm=10.0))
+    good, refused = checked([GOOD, BAD[why]], dict(TOLD), Limits(10.0, "base"))
     assert good == [GOOD]
     assert refused == {"bad": why}
+
+
+def test_the_last_of_a_client_counts_once() -> None:
+    """So that a quorum is of clients."""
+    again = replace(GOOD, attempt=1)
+    assert checked([again, GOOD, again], dict(TOLD), Limits()) == ([again], {})
 
 
 def test_who_was_not_asked_is_not_heard() -> None:

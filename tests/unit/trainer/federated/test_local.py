@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from services.core.errors import InvalidRequest
 from services.trainer.federated.config import FederatedConfig
-from services.trainer.federated.local.adapted import Adapted, adapted
+from services.trainer.federated.local.adapted import adapted
 from services.trainer.federated.local.training import Trained, train
 from services.trainer.federated.lora import first_a
 from services.trainer.federated.masks import mask
 from services.trainer.federated.methods import METHODS
+from services.trainer.federated.one_factor import FedSa
 from services.trainer.federated.words import Arrays, Layer, Model, Plan, Update
 
 LAYERS = Layer("0", 12, 6), Layer("2", 10, 12)
@@ -124,16 +125,59 @@ def test_sparse_training_moves_what_is_on_the_mask_alone() -> None:
     module, method = network(), METHODS["sparse"]()
     plan, sent = method.told(method.begin(model_of(module), CONFIG), "a")
     done = trained(module, plan, sent)
-    given = {**sent, **done.arrays}
-    own = {name: value.clone() for name, value in module.state_dict().items()}
-    x = torch.eye(6)
-    with torch.no_grad(), adapted(module, model_of(module), plan, given):
-        first = module.get_submodule("0")
-        assert isinstance(first, Adapted)
-        added = (first(x) - first(0 * x)).T - own["0.weight"]
-    moved = set(np.flatnonzero(np.abs(added.numpy().reshape(-1)) > 1e-6).tolist())
-    assert moved
-    assert moved <= set(mask(LAYERS[0], plan.density, plan.seed).tolist())
+    state = method.after(
+        method.begin(model_of(module), CONFIG), [Update("a", 0, 0, done.arrays, 8)]
+    )
+    for arrays in ({**sent, **done.arrays}, state.arrays):
+        with torch.no_grad(), adapted(module, model_of(module), plan, arrays):
+            found = {layer: module.get_submodule(layer.name).weight for layer in LAYERS}
+        for layer, weight in found.items():
+            own = module.get_submodule(layer.name).weight
+            assert isinstance(own, Tensor)
+            assert isinstance(weight, Tensor)
+            positions = mask(layer, plan.density, plan.seed)
+            off = np.setdiff1d(np.arange(layer.rows * layer.columns), positions)
+            now, then = (each.detach().numpy().reshape(-1) for each in (weight, own))
+            assert now[off].tobytes() == then[off].tobytes()
+            assert (now[positions] != then[positions]).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["full", "sparse", "fedit", "flora", "keep-sparse"])
+def test_a_base_of_half_precision_learns_and_stays(name: str) -> None:
+    module, method = network().bfloat16(), METHODS[name]()
+    before = {n: value.clone() for n, value in module.state_dict().items()}
+    model = Model(LAYERS)
+    state, losses = method.begin(model, CONFIG), []
+
+    def loss_of(batch: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(module(batch[0].bfloat16()).float(), batch[1])
+
+    for number in range(4):
+        plan, sent = method.told(state, "a")
+        done = train(module, model, plan, sent, batches(), loss_of=loss_of)
+        assert all(array.dtype == np.float32 for array in done.arrays.values())
+        losses.append(done.metrics["loss"])
+        state = method.after(state, [Update("a", number, 0, done.arrays, 8)])
+    learnt = [torch.from_numpy(array) for array in done.arrays.values()]
+    assert all((each != each.bfloat16()).any() for each in learnt)  # as fine as float32 is
+    assert all(torch.equal(value, before[n]) for n, value in module.state_dict().items())
+    assert losses[-1] < losses[0]
+
+
+def test_fedsa_gives_each_client_an_adapter_of_its_own() -> None:
+    method = FedSa()
+    state = method.begin(model_of(network()), CONFIG)
+    kept = {}
+    for client, rate in (("a", 0.05), ("b", 0.01)):
+        module = network()
+        plan, sent = method.told(state, client)
+        kept[client] = trained(module, replace(plan, learning_rate=rate), sent).kept
+    for client, own in kept.items():
+        for layer in LAYERS:
+            wanted = 2.0 * (own[f"{layer.name}.B"] @ state.arrays[f"{layer.name}.A"])
+            found = method.adapter_of(state, own)[layer.name].delta
+            assert np.abs(found - wanted).max() <= 1e-6, client
+    assert not np.array_equal(kept["a"]["0.B"], kept["b"]["0.B"])
 
 
 def test_a_stays_in_ffa_and_b_with_its_client() -> None:
@@ -173,4 +217,6 @@ def test_bad_data_is_said_and_leaves_the_base() -> None:
         train(module, whole, plan, sent, [0.0], loss_of=lambda b: torch.tensor(float("nan")))
     with pytest.raises(KeyError, match=r"0\.A"):
         trained(module, plan, {n: a for n, a in sent.items() if n != "0.A"})
+    with pytest.raises(InvalidRequest, match="is a Tanh, not linear"):
+        train(module, Model((Layer("1", 12, 12),)), plan, sent, [], loss_of=torch.zeros)
     assert bytes_of(module) == before

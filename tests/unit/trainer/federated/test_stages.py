@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.trainer.federated.factoring import energy, factored
+from services.trainer.federated.factoring import energy, energy_of_noise, factored
 from services.trainer.federated.masks import chosen, mask, spread
 from services.trainer.federated.methods import METHODS
-from services.trainer.federated.sampling import sampled
+from services.trainer.federated.sampling import drawn, sampled
 from services.trainer.federated.state import State
 from services.trainer.federated.traffic import array_bytes, payload_bytes
 from services.trainer.federated.words import HEAD, Layer, Model
@@ -86,10 +86,23 @@ def test_slora_goes_on_from_the_factors_of_what_was_sparse() -> None:
         best = factored(wanted, CONFIG.rank, CONFIG.scaling).delta
         found = method.adapter(switched)[layer.name].delta
         assert np.abs(found - best).max() <= 1e-5 * np.abs(wanted).max()
-    assert 0 < switched.facts["svd_energy"] <= 1
+    kept, noise = (switched.facts[f"svd_energy{of}"] for of in ("", "_of_noise"))
+    assert noise == pytest.approx(kept, rel=0.2)  # what was sparse had come at random
     plan, sent = method.told(switched, "a")
     assert plan.rank == CONFIG.rank
     assert f"{HEAD}w" in sent
+
+
+def test_what_was_learnt_is_told_from_noise() -> None:
+    """By the same numbers at other places."""
+    draw = np.random.default_rng(4)
+    learnt = draw.standard_normal((64, 2)) @ draw.standard_normal((2, 48))
+    low = learnt.astype(np.float32)
+    assert energy(low, 2) > 0.999
+    assert 0.05 < energy_of_noise(low, 2, seed=0) < 0.3
+    random = draw.standard_normal((256, 192)).astype(np.float32)
+    assert energy_of_noise(random, 2, seed=0) == pytest.approx(energy(random, 2), rel=0.1)
+    assert energy_of_noise(low, 2, seed=0) == energy_of_noise(low, 2, seed=0)
 
 
 def test_a_switch_of_a_higher_rank_is_published_at_the_serving_rank() -> None:
@@ -159,3 +172,14 @@ def test_who_takes_part_depends_on_round_and_seed_alone() -> None:
     assert sampled(clients[::-1], 5, round=1, seed=0) == first
     assert {tuple(sampled(clients, 5, round=r, seed=0)) for r in range(9)} != {tuple(first)}
     assert sampled(clients, 0, round=1, seed=0) == sorted(clients)
+
+
+def test_who_is_drawn_is_so_whoever_else_is() -> None:
+    """With the probability that was asked for."""
+    clients = [f"c{n:03}" for n in range(200)]
+    rounds = [drawn(clients, 0.3, round=r, seed=1) for r in range(50)]
+    assert drawn(clients[::-1], 0.3, round=0, seed=1) == rounds[0]
+    sizes = [len(each) for each in rounds]
+    assert np.mean(sizes) == pytest.approx(60, abs=4)
+    assert np.std(sizes) > 3  # a fixed number has none
+    assert drawn(clients, 1.0, round=0, seed=1) == clients
