@@ -7,7 +7,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,15 +122,16 @@ def _here(world: World) -> dict[str, Any]:
     sites = {site.name: site for site in world.sites}
 
     class Here:
-        waiting: list[Answer] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.waiting: list[Answer] = []
 
-        def present(self) -> set[str]:
+        def present(self) -> Collection[str]:
             return set(NAMES)
 
-        def ask(self, orders: list[Order]) -> None:
+        def ask(self, orders: Sequence[Order]) -> None:
             self.waiting += [work(sites[order.client], order, brief) for order in orders]
 
-        def answers(self) -> list[Answer]:
+        def answers(self) -> Sequence[Answer]:
             found, self.waiting = self.waiting, []
             return found
 

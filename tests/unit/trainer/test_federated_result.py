@@ -16,6 +16,7 @@ from services.trainer.flower.news import follow, tell
 from services.trainer.flower.saving import save_adapter
 from services.trainer.jobs import Checkpoint, Point
 from services.trainer.publication import participants_of
+from services.trainer.task import News
 from tests.training import saved_base
 
 SITES = {name: TookPart(name, name * 64, 5, 2) for name in ("a", "b")}
@@ -50,7 +51,7 @@ def test_peft_adds_the_very_product_whatever_rank_and_scaling_a_layer_has(tmp_pa
 
 def test_news_are_whole_and_all_heard(tmp_path: Path) -> None:
     file, over = tmp_path / "news.jsonl", threading.Event()
-    news = [Point(1, 2.5), Checkpoint("1-1", 1, 3), Point(2, 2.0)]
+    news: list[News] = [Point(1, 2.5), Checkpoint("1-1", 1, 3), Point(2, 2.0)]
     tell(file, news[0])
     heard = []
     for each in follow(file, lambda: not over.is_set()):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,12 +136,13 @@ def test_who_is_chosen_depends_on_seed_and_round_alone() -> None:
 
 
 def test_updates_are_cut_and_noise_is_added_where_it_is_asked_for(tmp_path: Path) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for name, values in (
         ("free", {}), ("cut", {"clip_norm": 1e-3}),
         ("noisy", {"clip_norm": 1e-3, "noise_multiplier": 1000.0}),
     ):  # fmt: skip
-        task = federated_task(tmp_path / name, method="fedit", **values)
+        asked: dict[str, Any] = {"method": "fedit", **values}
+        task = federated_task(tmp_path / name, **asked)
         list(rounds_of(task, Here()).run())
         found[name] = {n: a for n, a in _weights(tmp_path / name).items() if "lora_B" in n}
     size = {

@@ -106,7 +106,7 @@ def test_another_base_or_another_name_is_refused(base: Path, tmp_path: Path) -> 
 
 def test_every_row_is_seen_before_one_is_seen_again() -> None:
     every: Any = list(range(5))
-    steps = batches(every, 2, "seed")
+    steps: Any = batches(every, 2, "seed")
     seen = [each for _ in range(3) for each in next(steps)]
     assert sorted(seen) == every
     assert json.dumps([next(steps) for _ in range(3)]) != json.dumps([[0, 1], [2, 3], [4]])
