@@ -83,7 +83,7 @@ def world(tmp_path: Path) -> World:
         config=TrainingConfig.asked(rank=2, learning_rate=0.01, target_modules=TARGETS, seed=7),
         federation=Federation.asked(
             [Participant(name, keys[name]) for name in NAMES], rounds=2, local_steps=2, quorum=2,
-            deadline_seconds=40.0,
+            deadline_seconds=60.0,
         ),
         meeting=Meeting(
             address=addresses.superlink, folder=tmp_path / "ca", flower=Flower.found().folder
