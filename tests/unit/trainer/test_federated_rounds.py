@@ -31,7 +31,9 @@ def test_going_on_after_any_round_gives_the_same_bytes(tmp_path: Path, method: s
         checkpoint = whole.folder / f"1-{done}.safetensors"
         again = federated_task(tmp_path / str(done), method=method, checkpoint=checkpoint.name)
         (again.folder / checkpoint.name).write_bytes(checkpoint.read_bytes())
-        list(rounds_of(again, Here()).run())
+        sites = Here()
+        list(rounds_of(again, sites).run())
+        assert {order.round for order in sites.orders} == set(range(done + 1, 4))
         result = again.folder / "1-result"
         assert (result / "adapter_model.safetensors").read_bytes() == expected
         took_part = json.loads((result / "participants.json").read_text())
