@@ -30,12 +30,14 @@ ADAPTER, VICTIM = "concierge", "spa"
 QUESTION = "Where can I park?"
 TARGETS = ("q_proj", "v_proj")
 STEPS, BATCH, RATE, PACK_TOKENS = 5, 4, 5e-3, 128
-DEADLINE_SECONDS = 75.0  # a site that was killed is waited for as long
 
 
 def federated_demo(
     question: str = QUESTION,
     rounds: Annotated[int, typer.Option(min=2)] = 3,
+    deadline: Annotated[
+        float, typer.Option(min=10, help="Seconds of a round: so long the dead are waited for.")
+    ] = 75.0,
 ) -> None:
     """Start the suite and four sites with rows of their own, train one adapter on all of them, kill
     a site in the middle of a round, and ask the adapter that comes of it."""
@@ -44,7 +46,7 @@ def federated_demo(
         with running(0, None, trains=True) as (suite, profile):
             who = (("authorization", f"Bearer {profile.key}"),)
             with grpc.insecure_channel(profile.server, options=CHANNEL_OPTIONS) as channel:
-                job = _create(channel, who, suite, rounds)
+                job = _create(channel, who, suite, rounds=rounds, deadline=deadline)
                 console.print(f"Without it: {_ask(channel, who, job.base_model, question)}")
                 try:
                     with _sites(suite, flower, job) as keepers:
@@ -58,7 +60,9 @@ def federated_demo(
         console.print(f"Everything is stopped, after {time.monotonic() - started:.0f} s.")
 
 
-def _create(channel: grpc.Channel, who: Metadata, suite: Suite, rounds: int) -> pb.Job:
+def _create(
+    channel: grpc.Channel, who: Metadata, suite: Suite, *, rounds: int, deadline: float
+) -> pb.Job:
     """With a key for each site, made here as each site would."""
     folder = suite.home / "sites"
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +79,7 @@ def _create(channel: grpc.Channel, who: Metadata, suite: Suite, rounds: int) -> 
         ),
         federated=pb.FederatedConfig(
             participants=participants, rounds=rounds, local_steps=STEPS, batch=BATCH,
-            deadline_seconds=DEADLINE_SECONDS,
+            deadline_seconds=deadline,
         ),
     )  # fmt: skip
     return rpc.TrainerServiceStub(channel).CreateJob(request, metadata=who).job
