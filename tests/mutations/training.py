@@ -52,8 +52,8 @@ TRAINING: dict[str, Mutation] = {
     ),
     "a process goes on from what was not saved": Mutation(
         "trainer/runner.py",
-        "            checkpoint=job.checkpoint,\n",
-        '            checkpoint=job.checkpoint and "another",\n',
+        "            checkpoint=job.checkpoint,\n            device=",
+        '            checkpoint=job.checkpoint and "another",\n            device=',
         _RUNNER + "test_a_process_that_dies_goes_on_from_its_checkpoint",
     ),
     "a checkpoint goes before the next is known": Mutation(
