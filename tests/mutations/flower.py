@@ -10,6 +10,12 @@ _CERTIFICATES = "tests/unit/trainer/test_certificates.py::"
 _FEDERATION = "tests/unit/trainer/test_federation.py::"
 
 FLOWER: dict[str, Mutation] = {
+    "who knows the job knows the noise": Mutation(
+        "trainer/flower/rounds.py",
+        "seed=secrets.randbits(64),",
+        "seed=self._task.config.seed,",
+        _ROUNDS + "test_updates_are_cut_and_noise_is_added_where_it_is_asked_for",
+    ),
     "a federation begins anew": Mutation(
         "trainer/flower/rounds.py",
         "        if self._task.checkpoint:\n",

@@ -1,5 +1,6 @@
 """The rounds of a federation, from its beginning or its last checkpoint to an adapter."""
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ class Clock:
 
 
 class Rounds:
-    """Yields what happens; where nobody is late, the same as if it had never been interrupted."""
+    """Yields what happens; where nobody is late and no noise is added, the same as if it had never
+    been interrupted. A round that is done again draws other noise: nobody has seen the first."""
 
     def __init__(self, task: FederatedTask, sites: Sites, clock: Clock) -> None:
         self._task = task
@@ -68,7 +70,7 @@ class Rounds:
             told,
             Privacy(federation.clip_norm, federation.noise_multiplier),
             round=reached.rounds + 1,
-            seed=self._task.config.seed,
+            seed=secrets.randbits(64),
         )
 
     def _begun(self) -> Reached:

@@ -142,6 +142,7 @@ def test_updates_are_cut_and_noise_is_added_where_it_is_asked_for(tmp_path: Path
     for name, values in (
         ("free", {}), ("cut", {"clip_norm": 1e-3}),
         ("noisy", {"clip_norm": 1e-3, "noise_multiplier": 1000.0}),
+        ("again", {"clip_norm": 1e-3, "noise_multiplier": 1000.0}),
     ):  # fmt: skip
         asked: dict[str, Any] = {"method": "fedit", **values}
         task = federated_task(tmp_path / name, **asked)
@@ -152,3 +153,4 @@ def test_updates_are_cut_and_noise_is_added_where_it_is_asked_for(tmp_path: Path
     }
     assert size["cut"] < 0.01 * size["free"]
     assert size["noisy"] > 10 * size["cut"]
+    assert size["again"] != size["noisy"]  # else whoever knows the job could take it away
