@@ -33,19 +33,23 @@ def machine() -> dict[str, Any]:
 def save(name: str, figures: dict[str, Any]) -> Path:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
-    whole = {
+    path.write_text(json.dumps(origin() | figures, indent=1) + "\n")
+    return path
+
+
+def origin() -> dict[str, Any]:
+    """When, where and by what."""
+    return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "command": " ".join(["python -m", _module(), *map(_without_folders, sys.argv[1:])]),
         "machine": machine(),
-        **figures,
     }
-    path.write_text(json.dumps(whole, indent=1) + "\n")
-    return path
 
 
 def _module() -> str:
-    return f"bench.{Path(sys.argv[0]).stem}"
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else Path(sys.argv[0]).stem
 
 
 def _without_folders(argument: str) -> str:

@@ -3,10 +3,10 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from services.trainer.examples import bad
 
@@ -25,8 +25,7 @@ class Row:
 
 def read_corpus(path: Path = DESCRIPTIONS) -> list[Row]:
     """Packed or not. Raises InvalidRequest that names file and line."""
-    opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         rows = [_row(path.name, line, text) for line, text in _lines(path.name, file)]
     if not rows:
         raise bad(path.name, 0, "has no rows")
@@ -37,7 +36,7 @@ def read_corpus(path: Path = DESCRIPTIONS) -> list[Row]:
     return rows
 
 
-def _lines(name: str, file: IO[bytes]) -> Iterator[tuple[int, str]]:
+def _lines(name: str, file: Iterable[bytes]) -> Iterator[tuple[int, str]]:
     line = 0
     try:
         for line, raw in enumerate(file, 1):

@@ -1,6 +1,7 @@
 """Which client has how much of what, in characters."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,17 +12,20 @@ COLOURS = (
     "bright_green", "bright_yellow", "bright_magenta", "bright_cyan",
 )  # fmt: skip
 BLOCKS = "█▓▒"  # labels that share a colour differ in their block
-NAMED = 3
+NAMED = 2
 
 
-def split_plot(split: Mapping[str, Mapping[str, int]], *, width: int = 40) -> RenderableType:
+def split_plot(split: Mapping[str, Mapping[str, int]], *, width: int = 20) -> RenderableType:
     """`split`: rows by client and label. A bar of `width` is the largest client's, and its labels
     come in one order; beside it are the labels that the client has most of."""
     labels = sorted({label for has in split.values() for label in has})
     styles = {label: _style(index) for index, label in enumerate(labels)}
     longest = max((sum(has.values()) for has in split.values()), default=0)
-    table = Table("client", "rows", "", "mostly", box=None, header_style="bold")
-    table.columns[1].justify = "right"
+    table = Table(box=None, header_style="bold")
+    table.add_column("client", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("", min_width=width)
+    table.add_column("mostly", no_wrap=True)
     for client, has in split.items():
         rows = sum(has.values())
         bar = Text(no_wrap=True)
@@ -33,7 +37,7 @@ def split_plot(split: Mapping[str, Mapping[str, int]], *, width: int = 40) -> Re
     for label in labels:
         block, colour = styles[label]
         legend.append(block, style=colour)
-        legend.append(f" {label}  ")
+        legend.append(f"{label} ")
     return Group(table, legend)
 
 
@@ -41,15 +45,13 @@ def _style(index: int) -> tuple[str, str]:
     return BLOCKS[index // len(COLOURS) % len(BLOCKS)], COLOURS[index % len(COLOURS)]
 
 
-def _lengths(
-    has: Mapping[str, int], labels: Sequence[str], longest: int, width: int
-) -> list[int]:
+def _lengths(has: Mapping[str, int], labels: Sequence[str], longest: int, width: int) -> list[int]:
     """In characters, whose sum is right although each is rounded."""
     ends, done = [0], 0
     for label in labels:
         done += has.get(label, 0)
         ends.append(round(done * width / longest) if longest else 0)
-    return [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    return [end - start for start, end in pairwise(ends)]
 
 
 def _mostly(has: Mapping[str, int], rows: int) -> str:

