@@ -59,7 +59,7 @@ def load_classifier(folder: Path, *, labels: int, layers: int, seed: int) -> Cla
     """Pretrained but for the head, which is the seed's. Without dropout: what a client makes of its
     rows is the same wherever it runs."""
     without: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    logging.set_verbosity_error()  # of layers that are left out
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # of layers that are left out
     with contextlib.redirect_stderr(io.StringIO()):  # bars of progress
         encoder: Any = AutoModel.from_pretrained(
             folder, num_hidden_layers=layers, add_pooling_layer=False, local_files_only=True,
