@@ -70,10 +70,14 @@ def load_classifier(folder: Path, *, labels: int, layers: int, seed: int) -> Cla
         return Classifier(encoder.float(), width=encoder.config.hidden_size, labels=labels)
 
 
-def adapted(classifier: Classifier) -> dict[str, nn.Linear]:
-    """The encoder's linear layers, by name."""
-    return {
-        f"encoder.{name}": module
-        for name, module in classifier.encoder.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+def linears(classifier: Classifier) -> list[tuple[str, nn.Linear]]:
+    """The encoder's, by their names in the classifier."""
+    return [
+        (name, module)
+        for name, module in classifier.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith("head")
+    ]
+
+
+def heads(classifier: Classifier) -> list[tuple[str, nn.Parameter]]:
+    return [each for each in classifier.named_parameters() if each[0].startswith("head.")]

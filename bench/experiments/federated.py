@@ -18,7 +18,7 @@ from rich.console import Console
 from bench.experiments import grid, plots
 from bench.experiments.cells import FINISHED, Cell, Cells
 from bench.experiments.corpus import read_corpus
-from bench.experiments.lab import Material, run  # noqa
+from bench.experiments.lab import Material, run
 from bench.experiments.report import report
 from bench.results import save
 

@@ -1,7 +1,7 @@
 """What finished cells say, as the tables of bench/README.md."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -77,7 +77,7 @@ def _with(cell: Cell, name: str, value: float) -> Cell:
     return replace(cell, **{name: value})  # type: ignore[arg-type]  # the field's own type
 
 
-def _row(cells: Cells, method: str, alpha: float, runs: dict[int, Outcome]) -> dict[str, Any]:
+def _row(cells: Cells, method: str, alpha: float, runs: Mapping[int, Outcome]) -> dict[str, Any]:
     first, rate = grid.chosen(cells, method, alpha)
     return {
         "alpha": alpha,

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
 from bench.experiments import encoder
-from bench.experiments.encoder import Classifier, adapted, load_classifier, tokenised
+from bench.experiments.encoder import Classifier, heads, linears, load_classifier, tokenised
 from services.core.errors import InvalidRequest
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"w{n}" for n in range(20))]
@@ -69,13 +69,13 @@ def test_the_head_is_the_seeds(folder: Path) -> None:
 
 def test_every_linear_layer_of_the_encoder_has_a_name(folder: Path) -> None:
     model = loaded(folder)
-    layers = adapted(model)
+    layers = dict(linears(model))
     assert len(layers) == 3 * 6
     assert all(dict(model.named_modules())[name] is layer for name, layer in layers.items())
     assert sum(each.weight.numel() for each in layers.values()) == 3 * (
         4 * WIDTH**2 + 2 * WIDTH * INNER
     )
-    assert "head" not in layers
+    assert [name for name, _ in heads(model)] == ["head.weight", "head.bias"]
 
 
 def test_learning_is_the_same_twice(folder: Path) -> None:
