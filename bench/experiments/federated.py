@@ -18,6 +18,7 @@ from rich.console import Console
 from bench.experiments import grid, plots
 from bench.experiments.cells import FINISHED, Cell, Cells
 from bench.experiments.corpus import read_corpus
+from bench.experiments.encoder import minilm
 from bench.experiments.lab import Material, run
 from bench.experiments.report import report
 from bench.results import save
@@ -45,7 +46,7 @@ def work(cells: Cells, wanted: Iterator[Cell], *, tell: Console) -> None:
         tell.print(f"{cell.method}, alpha {cell.alpha:g}, seed {cell.seed}, "
                    f"rate {cell.learning_rate:g}", highlight=False)  # fmt: skip
         if cell.tokens not in materials:
-            materials[cell.tokens] = Material.of(read_corpus(), length=cell.tokens)
+            materials[cell.tokens] = Material.of(read_corpus(), folder=minilm(), length=cell.tokens)
         outcome = run(cell, materials[cell.tokens])
         cells.add(cell, outcome)
         tell.print(f"  validation {outcome.validation:.3f}, test {outcome.test:.3f}, "

@@ -7,6 +7,7 @@ clients that take part, their rows and their order are the seed's, alike for all
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional
 from bench.experiments import grid
 from bench.experiments.cells import Cell, Measured, Outcome
 from bench.experiments.corpus import Row
-from bench.experiments.encoder import heads, linears, load_classifier, minilm, tokenised
+from bench.experiments.encoder import heads, linears, load_classifier, tokenised
 from bench.experiments.splits import Parts, parts, split
 from bench.results import origin
 from services.trainer.federated.config import FederatedConfig
@@ -37,8 +38,9 @@ FIRST = {grid.SLORA: grid.SPARSE, grid.KEPT: grid.SPARSE, grid.PRIMED: grid.FULL
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """The corpus as a model reads it."""
+    """The corpus as a model reads it; `folder`: the model's."""
 
+    folder: Path
     corpus: Sequence[Row]
     tokens: Tensor
     labels: Tensor
@@ -46,12 +48,12 @@ class Material:
     parts: Parts
 
     @classmethod
-    def of(cls, corpus: Sequence[Row], *, length: int) -> "Material":
+    def of(cls, corpus: Sequence[Row], *, folder: Path, length: int) -> "Material":
         names = sorted({row.label for row in corpus})
         places = {name: place for place, name in enumerate(names)}
         labels = torch.tensor([places[row.label] for row in corpus])
-        tokens = tokenised(minilm(), [row.text for row in corpus], length=length)
-        return cls(corpus, tokens, labels, names, parts(corpus))
+        tokens = tokenised(folder, [row.text for row in corpus], length=length)
+        return cls(folder, corpus, tokens, labels, names, parts(corpus))
 
 
 def run(cell: Cell, material: Material) -> Outcome:
@@ -78,7 +80,7 @@ class Federation:
     def __init__(self, cell: Cell, material: Material) -> None:
         self._cell, self._material = cell, material
         self._module = load_classifier(
-            minilm(), labels=len(material.names), layers=cell.layers, seed=cell.seed
+            material.folder, labels=len(material.names), layers=cell.layers, seed=cell.seed
         )
         self._method = METHODS[cell.method]()
         self._model = Model(

@@ -4,34 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from bench.experiments import encoder
 from bench.experiments.encoder import Classifier, heads, linears, load_classifier, tokenised
 from services.core.errors import InvalidRequest
+from tests.tiny_encoder import INNER, WIDTH, tiny_encoder
 
-WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"w{n}" for n in range(20))]
-LENGTH, LABELS, WIDTH, INNER = 8, 5, 16, 32
+LENGTH, LABELS = 8, 5
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=WIDTH, num_hidden_layers=4, num_attention_heads=2,
-        intermediate_size=INNER, max_position_embeddings=32,
-    )  # fmt: skip
-    path = tmp_path_factory.mktemp("encoder")
-    BertModel(config).save_pretrained(path)
-    names = {name: index for index, name in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(names, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    tokenizer.save(str(path / "tokenizer.json"))
-    return path
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def loaded(folder: Path, *, layers: int = 3, seed: int = 0) -> Classifier:
