@@ -96,7 +96,8 @@ def render() -> str:
         "",
         "Tables made by `python -m bench.results` from `bench/results/*.json`. Machines are shared",
         "and noisy: compare ratios within one run. `python -m bench.<name> --help` says what each",
-        "measures; `python -m bench.plots` draws those of `bench.fairness`.",
+        "measures; `python -m bench.plots` draws those of `bench.fairness`, and",
+        "`python -m bench.experiments.plots` those of `bench.experiments.federated`.",
         *_WITHOUT_A_GPU,
     ]
     for path in sorted(FOLDER.glob("*.json")):
