@@ -5,6 +5,7 @@ from tests.mutations.mutation import Mutation
 _HERE = "tests/unit/trainer/federated/"
 _SUMS, _STAGES = _HERE + "test_aggregation.py::", _HERE + "test_stages.py::"
 _LOCAL, _CHECKS = _HERE + "test_local.py::", _HERE + "test_checking.py::"
+_LIARS = _HERE + "test_robustness.py::"
 _BAD = _CHECKS + "test_a_bad_update_is_refused_with_why_and_the_rest_is_taken"
 
 FEDERATED: dict[str, Mutation] = {
@@ -30,13 +31,13 @@ FEDERATED: dict[str, Mutation] = {
         "trainer/federated/averaging.py",
         "name: np.median(",
         "name: np.mean(",
-        _SUMS + "test_one_liar_moves_a_robust_average_little[4-median]",
+        _LIARS + "test_one_liar_moves_a_robust_average_little[4-median]",
     ),
     "nothing is trimmed": Mutation(
         "trainer/federated/averaging.py",
         "off = min(math.ceil(share * len(there) - 1e-9), (len(there) - 1) // 2)",
         "off = 0",
-        _SUMS + "test_one_liar_moves_a_robust_average_little[2-trimmed]",
+        _LIARS + "test_one_liar_moves_a_robust_average_little[2-trimmed]",
     ),
     "the core is not turned back": Mutation(
         "trainer/federated/factoring.py",

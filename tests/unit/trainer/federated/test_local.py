@@ -158,6 +158,8 @@ def test_a_base_of_half_precision_learns_and_stays(name: str) -> None:
         assert all(array.dtype == np.float32 for array in done.arrays.values())
         losses.append(done.metrics["loss"])
         state = method.after(state, [Update("a", number, 0, done.arrays, 8)])
+    learnt = [torch.from_numpy(array) for array in done.arrays.values()]
+    assert all((each != each.bfloat16()).any() for each in learnt)  # as fine as float32 is
     assert all(torch.equal(value, before[n]) for n, value in module.state_dict().items())
     assert losses[-1] < losses[0]
 
