@@ -5,6 +5,7 @@ and what the length of a first stage and the density of its mask do. The same ce
 files, byte for byte.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,16 +95,18 @@ def densities(cells: Cells) -> Figure:
 
 
 def splits() -> Figure:
-    """Areas are rows of a label that a client has."""
+    """The darker, the more rows of a label a client has; all of a label is about 180."""
     corpus = read_corpus()
     figure = Figure(figsize=(WIDTH * len(SHOWN), 2.2 * HEIGHT), layout="constrained")
     panels = figure.subplots(1, len(SHOWN), sharey=True)
     for axes, alpha in zip(panels, SHOWN, strict=True):
         found = split(corpus, alpha=alpha, clients=20, seed=0)
         table = counts(found, [row.label for row in corpus])
-        points = [(x, label, n) for x, has in enumerate(table.values()) for label, n in has.items()]
-        x, labels, sizes = zip(*points, strict=True)
-        axes.scatter(x, labels, s=[0.7 * size for size in sizes], c=BLUE, linewidths=0)
+        labels = list(next(iter(table.values())))
+        shades = [[math.sqrt(has[label]) for has in table.values()] for label in labels]
+        axes.imshow(shades, cmap="Blues", aspect="auto", vmin=0, vmax=15, interpolation="nearest")
+        axes.set_yticks(range(len(labels)), labels)
+        axes.grid(visible=False)
         axes.set_title(f"alpha {alpha:g}" if alpha else "maintainer teams")
         axes.set_xticks([])
         axes.set_xlabel(f"{len(table)} clients")

@@ -25,8 +25,7 @@ def report(cells: Cells) -> dict[str, Any]:
     origins = [outcome.origin for _, outcome in cells]
     return {
         "cells": len(origins),
-        "commits": sorted({str(origin.get("commit")) for origin in origins}),
-        "machines": sorted({str(origin.get("machine", {}).get("processor")) for origin in origins}),
+        "commits": ", ".join(sorted({str(origin.get("commit")) for origin in origins})),
         **{name: rows for name, rows in tables.items() if rows},
     }
 
