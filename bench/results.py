@@ -33,19 +33,23 @@ def machine() -> dict[str, Any]:
 def save(name: str, figures: dict[str, Any]) -> Path:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
-    whole = {
+    path.write_text(json.dumps(origin() | figures, indent=1) + "\n")
+    return path
+
+
+def origin() -> dict[str, Any]:
+    """When, where and by what."""
+    return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "command": " ".join(["python -m", _module(), *map(_without_folders, sys.argv[1:])]),
         "machine": machine(),
-        **figures,
     }
-    path.write_text(json.dumps(whole, indent=1) + "\n")
-    return path
 
 
 def _module() -> str:
-    return f"bench.{Path(sys.argv[0]).stem}"
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else Path(sys.argv[0]).stem
 
 
 def _without_folders(argument: str) -> str:
@@ -92,7 +96,8 @@ def render() -> str:
         "",
         "Tables made by `python -m bench.results` from `bench/results/*.json`. Machines are shared",
         "and noisy: compare ratios within one run. `python -m bench.<name> --help` says what each",
-        "measures; `python -m bench.plots` draws those of `bench.fairness`.",
+        "measures; `python -m bench.plots` draws those of `bench.fairness`, and",
+        "`python -m bench.experiments.plots` those of `bench.experiments.federated`.",
         *_WITHOUT_A_GPU,
     ]
     for path in sorted(FOLDER.glob("*.json")):

@@ -20,6 +20,7 @@ import pytest
 from tests.mutations.books import BOOKS
 from tests.mutations.claims import CLAIMS
 from tests.mutations.cli import CLI
+from tests.mutations.corpus import CORPUS
 from tests.mutations.failures import FAILURES
 from tests.mutations.fairness import FAIRNESS
 from tests.mutations.federated import FEDERATED
@@ -43,6 +44,7 @@ MUTATIONS = (
     BOOKS
     | CLAIMS
     | CLI
+    | CORPUS
     | FAILURES
     | FAIRNESS
     | FLOWER
