@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from services.core.types import Digest
+from services.gpu_worker.engine.carrying import Memory
 from services.gpu_worker.engine.engine import Sampled, Weights
 from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.sequence import Sequence as Running
@@ -44,7 +45,7 @@ class TorchRunner:
         self._sites: dict[Digest, Sites] = {}
 
     @property
-    def memory(self) -> Arena:
+    def memory(self) -> Memory:
         """What is in pages."""
         return self._arena
 

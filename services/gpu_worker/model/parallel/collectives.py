@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
+from typing import cast
 
 import torch.distributed as dist
 from torch import Tensor
@@ -79,8 +80,12 @@ class Collectives:
 
 def join(member: Member, meeting: Path, *, on_cuda: bool) -> Collectives:
     """Returns when all members have joined at `meeting`, a file that is not there yet."""
-    store = dist.FileStore(str(meeting), member.of)
+    store = dist.FileStore(str(meeting), member.of)  # type: ignore[attr-defined]  # it is public
+    place = store, member.number, member.of
     if on_cuda:
-        nccl = dist.ProcessGroupNCCL(store, member.number, member.of, PATIENCE)
-        return Collectives(member, nccl)
-    return Collectives(member, dist.ProcessGroupGloo(store, member.number, member.of, PATIENCE))
+        options = dist.ProcessGroupNCCL.Options()
+        options._timeout = PATIENCE
+        backend: object = dist.ProcessGroupNCCL(*place, options)
+    else:
+        backend = dist.ProcessGroupGloo(*place, PATIENCE)
+    return Collectives(member, cast(dist.ProcessGroup, backend))  # it has a group's operations

@@ -9,7 +9,7 @@ from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.packing import Packing
 from services.gpu_worker.model.parallel.lines import Line
-from services.gpu_worker.model.parallel.messages import Begin, Bound, Step, Write
+from services.gpu_worker.model.parallel.messages import Begin, Bound, Read, Step, Write
 from services.gpu_worker.model.runner import TorchRunner
 
 
@@ -38,6 +38,7 @@ class Follower:
                 memory.write(asked.pages, self._line.pages.recv_bytes())
                 self._line.pages.send(True)
             else:
+                assert isinstance(asked, Read)
                 self._line.pages.send_bytes(memory.read(asked.pages))
 
     def _change(self, change: Bound | Digest) -> None:

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from services.gpu_worker.model.loading import Build, LoadedModel
 from services.gpu_worker.model.arena import page_elements
+from services.gpu_worker.model.loading import Build, LoadedModel
 from services.gpu_worker.model.parallel.collectives import Collectives
 from services.gpu_worker.model.parallel.factors import GroupUnpacker
 from services.gpu_worker.model.parallel.member import Partition
