@@ -1,11 +1,12 @@
 """Groups whose members are threads: real engines, messages and gloo, in one process."""
 
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
 from services.gpu_worker.kernels.cpu.device import CpuDevice
+from services.gpu_worker.kernels.device import Device
 from services.gpu_worker.model.adapters import AdapterReader
 from services.gpu_worker.model.loading import Build, LoadedModel, load_model
 from services.gpu_worker.model.parallel.collectives import Collectives, join
@@ -30,6 +32,12 @@ from services.gpu_worker.model.step import StepNumbers
 from tests.engines import TestBench
 
 PATIENCE_SECONDS = 20
+
+
+class Load(Protocol):
+    """See load_model."""
+
+    def __call__(self, path: Path, *, device: Device, build: Build) -> LoadedModel: ...
 
 
 def divisible() -> LlamaConfig:
@@ -121,11 +129,11 @@ def group(
     *,
     pages: int = 400,
     keeps_prefixes: bool = False,
-    load: Any = load_model,
+    load: Load = load_model,
 ) -> Iterator[GroupBench]:
-    """In a folder beside the model's they meet; all threads have ended with the block."""
-    meeting = model.parent / f"meeting-{members}-{partition}-{threading.get_native_id()}"
-    meeting.unlink(missing_ok=True)
+    """`load` is called by each member. All threads have ended with the block."""
+    folder = tempfile.TemporaryDirectory()
+    meeting = Path(folder.name) / "meeting"
     lines, threads = [], []
     for number in range(1, members):
         line, thread = _follower(load, model, meeting, Member(number, members), partition)
@@ -134,7 +142,8 @@ def group(
     leading = Lines(lines)
     try:
         collectives = join(Member(0, members), meeting, on_cuda=False)
-        loaded = load(model, build=builder(collectives, partition))
+        build = builder(collectives, partition)
+        loaded = load(model, device=CpuDevice(), build=build)
         yield GroupBench(
             loaded, leading, collectives, partition, pages=pages, keeps_prefixes=keeps_prefixes
         )
@@ -142,12 +151,12 @@ def group(
         leading.close()
         for thread in threads:
             thread.join(PATIENCE_SECONDS)
-        meeting.unlink(missing_ok=True)
+        folder.cleanup()
     assert not any(thread.is_alive() for thread in threads)
 
 
 def _follower(
-    load: Any, model: Path, meeting: Path, member: Member, partition: Partition
+    load: Load, model: Path, meeting: Path, member: Member, partition: Partition
 ) -> tuple[Line, threading.Thread]:
     (steps, their_steps), (pages, their_pages) = Pipe(), Pipe()
     theirs = Line(their_steps, their_pages)

@@ -34,6 +34,10 @@ class Traffic:
         self.sent[matter] += sent
         self.calls[matter] += 1
 
+    def copy(self) -> "Traffic":
+        """As it is now."""
+        return Traffic(self.sent.copy(), self.calls.copy())
+
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
