@@ -104,7 +104,7 @@ async def test_no_stream_notices_that_a_member_of_its_workers_group_is_killed(
     monkeypatch.setenv("GPU_WORKER_TENSOR_PARALLEL", "2")
     await asyncio.gather(*(_relaunched(world, name) for name in WORKERS))
     before, again = _callers(world), _callers(world)
-    wishes = _wishes(world, tokens=(40, 60))
+    wishes = _wishes(world, tokens=(120, 160))
     await before.once(wishes, at_once=STREAMS)
     running = asyncio.create_task(again.once(wishes, at_once=STREAMS))
     moved, name = _moved(world), await _busiest(world, again.streams)

@@ -1,9 +1,13 @@
 """A model dealt out to a group: the logits of the whole one, and no bytes but S-LoRA's."""
 
-import io
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import Pipe
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -15,8 +19,10 @@ from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.parallel.collectives import Matter
+from services.gpu_worker.model.parallel.group import EXIT_MEMBER_LOST, Group, GroupOptions
+from services.gpu_worker.model.parallel.lines import Line, Lines
 from services.gpu_worker.model.parallel.member import COLUMNS, Member, Partition
-from services.gpu_worker.model.parallel.messages import Step
+from services.gpu_worker.model.parallel.messages import Refused, Step
 from services.gpu_worker.model.parallel.network import part_of_config
 from services.gpu_worker.settings import GpuWorkerSettings
 from services.runtime.settings import load
@@ -246,9 +252,7 @@ def test_members_are_told_a_step_in_one_small_message(
         bench.generate(requests)
         assert len(told) == len(bench.runner.steps)
         assert [len(step.changes) for step in told] == [1] + [0] * (len(told) - 1)
-        decode = io.BytesIO()
-        pickle.dump(told[-1], decode)
-        assert decode.tell() < 1500
+        assert len(pickle.dumps(told[-1])) < 1500
 
 
 def test_an_adapter_that_was_evicted_and_another_in_its_pages_are_everybodys(
@@ -292,3 +296,29 @@ def test_a_group_that_is_to_merge_is_refused(
     with pytest.raises(SystemExit):
         load(GpuWorkerSettings)
     assert "GPU_WORKER_TENSOR_PARALLEL=2 deals them out" in capsys.readouterr().err
+
+
+def test_a_member_that_ends_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: SimpleQueue[int] = SimpleQueue()
+    monkeypatch.setattr(os, "_exit", ends.put)
+    nowhere = Path("nowhere")
+    group = Group(GroupOptions(2, Partition.SHARDED, nowhere, "cpu", "auto", 1, 16))
+    group.processes[0].kill()
+    assert ends.get(timeout=20) == EXIT_MEMBER_LOST
+    group.close()
+
+
+def test_why_a_member_cannot_begin_is_told() -> None:
+    (steps, theirs), (pages, _) = Pipe(), Pipe()
+    theirs.send(Refused("there is no memory"))
+    with pytest.raises(FailedPrecondition, match="process 1 of the group: there is no memory"):
+        Lines([Line(steps, pages)]).ready()
+
+
+def test_a_worker_without_a_group_has_nothing_of_one() -> None:
+    code = (
+        "import sys, services.gpu_worker.__main__\n"
+        "print([name for name in sys.modules if '.model.parallel' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

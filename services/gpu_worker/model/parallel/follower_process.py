@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 import structlog
 import torch
 
+from services.core.errors import ServingError
 from services.gpu_worker.kernels.choice import open_device
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.parallel.collectives import join
@@ -35,7 +36,8 @@ def main(line: Line) -> None:
     try:
         model, spare = _loaded(setup)
     except Exception as error:
-        log.exception("member_cannot_begin")
+        if not isinstance(error, ServingError):  # that, the leader says
+            log.exception("group_member_broke")
         line.steps.send(Refused(str(error)))
         line.steps.poll(None)  # until the leader hangs up
         return
@@ -59,8 +61,10 @@ def _keep_pages(follower: Follower) -> None:
     and so ends the process."""
     try:
         follower.keep_pages()
-    finally:
-        os._exit(0)
+    except Exception:
+        log.exception("group_member_broke")
+        os._exit(1)
+    os._exit(0)
 
 
 def _end_with_the_leader() -> None:
