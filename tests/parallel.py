@@ -2,22 +2,24 @@
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaConfig
 
-from services.core.types import RequestId
+from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.batcher import Batcher
 from services.gpu_worker.engine.engine import Engine, Sampled
 from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.pool import Pool
+from services.gpu_worker.engine.sequence import EngineRequest
 from services.gpu_worker.kernels.cpu.device import CpuDevice
 from services.gpu_worker.kernels.device import Device
 from services.gpu_worker.model.adapters import AdapterReader
@@ -25,13 +27,15 @@ from services.gpu_worker.model.loading import Build, LoadedModel, load_model
 from services.gpu_worker.model.parallel.collectives import Collectives, join
 from services.gpu_worker.model.parallel.follower import Follower
 from services.gpu_worker.model.parallel.lines import Line, Lines
-from services.gpu_worker.model.parallel.member import Member, Partition
+from services.gpu_worker.model.parallel.member import COLUMNS, Member, Partition
 from services.gpu_worker.model.parallel.part import builder, unpacker
 from services.gpu_worker.model.parallel.runner import GroupRunner
 from services.gpu_worker.model.step import StepNumbers
-from tests.engines import TestBench
+from tests.engines import TestBench, greedy
+from tests.references import SHORT, adapt, canonical_of
 
 PATIENCE_SECONDS = 20
+PROMPTS = ([*range(2, 40)], [7, 3, 90])
 
 
 class Load(Protocol):
@@ -180,3 +184,40 @@ def _follower(
 def arenas(bench: GroupBench, pages: Sequence[int]) -> list[bytes]:
     """What each member has in these."""
     return [bench.runner._arena.read(pages), *bench.lines.read(pages)]
+
+
+def lora(rank: int, targets: Sequence[str]) -> LoraConfig:
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=list(targets), task_type="CAUSAL_LM"
+    )
+
+
+def written(
+    reference: Any, model: LoadedModel, configs: Mapping[str, LoraConfig], blocks: int = 1
+) -> dict[str, bytes]:
+    files = {}
+    for seed, (name, config) in enumerate(configs.items()):
+        adapted: Any = adapt(reference, config, seed=seed)
+        only_blocks(adapted, blocks)
+        files[name] = canonical_of(adapted, model.card.fingerprint)
+        adapted.unload()
+    return files
+
+
+def only_blocks(adapted: Any, members: int) -> None:
+    """Of the factor that a group deals out both ways."""
+    for name, module in adapted.named_modules():
+        if getattr(module, "lora_A", None) is None:
+            continue
+        is_column = SHORT[name.rsplit(".", 1)[-1]] in COLUMNS
+        factor = (module.lora_B if is_column else module.lora_A)["default"].weight.data
+        one = torch.ones([size // members for size in factor.shape])
+        factor *= torch.block_diag(*[one] * members)
+
+
+def asked(digests: Mapping[str, Digest | None]) -> list[EngineRequest]:
+    return [
+        greedy(f"{name}/{index}", prompt, digest, 10)
+        for name, digest in digests.items()
+        for index, prompt in enumerate(PROMPTS)
+    ]

@@ -66,14 +66,8 @@ async def main() -> None:
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     schedulers = open_channels(settings.scheduler_address)
-    adapters = Fetcher(
-        StoreDownloads(settings.store_address, token),
-        AdapterReader(
-            model,
-            page_tokens=settings.limits.page_tokens,
-            unpacker=group.unpacker(model) if group else None,
-        ),
-    )
+    downloads = StoreDownloads(settings.store_address, token)
+    adapters = Fetcher(downloads, _reader(settings, model, group))
     await adapters.start()
     store = StoreClient(store_channel, token, model.card)
     worker = Worker(engine, adapters, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
@@ -136,7 +130,15 @@ def _identity(settings: GpuWorkerSettings, model: LoadedModel) -> scheduler_pb.W
         worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
         address=address,
         device=str(model.network.device.place),
+        devices=settings.tensor_parallel,
     )
+
+
+def _reader(
+    settings: GpuWorkerSettings, model: LoadedModel, group: "Group | None"
+) -> AdapterReader:
+    unpacker = group.unpacker(model) if group else None
+    return AdapterReader(model, page_tokens=settings.limits.page_tokens, unpacker=unpacker)
 
 
 def _build_of(settings: GpuWorkerSettings, page_bytes: int) -> Build:

@@ -3,6 +3,7 @@
 from tests.mutations.mutation import Mutation
 
 _HERE = "tests/unit/gpu_worker/test_tensor_parallel.py::"
+_GROUPS = "tests/unit/gpu_worker/test_groups.py::"
 _SAME = _HERE + "test_a_mixed_batch_has_the_logits_of_the_whole_model[sharded-"
 _PARALLEL = "gpu_worker/model/parallel/"
 
@@ -23,7 +24,7 @@ PARALLEL = {
         _PARALLEL + "network.py",
         "for name, size in parts.items() if size % member.of]",
         "for name, size in parts.items() if size < member.of]",
-        _HERE + "test_what_does_not_divide_is_refused",
+        _GROUPS + "test_what_does_not_divide_is_refused",
     ),
     "every member adds to the first one's columns": Mutation(
         _PARALLEL + "deltas.py",
@@ -59,24 +60,24 @@ PARALLEL = {
         _PARALLEL + "runner.py",
         "torch.cat(by_head, 3)",
         "torch.cat(by_head[::-1], 3)",
-        _HERE + "test_keys_and_values_are_carried_between_a_group_and_a_worker_without_one",
+        _GROUPS + "test_keys_and_values_are_carried_between_a_group_and_a_worker_without_one",
     ),
     "adapters that came are told again and again": Mutation(
         _PARALLEL + "runner.py",
         "changes, self._changes = self._changes, []",
         "changes = self._changes",
-        _HERE + "test_members_are_told_a_step_in_one_small_message",
+        _GROUPS + "test_members_are_told_a_step_in_one_small_message",
     ),
     "a lost member is waited for": Mutation(
         _PARALLEL + "group.py",
         "            os._exit(EXIT_MEMBER_LOST)\n",
         "            pass\n",
-        _HERE + "test_a_member_that_ends_ends_the_worker",
+        _GROUPS + "test_a_member_that_ends_ends_the_worker",
     ),
     "a group may merge": Mutation(
         "gpu_worker/settings.py",
         "if self.tensor_parallel > 1 and self.merging",
         "if self.tensor_parallel > 8 and self.merging",
-        _HERE + "test_a_group_that_is_to_merge_is_refused",
+        _GROUPS + "test_a_group_that_is_to_merge_is_refused",
     ),
 }

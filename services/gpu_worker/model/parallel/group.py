@@ -105,6 +105,7 @@ class Group:
     def close(self) -> None:
         """Without the worker."""
         self._ending = True
+        self._folder.cleanup()
         self._lines.close()
         for process in self.processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
