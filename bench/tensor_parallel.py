@@ -1,8 +1,9 @@
 """A model dealt out to 1, 2 and 4 processes over gloo: python -m bench.tensor_parallel
 
 Steps of a small random model with adapters of mixed ranks, each process with one thread, for each
-way to deal adapters out, and what a member sends of them. Members that share cores show what a
-group costs, not what it gains: for that each wants cores, or a GPU, of its own.
+way to deal adapters out, and what a member sends of them. Members that share cores, as any two do
+on a machine of two that does other things as well, show what a group costs and nothing of its
+speed: for that each wants cores, or a GPU, of its own.
 """
 
 import argparse
@@ -46,6 +47,7 @@ class Row:
     """Medians of decode steps; kibibytes that a member sends in one, if they go around a ring."""
 
     members: int
+    cores_for_each: float
     adapters: str
     step_ms: float
     without_adapters_ms: float
@@ -164,7 +166,8 @@ def measured(model: Path, members: int, partition: Partition, steps: int) -> Row
     per_rank = sum(RANKS) * SEQUENCES / len(RANKS) * 4  # bytes of all rows' hidden values
     formula = layers * 9 * (members - 1) / members * per_rank
     return Row(
-        members, "none dealt out" if members == 1 else partition.value,
+        members, len(os.sched_getaffinity(0)) / members,
+        "none dealt out" if members == 1 else partition.value,
         step_ms, without, sent[Matter.LORA] / 1024,
         formula / 1024 if partition is Partition.SHARDED else 0.0,
         sent[Matter.BASE] / 1024, exchanges,

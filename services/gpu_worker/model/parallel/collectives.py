@@ -1,5 +1,7 @@
 """What the members of a group tell each other within a step, and how much that is."""
 
+import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -84,6 +86,8 @@ class Collectives:
 
 def join(member: Member, meeting: Path, *, on_cuda: bool) -> Collectives:
     """Returns when all members have joined at `meeting`, a file that is not there yet."""
+    if sys.platform == "linux":  # all members are here, and nobody else is to listen
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.FileStore(str(meeting), member.of)  # type: ignore[attr-defined]  # it is public
     place = store, member.number, member.of
     if on_cuda:

@@ -54,8 +54,6 @@ class Group:
 
     def __init__(self, options: GroupOptions) -> None:
         """Starts the other members, which live as long as the calling thread at most."""
-        if sys.platform == "linux":  # all members are here
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         self._options = options
         self._ending = False
         self._folder = tempfile.TemporaryDirectory(prefix="lorikeet-group-")
