@@ -15,7 +15,7 @@ from services.gpu_worker.model.parallel.member import Partition
 from tests.engines import TestBench
 from tests.parallel import GroupBench, asked, divisible, group, lora, written
 from tests.references import EVERY_LINEAR, adapter_configs
-from tests.tiny_models import reference_of, save_reference
+from tests.tiny_models import make_reference, reference_of, save_reference
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 SIZES = (2, 4)
@@ -75,6 +75,17 @@ def test_a_mixed_batch_has_the_logits_of_the_whole_model(
     with group(folder, members, partition) as bench:
         assert_the_same(bench, TestBench(model, pages=400), adapters)
         assert (bench.collectives.traffic.sent[Matter.LORA] > 0) == (partition == "sharded")
+
+
+@pytest.mark.parametrize("family", ["llama-rope3", "llama-wide-heads", "qwen2", "qwen3", "mistral"])
+def test_so_has_one_of_every_family(family: str, tmp_path: Path) -> None:
+    """Tied embeddings, heads that are wider together than the model, norms of heads, windows."""
+    reference = make_reference(family)
+    folder = save_reference(reference, tmp_path)
+    whole = load_model(folder)
+    files = written(reference, whole, {"all-8": lora(8, EVERY_LINEAR)})
+    with group(folder, 2) as bench:
+        assert_the_same(bench, TestBench(whole, pages=400), files)
 
 
 @pytest.mark.parametrize("members", SIZES)
