@@ -107,9 +107,15 @@ async def test_no_stream_notices_that_a_member_of_its_workers_group_is_killed(
     wishes = _wishes(world, tokens=(120, 160))
     await before.once(wishes, at_once=STREAMS)
     running = asyncio.create_task(again.once(wishes, at_once=STREAMS))
+    followers = {name: _follower(world.suite.processes[name].pid) for name in WORKERS}
+    await _begun(again.streams)
+    for follower in followers.values():  # so that no stream ends before it is to be disturbed
+        os.kill(follower, signal.SIGSTOP)
     moved, name = _moved(world), await _busiest(world, again.streams)
     worker = world.suite.processes[name]
-    os.kill(_follower(worker.pid), signal.SIGKILL)
+    os.kill(followers.pop(name), signal.SIGKILL)
+    for follower in followers.values():
+        os.kill(follower, signal.SIGCONT)
     assert await asyncio.to_thread(worker.wait, 5) == EXIT_MEMBER_LOST
     await running
     (lost,) = _logged(world, name, "group_member_lost")
@@ -202,11 +208,15 @@ async def _reaches(world: FleetWorld, worker: str, state: str) -> None:
 
 async def _busiest(world: FleetWorld, streams: Sequence[Stream]) -> str:
     """Once these run."""
+    await _begun(streams)
+    workers = await asyncio.to_thread(world.workers)
+    return max(workers, key=lambda worker: worker.report.running_sequences).identity.id
+
+
+async def _begun(streams: Sequence[Stream]) -> None:
     async with asyncio.timeout(20):
         while len(streams) < STREAMS or min(len(each.tokens) for each in streams) < 10:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    workers = await asyncio.to_thread(world.workers)
-    return max(workers, key=lambda worker: worker.report.running_sequences).identity.id
 
 
 def _moved(world: FleetWorld) -> int:
