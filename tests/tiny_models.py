@@ -55,9 +55,13 @@ def configs() -> dict[str, Any]:
 
 
 def make_reference(name: str, *, seed: int = 0) -> Reference:
+    return reference_of(configs()[name], seed=seed)
+
+
+def reference_of(config: Any, *, seed: int = 0) -> Reference:
     """With biases and norms that are not the ones and zeros they would start as."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(configs()[name]).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     for parameter_name, parameter in model.named_parameters():
         if parameter_name.endswith("norm.weight"):
             parameter.data.uniform_(0.5, 1.5)

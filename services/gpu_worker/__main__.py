@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -26,7 +27,8 @@ from services.gpu_worker.model.build import build_engine
 from services.gpu_worker.model.fetching import Fetcher
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.merging import second_bytes
-from services.gpu_worker.model.threads import engine_thread, keep_apart, side_threads
+from services.gpu_worker.model.runner import TorchRunner
+from services.gpu_worker.model.threads import engine_thread, keep_apart, processors, side_threads
 from services.gpu_worker.prefetch import Prefetcher
 from services.gpu_worker.servicer import GpuWorkerServicer
 from services.gpu_worker.settings import GpuWorkerSettings
@@ -42,6 +44,9 @@ from services.runtime.server import Server, run, stop_signal
 from services.runtime.settings import load
 from services.runtime.watch import StoreWatch
 
+if TYPE_CHECKING:
+    from services.gpu_worker.model.parallel.group import Group
+
 log = structlog.get_logger()
 
 MEBIBYTE = 1024 * 1024
@@ -53,17 +58,16 @@ UNHEARD_SECONDS = 60.0  # for one to write it down, if another has to lead first
 async def main() -> None:
     settings = load(GpuWorkerSettings)
     telemetry.setup("gpu_worker", log_format=settings.log_format, level=settings.log_level)
-    thread = engine_thread(settings.threads)
+    group = _group(settings)
+    thread = engine_thread(_threads(settings))
     loop = asyncio.get_running_loop()
     loop.set_default_executor(side_threads())
-    model, engine = await loop.run_in_executor(thread, _build, settings)
+    model, engine = await loop.run_in_executor(thread, _build, settings, group)
     token = settings.service_token.get_secret_value()
     store_channel = open_channel(settings.store_address)
     schedulers = open_channels(settings.scheduler_address)
-    adapters = Fetcher(
-        StoreDownloads(settings.store_address, token),
-        AdapterReader(model, page_tokens=settings.limits.page_tokens),
-    )
+    downloads = StoreDownloads(settings.store_address, token)
+    adapters = Fetcher(downloads, _reader(settings, model, group))
     await adapters.start()
     store = StoreClient(store_channel, token, model.card)
     worker = Worker(engine, adapters, HostCache(settings.host_cache_mebibytes * MEBIBYTE), thread)
@@ -87,6 +91,36 @@ async def main() -> None:
     async with metrics, beside(watch.follow([prefetcher]), prefetcher.run(), watchdog):
         await _serve(server, worker, scheduler, attendance, settings.drain_seconds)
     await asyncio.gather(adapters.close(), store_channel.close(), schedulers.close())
+    if group is not None:
+        await asyncio.to_thread(group.close)
+
+
+def _group(settings: GpuWorkerSettings) -> "Group | None":
+    """To be called in the thread that lives as long as the process."""
+    if settings.tensor_parallel == 1:
+        return None
+    # Only a group needs what its members talk through.
+    from services.gpu_worker.model.parallel.group import Group, GroupOptions  # noqa: PLC0415
+    from services.gpu_worker.model.parallel.member import Partition  # noqa: PLC0415
+
+    return Group(
+        GroupOptions(
+            members=settings.tensor_parallel,
+            partition=Partition(settings.tensor_parallel_lora),
+            model=settings.model_path,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=_threads(settings),
+            page_tokens=settings.limits.page_tokens,
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+        )
+    )
+
+
+def _threads(settings: GpuWorkerSettings) -> int:
+    """Of each process."""
+    return settings.threads or max(1, len(processors()) // settings.tensor_parallel)
 
 
 def _identity(settings: GpuWorkerSettings, model: LoadedModel) -> scheduler_pb.WorkerIdentity:
@@ -96,7 +130,15 @@ def _identity(settings: GpuWorkerSettings, model: LoadedModel) -> scheduler_pb.W
         worker_id=WorkerId(settings.worker_id or f"worker-{address}"),
         address=address,
         device=str(model.network.device.place),
+        devices=settings.tensor_parallel,
     )
+
+
+def _reader(
+    settings: GpuWorkerSettings, model: LoadedModel, group: "Group | None"
+) -> AdapterReader:
+    unpacker = group.unpacker(model) if group else None
+    return AdapterReader(model, page_tokens=settings.limits.page_tokens, unpacker=unpacker)
 
 
 def _build_of(settings: GpuWorkerSettings, page_bytes: int) -> Build:
@@ -104,20 +146,26 @@ def _build_of(settings: GpuWorkerSettings, page_bytes: int) -> Build:
     return Build(limits.max_sequences, limits.page_tokens, page_bytes)
 
 
-def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:
+def _build(settings: GpuWorkerSettings, group: "Group | None") -> tuple[LoadedModel, Engine]:
     """In the engine's thread, so that no other has helpers."""
     device = open_device(settings.device, settings.dtype)
-    if device.place.type == "cpu":
-        keep_apart()
-    model = load_model(settings.model_path, name=settings.model_name or None, device=device)
+    name = settings.model_name or None
+    if group is not None:
+        model, spare = group.load(device, name)
+    else:
+        if device.place.type == "cpu":
+            keep_apart()
+        model = load_model(settings.model_path, name=name, device=device)
+        spare = device.spare_memory()
     log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
     merges = settings.merging != "off"
-    spare = device.spare_memory() - (second_bytes(model.network) if merges else 0)
+    spare -= second_bytes(model.network) if merges else 0
     engine = build_engine(
         model,
         memory_bytes=settings.memory_mebibytes * MEBIBYTE or spare,
         limits=settings.limits,
         keeps_prefixes=settings.prefix_cache,
+        runner=group.runner if group else TorchRunner,
         merging=POLICIES[settings.merging](settings.limits.max_sequences) if merges else None,
     )
     return model, engine

@@ -162,7 +162,7 @@ class SchedulerClient:
 
 
 def identity_of(
-    card: BaseModel, *, worker_id: WorkerId, address: str, device: str
+    card: BaseModel, *, worker_id: WorkerId, address: str, device: str, devices: int = 1
 ) -> scheduler_pb.WorkerIdentity:
     return scheduler_pb.WorkerIdentity(
         id=worker_id,
@@ -170,6 +170,7 @@ def identity_of(
         base_model=card.name,
         base_fingerprint=card.fingerprint,
         device=device,
+        devices=devices,
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from services.gpu_worker.engine.limits import Limits
 from services.runtime.settings import ServiceSettings
@@ -36,11 +36,26 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     merging: Literal["off", "auto"] = "off"
     """Whether the adapter that most requests want may be folded into the weights, of which there is
     a second set then. auto: while that was measured to be faster; others run beside it."""
+    tensor_parallel: PositiveInt = 1
+    """Processes that have a part of the model each, on CUDA on a device each. It divides the
+    model's heads, those of keys too; memory and threads are of each process."""
+    tensor_parallel_lora: Literal["sharded", "replicated", "block_diagonal"] = "sharded"
+    """How adapters are dealt out: sharded exchanges what lies between A and B, replicated computes
+    it several times, block_diagonal needs neither and takes only adapters that were trained so."""
     metrics_address: str = ""
     """host:port of Prometheus metrics. Empty: nowhere."""
     threads: NonNegativeInt = 0
-    """CPU threads; 0 means one for each processor that the process may use. If they are as many,
-    and the device is a CPU, each keeps to a processor."""
+    """CPU threads; 0 means one for each processor that the process may use, a group's processes
+    sharing them. If they are as many, and the device is a CPU, each keeps to a processor."""
     hung_after_seconds: PositiveFloat = 60.0
     """A step that takes so long never ends: the process does, and what ran goes on elsewhere."""
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _groups_merge_nothing(self) -> "GpuWorkerSettings":
+        if self.tensor_parallel > 1 and self.merging != "off":
+            raise ValueError(
+                f"GPU_WORKER_MERGING={self.merging} folds adapters into whole weights, and "
+                f"GPU_WORKER_TENSOR_PARALLEL={self.tensor_parallel} deals them out: leave one"
+            )
+        return self

@@ -29,6 +29,7 @@ from tests.mutations.merging import MERGING
 from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
+from tests.mutations.parallel import PARALLEL
 from tests.mutations.placement import PLACEMENT
 from tests.mutations.quotas import QUOTAS
 from tests.mutations.reports import REPORTS
@@ -51,6 +52,7 @@ MUTATIONS = (
     | MERGING
     | MIGRATION
     | MOVES
+    | PARALLEL
     | PLACEMENT
     | QUOTAS
     | SERVING

@@ -1,6 +1,7 @@
 """Ours against transformers and peft, on the real model: same tokens, same logits."""
 
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,14 @@ from transformers import AutoModelForCausalLM
 from bench.workload import random_adapters
 from services.core.types import Digest, RequestId
 from services.gpu_worker.engine.limits import Limits
+from services.gpu_worker.kernels.device import Device
+from services.gpu_worker.model.config import read_config
+from services.gpu_worker.model.gguf import read_gguf
+from services.gpu_worker.model.loading import Build, LoadedModel
+from services.gpu_worker.model.parallel.collectives import Matter
 from tests.engines import TestBench, greedy
 from tests.merging import Told, merge
+from tests.parallel import group
 from tests.parity import with_adapters
 from tests.references import adapter_configs, canonical_of, logits_of, smollm, smollm_folder
 
@@ -118,6 +125,37 @@ def test_an_adapter_in_the_weights_changes_no_answer() -> None:
     assert mixed.generate(requests) == plain.generate(requests)
     assert {batch.merged for batch in policy.ran_batches[-8:]} == {digests[0]}
     differences = [(mixed.logits(r.id) - plain.logits(r.id)).abs() for r in requests]
+    assert max(float(each.max()) for each in differences) <= 3e-4  # see above
+    assert sum(int((each > 1e-4).sum()) for each in differences) <= 1e-4 * sum(
+        each.numel() for each in differences
+    )
+
+
+@pytest.mark.timeout(300)
+def test_a_group_of_three_changes_no_answer() -> None:
+    """Its nine heads and three of keys are for two or four to refuse."""
+    model = smollm()
+    tokenizer = Tokenizer.from_str(model.card.tokenizer_json.decode())
+    prompts = [tokenizer.encode(p, add_special_tokens=False).ids for p in PROMPTS[::8]]
+    adapters = random_adapters(model.card, 3, ranks=[8, 16, 32])
+    files = [b"".join(map(bytes, adapter.pieces())) for adapter in adapters]
+    found = read_gguf(smollm_folder() / GGUF)
+
+    def load(path: Path, *, device: Device, build: Build) -> LoadedModel:
+        config = read_config(found.config)
+        return LoadedModel(model.card, build(config, found.weights, device, found.rope_divisors))
+
+    plain = TestBench(model, pages=160)
+    with group(smollm_folder(), 3, load=load, pages=160) as bench:
+        digests = [(plain.load(data), bench.load(data))[0] for data in files]
+        requests = [
+            greedy(f"{adapter}/{index}", prompt, adapter, 3)
+            for adapter in (None, *digests)
+            for index, prompt in enumerate(prompts)
+        ]
+        assert bench.generate(requests) == plain.generate(requests)
+        assert bench.collectives.traffic.sent[Matter.LORA] > 0
+        differences = [(bench.logits(r.id) - plain.logits(r.id)).abs() for r in requests]
     assert max(float(each.max()) for each in differences) <= 3e-4  # see above
     assert sum(int((each > 1e-4).sum()) for each in differences) <= 1e-4 * sum(
         each.numel() for each in differences

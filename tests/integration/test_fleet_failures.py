@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from bench.failures_load import Callers, Stream, Wish, drawn_wishes
 from bench.soak_world import MODEL
 from services.cli.app import app
 from services.cli.suite import free_addresses
+from services.gpu_worker.model.parallel.group import EXIT_MEMBER_LOST
 from tests.integration.conftest import parsed
 from tests.tiny_models import VOCABULARY
 
@@ -93,8 +96,78 @@ async def test_no_stream_notices_that_its_worker_is_drained(world: FleetWorld) -
     assert await _lorikeet(world, "workers", "rebalance", "--dry-run") == []  # nothing runs
 
 
-def _wishes(world: FleetWorld) -> list[Wish]:
-    return drawn_wishes(world.models, each=STREAMS // 4, vocabulary=VOCABULARY, tokens=(200, 300))
+async def test_no_stream_notices_that_a_member_of_its_workers_group_is_killed(
+    world: FleetWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker ends at once, and says why; its streams go on, with the same tokens, at another
+    group. Both workers are groups from here on."""
+    monkeypatch.setenv("GPU_WORKER_TENSOR_PARALLEL", "2")
+    await asyncio.gather(*(_relaunched(world, name) for name in WORKERS))
+    before, again = _callers(world), _callers(world)
+    wishes = _wishes(world, tokens=(120, 160))
+    await before.once(wishes, at_once=STREAMS)
+    running = asyncio.create_task(again.once(wishes, at_once=STREAMS))
+    followers = {name: _follower(world.suite.processes[name].pid) for name in WORKERS}
+    await _begun(again.streams)
+    for follower in followers.values():  # so that no stream ends before it is to be disturbed
+        os.kill(follower, signal.SIGSTOP)
+    moved, name = _moved(world), await _busiest(world, again.streams)
+    worker = world.suite.processes[name]
+    os.kill(followers.pop(name), signal.SIGKILL)
+    for follower in followers.values():
+        os.kill(follower, signal.SIGCONT)
+    assert await asyncio.to_thread(worker.wait, 5) == EXIT_MEMBER_LOST
+    await running
+    (lost,) = _logged(world, name, "group_member_lost")
+    assert (lost["member"], lost["of"], lost["code"]) == (1, 2, -signal.SIGKILL)
+    await asyncio.to_thread(world.suite.launch, name)
+    await _reaches(world, name, "WORKER_STATE_SERVING")
+    assert await _wrong(world, before, again) == []
+    assert _moved(world) > moved
+
+
+def test_a_group_ends_with_its_leader(world: FleetWorld) -> None:
+    """However that ends, even if a member is stopped. After the test above."""
+    lost = [len(_logged(world, name, "group_member_lost")) for name in WORKERS]
+    for name, number in zip(WORKERS, (signal.SIGKILL, signal.SIGTERM), strict=True):
+        worker = world.suite.processes[name]
+        follower = _follower(worker.pid)
+        if number == signal.SIGKILL:
+            os.kill(follower, signal.SIGSTOP)
+        worker.send_signal(number)
+        assert worker.wait(20) == (0 if number == signal.SIGTERM else -number)
+        deadline = time.monotonic() + 5
+        while _command(follower):
+            assert time.monotonic() < deadline, "it lives on"
+            time.sleep(0.02)
+    assert lost == [len(_logged(world, name, "group_member_lost")) for name in WORKERS]
+
+
+def _follower(worker: int) -> int:
+    """The process that is the other member of a worker's group."""
+    children = Path(f"/proc/{worker}/task").glob("*/children")
+    pids = [int(pid) for file in children for pid in file.read_text().split()]
+    (follower,) = [pid for pid in pids if "follower_process" in _command(pid)]
+    return follower
+
+
+def _command(pid: int) -> str:
+    """Nothing, of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+async def _relaunched(world: FleetWorld, name: str) -> None:
+    world.suite.processes[name].terminate()
+    await asyncio.to_thread(world.suite.processes[name].wait, 20)
+    await asyncio.to_thread(world.suite.launch, name)
+    await _reaches(world, name, "WORKER_STATE_SERVING")
+
+
+def _wishes(world: FleetWorld, tokens: tuple[int, int] = (200, 300)) -> list[Wish]:
+    return drawn_wishes(world.models, each=STREAMS // 4, vocabulary=VOCABULARY, tokens=tokens)
 
 
 def _callers(world: FleetWorld) -> Callers:
@@ -135,15 +208,22 @@ async def _reaches(world: FleetWorld, worker: str, state: str) -> None:
 
 async def _busiest(world: FleetWorld, streams: Sequence[Stream]) -> str:
     """Once these run."""
-    async with asyncio.timeout(20):
-        while len(streams) < STREAMS or min(len(each.tokens) for each in streams) < 10:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await _begun(streams)
     workers = await asyncio.to_thread(world.workers)
     return max(workers, key=lambda worker: worker.report.running_sequences).identity.id
 
 
+async def _begun(streams: Sequence[Stream]) -> None:
+    async with asyncio.timeout(20):
+        while len(streams) < STREAMS or min(len(each.tokens) for each in streams) < 10:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 def _moved(world: FleetWorld) -> int:
     """Streams that had begun."""
-    log: Path = world.suite.home / "logs" / "gateway.log"
-    lines = [json.loads(line) for line in log.read_text().splitlines() if "worker_failed" in line]
-    return sum(line["delivered"] > 0 for line in lines)
+    return sum(line["delivered"] > 0 for line in _logged(world, "gateway", "worker_failed"))
+
+
+def _logged(world: FleetWorld, name: str, event: str) -> list[Any]:
+    log: Path = world.suite.home / "logs" / f"{name}.log"
+    return [json.loads(line) for line in log.read_text().splitlines() if f'"{event}"' in line]

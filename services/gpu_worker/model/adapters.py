@@ -30,8 +30,11 @@ class AdapterWeights:
 class AdapterReader:
     """Makes canonical adapters ready for one model's pages."""
 
-    def __init__(self, model: LoadedModel, *, page_tokens: int) -> None:
-        self.unpacker = Unpacker(
+    def __init__(
+        self, model: LoadedModel, *, page_tokens: int, unpacker: Unpacker | None = None
+    ) -> None:
+        """`unpacker` is not the model's own where a group has the model."""
+        self.unpacker = unpacker or Unpacker(
             model.card.fingerprint,
             {module.site: module.out_features for module in model.card.modules},
             page_elements(model.network.config, page_tokens),

@@ -26,6 +26,7 @@ class Arena:
         self.memory = device.pages(pages, elements)
         self.page_bytes = elements * device.dtype.itemsize
         shape = (config.layers, 2, config.kv_heads, page_tokens, config.head_dim)
+        self.shape = shape  # of a page
         self.layout = f"{device.dtype} {shape}"
         by_layer = self.memory.view(
             pages, config.layers, 2, config.kv_heads, page_tokens, config.head_dim

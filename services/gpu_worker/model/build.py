@@ -1,6 +1,7 @@
 """A loaded model and a memory budget, made into an engine."""
 
 import time
+from collections.abc import Callable
 
 from services.core.errors import FailedPrecondition
 from services.gpu_worker.engine.batcher import Batcher
@@ -21,7 +22,7 @@ def build_engine(
     memory_bytes: int,
     limits: Limits,
     keeps_prefixes: bool = True,
-    runner: type[TorchRunner] = TorchRunner,
+    runner: Callable[..., TorchRunner] = TorchRunner,
     merging: Policy | None = None,
 ) -> Engine:
     """`memory_bytes` are for keys, values and adapters together; with `merging` as much again as

@@ -1,7 +1,7 @@
 """A model on disk, made ready: a Hugging Face folder or a GGUF file."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from services.runtime.model_files import (
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
+Build = Callable[[ModelConfig, Mapping[str, Tensor], Device, Tensor | None], Llama]
+"""See build_llama."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -35,17 +38,23 @@ class LoadedModel:
     network: Llama
 
 
-def load_model(path: Path, *, name: str | None = None, device: Device | None = None) -> LoadedModel:
+def load_model(
+    path: Path,
+    *,
+    name: str | None = None,
+    device: Device | None = None,
+    build: Build = build_llama,
+) -> LoadedModel:
     """On the CPU if no device is given.
 
     Raises FailedPrecondition that says what is missing, corrupt or not supported.
     """
     path = found_model(path)
     load = _load_folder if path.is_dir() else _load_gguf
-    return load(path, name, device or CpuDevice())
+    return load(path, name, device or CpuDevice(), build)
 
 
-def _load_folder(folder: Path, name: str | None, device: Device) -> LoadedModel:
+def _load_folder(folder: Path, name: str | None, device: Device, build: Build) -> LoadedModel:
     raw = read_json(folder / "config.json")
     config = read_config(raw)
     shards = shards_of(folder)
@@ -68,10 +77,10 @@ def _load_folder(folder: Path, name: str | None, device: Device) -> LoadedModel:
         special_tokens={key: _token_text(tokens.get(key)) for key in SPECIAL_TOKENS},
         tokenizer_json=(folder / "tokenizer.json").read_bytes(),
     )
-    return LoadedModel(card, build_llama(config, weights, device))
+    return LoadedModel(card, build(config, weights, device, None))
 
 
-def _load_gguf(path: Path, name: str | None, device: Device) -> LoadedModel:
+def _load_gguf(path: Path, name: str | None, device: Device, build: Build) -> LoadedModel:
     # Only GGUF files need the package that reads them.
     from services.gpu_worker.model.gguf import read_gguf  # noqa: PLC0415
 
@@ -88,7 +97,7 @@ def _load_gguf(path: Path, name: str | None, device: Device) -> LoadedModel:
         special_tokens=found.special_tokens,
         tokenizer_json=found.tokenizer_json,
     )
-    return LoadedModel(card, build_llama(config, found.weights, device, found.rope_divisors))
+    return LoadedModel(card, build(config, found.weights, device, found.rope_divisors))
 
 
 def _card(

@@ -1,23 +1,23 @@
 """A step plan through the network: integers become tensors here and nowhere else."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from services.core.types import Digest
+from services.gpu_worker.engine.carrying import Memory
 from services.gpu_worker.engine.engine import Sampled, Weights
 from services.gpu_worker.engine.plan import StepPlan
 from services.gpu_worker.engine.sequence import Sequence as Running
-from services.gpu_worker.kernels.device import Bank, Segment, Span
+from services.gpu_worker.kernels.device import Bank, Segment
 from services.gpu_worker.kernels.reference import Places
 from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.arena import Arena
 from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.merging import Beside, Folding, SecondWeights, Sites
 from services.gpu_worker.model.sampler import Draw, sample
-from services.gpu_worker.model.step import StepInputs
+from services.gpu_worker.model.step import StepInputs, StepNumbers, numbers_of
 
 
 class TorchRunner:
@@ -45,7 +45,7 @@ class TorchRunner:
         self._sites: dict[Digest, Sites] = {}
 
     @property
-    def memory(self) -> Arena:
+    def memory(self) -> Memory:
         """What is in pages."""
         return self._arena
 
@@ -98,50 +98,40 @@ class TorchRunner:
 
     def forward(self, plan: StepPlan) -> Tensor:
         """Logits of the slices that sample, in order: [B, vocabulary]."""
+        return self.compute(numbers_of(plan))
+
+    def compute(self, step: StepNumbers) -> Tensor:
+        """See forward."""
         network = self._network
         if self._beside is not None:
             assert self._second is not None
             network = self._second.network
-        return network.forward(self._inputs(plan), self._arena.caches)
+        return network.forward(self._inputs(step), self._arena.caches)
 
-    def _inputs(self, plan: StepPlan) -> StepInputs:
-        tokens: list[int] = []
-        positions: list[int] = []
-        spans: list[Span] = []
-        for part in plan.slices:
-            spans.append(Span(len(tokens), part.count, part.start, part.sequence.pages))
-            tokens += part.sequence.tokens[part.start : part.start + part.count]
-            positions += range(part.start, part.start + part.count)
+    def _inputs(self, step: StepNumbers) -> StepInputs:
         size, config, device = self._page_tokens, self._network.config, self._device
         group = config.heads // config.kv_heads
+        positions = [at for span in step.spans for at in span.positions]
+        pages = [span.pages[at // size] for span in step.spans for at in span.positions]
         return StepInputs(
-            tokens=device.integers(tokens),
+            tokens=device.integers(step.tokens),
             places=Places(
                 *self._network.rope.at(device.integers(positions)),
-                pages=device.integers([s.pages[at // size] for s in spans for at in s.positions]),
+                pages=device.integers(pages),
                 offsets=device.integers([at % size for at in positions]),
             ),
             layout=device.layout(
-                spans, page_tokens=size, group=group, window=config.sliding_window
+                step.spans, page_tokens=size, group=group, window=config.sliding_window
             ),
-            deltas=device.deltas(self._segments(plan, spans), len(tokens)),
-            sampling_rows=device.integers(
-                [s.last for s, part in zip(spans, plan.slices, strict=True) if part.samples]
-            ),
+            deltas=device.deltas(self._segments(step), len(step.tokens)),
+            sampling_rows=device.integers(step.sampling_rows),
         )
 
-    def _segments(self, plan: StepPlan, spans: Sequence[Span]) -> list[Segment]:
+    def _segments(self, step: StepNumbers) -> list[Segment]:
         """Neighbouring slices of one adapter are one segment; whom the weights are right for, as
         a rule the base model, has none."""
-        placed = zip(plan.slices, spans, strict=True)
-        segments = []
-        for adapter, group in groupby(placed, key=lambda pair: pair[0].sequence.request.adapter):
-            bank = self._bank_of(adapter)
-            if bank is None:
-                continue
-            members = [span for _, span in group]
-            segments.append(Segment(members[0].first, members[-1].last + 1, bank))
-        return segments
+        banks = ((first, end, self._bank_of(adapter)) for first, end, adapter in step.adapters)
+        return [Segment(first, end, bank) for first, end, bank in banks if bank is not None]
 
     def _bank_of(self, adapter: Digest | None) -> Bank | None:
         if self._beside is not None:

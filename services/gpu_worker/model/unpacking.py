@@ -50,6 +50,10 @@ class Unpacker:
         if facts["base_fingerprint"] != self.fingerprint:
             raise FailedPrecondition(f"adapter {digest[:12]} is for another base model")
         layers = 1 + max(int(site.split(".")[0]) for site in self.widths)
+        return self.lay_out(sites, image, layers)
+
+    def lay_out(self, sites: Mapping[str, Factors], image: Image, layers: int) -> Layout:
+        """See layout.lay_out."""
         return lay_out(sites, self.widths, image, layers=layers, elements=self.elements)
 
 
