@@ -106,7 +106,7 @@ def _build_of(settings: GpuWorkerSettings, page_bytes: int) -> Build:
 
 def _build(settings: GpuWorkerSettings) -> tuple[LoadedModel, Engine]:
     """In the engine's thread, so that no other has helpers."""
-    device = open_device(settings.device, settings.dtype)
+    device = open_device(settings.device, settings.dtype, settings.weights)
     if device.place.type == "cpu":
         keep_apart()
     model = load_model(settings.model_path, name=settings.model_name or None, device=device)

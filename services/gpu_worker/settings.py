@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from services.gpu_worker.engine.limits import Limits
 from services.runtime.settings import ServiceSettings
@@ -26,6 +33,11 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """auto: CUDA if torch finds it."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of weights, keys, values and adapters. auto: bfloat16 on CUDA; float32 on a CPU, always."""
+    weights: Literal["float32", "int8", "int8-dynamic"] = "float32"
+    """Of the base model on a CPU; adapters, keys and values are float32 with all. int8: a quarter of
+    the memory, and of what a step with few sequences reads. int8-dynamic rounds the products' inputs
+    too, token by token: faster still, above all long prompts, and less exact (bench/README.md).
+    The workers of a model should have the same. On CUDA weights are of `dtype`."""
     memory_mebibytes: NonNegativeInt = 0
     """For keys, values and adapters together. 0: of what is free when the model is loaded, nine
     tenths on CUDA and two fifths on a CPU."""
@@ -44,3 +56,11 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     hung_after_seconds: PositiveFloat = 60.0
     """A step that takes so long never ends: the process does, and what ran goes on elsewhere."""
     limits: Limits = Limits()
+
+    @field_validator("merging")
+    @classmethod
+    def _merges_into_floats(cls, merging: str, found: ValidationInfo) -> str:
+        weights = found.data.get("weights", "float32")
+        if merging != "off" and weights != "float32":
+            raise ValueError(f"adapters cannot be merged into {weights} weights, only into float32")
+        return merging

@@ -25,23 +25,16 @@ enum { ZERO = 128 };
 enum { ZERO = 0 };
 #endif
 
-/* One panel with weights of eight bits and x as it is. One tile of rows makes floats of them in
- * registers; for more that is done once for all. */
+/* One panel with weights of eight bits and x as it is. */
 static __attribute__((noinline)) void panel_int8(
     const float *x, int64_t xs, const Weights *w, int at, float *y, int64_t ys, int rows,
     Ahead *ahead) {
     const int k = w->inputs, columns = w->outputs - at < PANEL ? w->outputs - at : PANEL;
     const int8_t *b = (const int8_t *)w->packed + (int64_t)at * k;
-    float own[HEIGHT * PANEL], wide[DEPTH * PANEL];
-    for (int d = 0; d < k; d += DEPTH, b += DEPTH * PANEL) {
-        const int depth = k - d < DEPTH ? k - d : DEPTH;
-        if (rows <= ROWS) {
-            tiles_of(x + d, xs, b, PANEL, own, PANEL, depth, rows, d > 0, ahead, 1);
-            continue;
-        }
-        for (int i = 0; i < depth * PANEL; i += 8) *(v8 *)(wide + i) = widened(b + i);
-        tiles(x + d, xs, wide, PANEL, own, PANEL, depth, rows, d > 0, ahead);
-    }
+    float own[HEIGHT * PANEL];
+    for (int d = 0; d < k; d += DEPTH)
+        tiles_of(x + d, xs, b + (int64_t)d * PANEL, PANEL, own, PANEL,
+                 k - d < DEPTH ? k - d : DEPTH, rows, d > 0, ahead, 1);
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++)
             y[i * ys + j] = own[i * PANEL + j] * w->scales[at + j] +
