@@ -27,6 +27,7 @@ from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
 from tests.mutations.placement import PLACEMENT
+from tests.mutations.quantised import QUANTISED
 from tests.mutations.quotas import QUOTAS
 from tests.mutations.reports import REPORTS
 from tests.mutations.scheduler import SCHEDULER
@@ -47,6 +48,7 @@ MUTATIONS = (
     | MIGRATION
     | MOVES
     | PLACEMENT
+    | QUANTISED
     | QUOTAS
     | SERVING
     | STORE

@@ -15,6 +15,7 @@ from services.gpu_worker.kernels.reference import Piece
 
 MOST = 127
 MOST_INPUTS = 1 << 17  # sums of so many products have 32 bits
+_NOT_MERGED = "adapters cannot be merged into int8 weights, only into float32"
 
 Kind = Literal["float32", "int8", "int8-dynamic"]
 
@@ -60,7 +61,7 @@ class QuantisedLinear(Linear):
 
     def twin(self) -> Linear:
         """Adapters are not rounded, so these weights and an adapter's are none of their kind."""
-        raise FailedPrecondition("adapters cannot be merged into int8 weights, only into float32")
+        raise FailedPrecondition(_NOT_MERGED)
 
     def become(self, linear: Linear, pieces: Sequence[Piece]) -> None:
         """Of twins, which there are none of."""
