@@ -58,8 +58,9 @@ def _measure(repeats: int) -> tuple[list[Speed], list[Accuracy]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.quantised")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0, help="0: one for each processor")
     asked = parser.parse_args()
-    with settled_thread() as thread:
+    with settled_thread(asked.threads) as thread:
         fast, exact = thread.submit(_measure, asked.repeats).result()
     for row in fast:
         print(
@@ -72,7 +73,14 @@ def main() -> None:
             f"same next token {found.same_next_token:.4f}  "
             f"before the first difference {found.same_before_first_difference:.4f}"
         )
-    save("quantised", {"speed": [*map(asdict, fast)], "accuracy": [*map(asdict, exact)]})
+    save(
+        "quantised",
+        {
+            "threads": asked.threads,
+            "speed": [*map(asdict, fast)],
+            "accuracy": [*map(asdict, exact)],
+        },
+    )
 
 
 if __name__ == "__main__":
