@@ -36,7 +36,7 @@ class Rig:
         engine = self._engine
         for index in range(sequences):
             adapter = index % adapters if adapters else None
-            arrival = Arrival(0.0, prompt(index, 32), STEPS + sequences, adapter)
+            arrival = Arrival(0.0, prompt(index, 16), 2 * STEPS, adapter)
             engine.submit(engine_request(index, arrival, self._digests))
         while engine.step().tokens != sequences:
             pass
