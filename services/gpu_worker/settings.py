@@ -37,7 +37,7 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """Of the base model on a CPU; adapters, keys and values are float32 with all. int8: a quarter
     of the memory, and of what a step with few sequences reads. int8-dynamic rounds the products'
     inputs too, token by token: faster, above all for long prompts, and less exact
-    (bench/README.md says how much). All workers of a model should have the same."""
+    (bench.quantised measures it). All workers of a model should have the same."""
     memory_mebibytes: NonNegativeInt = 0
     """For keys, values and adapters together. 0: of what is free when the model is loaded, nine
     tenths on CUDA and two fifths on a CPU."""
