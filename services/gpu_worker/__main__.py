@@ -148,7 +148,7 @@ def _build_of(settings: GpuWorkerSettings, page_bytes: int) -> Build:
 
 def _build(settings: GpuWorkerSettings, group: "Group | None") -> tuple[LoadedModel, Engine]:
     """In the engine's thread, so that no other has helpers."""
-    device = open_device(settings.device, settings.dtype)
+    device = open_device(settings.device, settings.dtype, settings.weights)
     name = settings.model_name or None
     if group is not None:
         model, spare = group.load(device, name)

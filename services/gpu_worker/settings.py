@@ -26,6 +26,11 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """auto: CUDA if torch finds it."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of weights, keys, values and adapters. auto: bfloat16 on CUDA; float32 on a CPU, always."""
+    weights: Literal["float32", "int8", "int8-dynamic"] = "float32"
+    """Of the base model on a CPU; adapters, keys and values are float32 with all. int8: a quarter
+    of the memory, and of what a step with few sequences reads. int8-dynamic rounds the products'
+    inputs too, token by token: faster, above all for long prompts, and less exact
+    (bench.quantised measures it). All workers of a model should have the same."""
     memory_mebibytes: NonNegativeInt = 0
     """For keys, values and adapters together. 0: of what is free when the model is loaded, nine
     tenths on CUDA and two fifths on a CPU."""
@@ -52,10 +57,16 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     limits: Limits = Limits()
 
     @model_validator(mode="after")
-    def _groups_merge_nothing(self) -> "GpuWorkerSettings":
+    def _goes_together(self) -> "GpuWorkerSettings":
+        if self.merging != "off" and self.weights != "float32":
+            raise ValueError(
+                f"adapters cannot be merged into {self.weights} weights, only into float32"
+            )
         if self.tensor_parallel > 1 and self.merging != "off":
             raise ValueError(
                 f"GPU_WORKER_MERGING={self.merging} folds adapters into whole weights, and "
                 f"GPU_WORKER_TENSOR_PARALLEL={self.tensor_parallel} deals them out: leave one"
             )
+        if self.tensor_parallel > 1 and self.weights != "float32":
+            raise ValueError(f"a group deals out float32 weights, not {self.weights}")
         return self

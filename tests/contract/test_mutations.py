@@ -31,6 +31,7 @@ from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
 from tests.mutations.parallel import PARALLEL
 from tests.mutations.placement import PLACEMENT
+from tests.mutations.quantised import QUANTISED
 from tests.mutations.quotas import QUOTAS
 from tests.mutations.reports import REPORTS
 from tests.mutations.scheduler import SCHEDULER
@@ -54,6 +55,7 @@ MUTATIONS = (
     | MOVES
     | PARALLEL
     | PLACEMENT
+    | QUANTISED
     | QUOTAS
     | SERVING
     | STORE

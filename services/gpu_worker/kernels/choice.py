@@ -4,11 +4,13 @@ import torch
 
 from services.core.errors import FailedPrecondition
 from services.gpu_worker.kernels.cpu.device import CpuDevice
+from services.gpu_worker.kernels.cpu.quantised import Kind
 from services.gpu_worker.kernels.device import Device
 
 
-def open_device(kind: str = "auto", dtype: str = "auto") -> Device:
-    """`kind`: auto, cpu or cuda; `dtype`: auto, float32, float16 or bfloat16.
+def open_device(kind: str = "auto", dtype: str = "auto", weights: Kind = "float32") -> Device:
+    """`kind`: auto, cpu or cuda; `dtype`: auto, float32, float16 or bfloat16; `weights`: of the
+    base model, if they are not of that.
 
     Raises FailedPrecondition for what is not there.
     """
@@ -17,9 +19,11 @@ def open_device(kind: str = "auto", dtype: str = "auto") -> Device:
     if kind == "cpu":
         if dtype not in ("auto", "float32"):
             raise FailedPrecondition(f"a CPU worker computes in float32, not {dtype}")
-        return CpuDevice()
+        return CpuDevice(weights)
     if not torch.cuda.is_available():
         raise FailedPrecondition("torch finds no CUDA device here")
+    if weights != "float32":
+        raise FailedPrecondition(f"a CUDA worker has no {weights} weights, only a CPU worker has")
     # Triton is at hand only where a GPU is.
     from services.gpu_worker.kernels.cuda.device import CudaDevice  # noqa: PLC0415
 

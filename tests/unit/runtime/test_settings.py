@@ -77,3 +77,17 @@ def test_budgets_must_leave_room_to_work(
     with pytest.raises(SystemExit):
         load(GpuWorkerSettings)
     assert name.rpartition("__")[2] in capsys.readouterr().err.upper()
+
+
+def test_adapters_are_merged_into_floats_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPU_WORKER_SERVICE_TOKEN", "x")
+    monkeypatch.setenv("GPU_WORKER_MODEL_PATH", "/model")
+    monkeypatch.setenv("GPU_WORKER_WEIGHTS", "int8")
+    assert load(GpuWorkerSettings).weights == "int8"
+    monkeypatch.setenv("GPU_WORKER_MERGING", "auto")
+    with pytest.raises(SystemExit):
+        load(GpuWorkerSettings)
+    assert "GPU_WORKER_MERGING" in (said := capsys.readouterr().err)
+    assert "adapters cannot be merged into int8 weights" in said

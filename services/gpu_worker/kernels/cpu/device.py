@@ -11,6 +11,7 @@ from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cpu import attention, layers
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
 from services.gpu_worker.kernels.cpu.native import huge, library
+from services.gpu_worker.kernels.cpu.quantised import Kind, QuantisedLinear
 from services.gpu_worker.kernels.device import Layer, Layout, Segment, Span
 from services.gpu_worker.kernels.layers import Layers
 from services.gpu_worker.kernels.reference import Piece
@@ -25,6 +26,10 @@ class CpuDevice:
 
     place = torch.device("cpu")
     dtype = torch.float32
+
+    def __init__(self, weights: Kind = "float32") -> None:
+        """`weights`: of the base model's products; int8-dynamic rounds their inputs too."""
+        self.weights = weights
 
     def spare_memory(self) -> int:
         """Two fifths of what the machine, or its container, has left: others live here too."""
@@ -44,7 +49,10 @@ class CpuDevice:
         return huge(torch.zeros(count, elements))
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
-        return Linear(weight, bias, site=site)
+        if self.weights == "float32":
+            return Linear(weight, bias, site=site)
+        dynamic = self.weights == "int8-dynamic"
+        return QuantisedLinear(weight, bias, site=site, dynamic=dynamic)
 
     def twin(self, linear: device.Linear) -> Linear:
         assert isinstance(linear, Linear)

@@ -7,12 +7,7 @@
 #include "team.h"
 
 typedef struct {
-    const float *packed, *bias;
-    int32_t outputs, inputs, site, unused;
-} Product;
-
-typedef struct {
-    Product qkv, o, gate_up, down;
+    Weights qkv, o, gate_up, down;
     const float *attention_norm, *mlp_norm, *q_norm, *k_norm;
 } Layer;
 
@@ -21,6 +16,7 @@ typedef struct {
     const Layer *layers;
     float *x, *normed, *qkv, *seen, *gate_up, *gated, *added;
     const Deltas *deltas;
+    Rounded rounded;
     const float *cos, *sin;
     const int64_t *pages, *offsets, *singles;
     const int32_t *tables, *starts, *ends;
@@ -30,9 +26,8 @@ typedef struct {
     float eps, head_eps;
 } Step;
 
-static void product(const Step *step, const Product *p, const float *x, float *y) {
-    linear_team(x, p->inputs, p->packed, p->bias, y, p->outputs, step->rows, p->outputs, p->inputs,
-                step->deltas, p->site);
+static void product(const Step *step, const Weights *w, const float *x, float *y) {
+    linear_team(x, w->inputs, w, &step->rounded, y, w->outputs, step->rows, step->deltas);
 }
 
 /* Up to attention, and through that of single tokens. */

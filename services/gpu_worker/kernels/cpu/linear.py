@@ -11,11 +11,11 @@ from torch.nn.functional import linear
 
 from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cpu.native import huge, library
+from services.gpu_worker.kernels.cpu.weights import FLOAT32, PANEL, Weights, room
 from services.gpu_worker.kernels.device import Segment
 from services.gpu_worker.kernels.reference import Piece, Slice
 
 MOST_SLICES = 3
-PANEL = 16
 
 _int = ctypes.c_int32
 _long = ctypes.c_int64
@@ -116,7 +116,7 @@ class Linear:
         self._library = library()
         self.outputs, self.inputs = weight.shape
         self.bias = bias
-        self.weight = weight  # for C in panels of PANEL columns: [panels, in, PANEL]
+        self.weight = weight  # for C in panels, see team.h
         self.site = site
         if self._library is not None:
             panels = -(-self.outputs // PANEL)
@@ -136,14 +136,23 @@ class Linear:
                 reference.add_delta(y[rows], x[rows], bank.sites[self.site])
             return y
         y = torch.empty(x.shape[0], self.outputs)
+        weights = self.in_c
+        rounded = room(weights, x.shape[0])
         self._library.lorikeet_linear(
-            _pointer(x.data_ptr()), _long(x.stride(0)), _pointer(self.weight.data_ptr()),
-            _pointer(0 if self.bias is None else self.bias.data_ptr()),
-            _pointer(y.data_ptr()), _long(y.stride(0)),
-            _int(x.shape[0]), _int(self.outputs), _int(self.inputs),
-            _pointer(None if deltas is None else deltas.address), _int(self.site),
+            _pointer(x.data_ptr()), _long(x.stride(0)),
+            ctypes.byref(weights), ctypes.byref(rounded.in_c),
+            _pointer(y.data_ptr()), _long(y.stride(0)), _int(x.shape[0]),
+            _pointer(None if deltas is None else deltas.address),
         )  # fmt: skip
         return y
+
+    @property
+    def in_c(self) -> Weights:
+        """With addresses of what it holds."""
+        bias = None if self.bias is None else self.bias.data_ptr()
+        return Weights(
+            self.weight.data_ptr(), bias, None, None, self.outputs, self.inputs, FLOAT32, self.site
+        )
 
     def twin(self) -> "Linear":
         """See device.Device."""

@@ -8,10 +8,28 @@
 
 typedef struct Deltas Deltas;
 
-/* y[m, n] = x[m, k] w^T + bias, and for the rows of every chunk + (x A^T) B at this site; rows of x
- * are `xs` apart. bias and deltas may be null. */
-void linear_team(const float *x, int64_t xs, const float *packed, const float *bias, float *y,
-                 int64_t ys, int m, int n, int k, const Deltas *deltas, int site);
+enum { FLOAT32, INT8, INT8_DYNAMIC };
+
+/* Of a product, in panels of 16 outputs, the last filled up with zeros: float or int8,
+ * [panels, inputs, 16], or for INT8_DYNAMIC [panels, ceil(inputs / 4), 16, 4]. Each output of int8
+ * has a scale, and for INT8_DYNAMIC the sum of its numbers. bias may be null. */
+typedef struct {
+    const void *packed;
+    const float *bias, *scales;
+    const int32_t *sums;
+    int32_t outputs, inputs, kind, site;
+} Weights;
+
+/* Room for x in eight bits, for INT8_DYNAMIC alone: [m, inputs, filled up to fours], and [m]. */
+typedef struct {
+    uint8_t *numbers;
+    float *scales;
+} Rounded;
+
+/* y[m, outputs] = x[m, inputs] w^T + bias, and for the rows of every chunk + (x A^T) B at the
+ * site; rows of x are `xs` apart. deltas may be null. */
+void linear_team(const float *x, int64_t xs, const Weights *weights, const Rounded *rounded,
+                 float *y, int64_t ys, int m, const Deltas *deltas);
 
 /* x, y, out: [rows, n]. x += y unless y is null; out = norm of x unless weight is null. */
 void add_norm_team(float *x, const float *y, const float *weight, float *out, int rows, int n,
