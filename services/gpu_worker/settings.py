@@ -60,7 +60,8 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     def _goes_together(self) -> "GpuWorkerSettings":
         if self.merging != "off" and self.weights != "float32":
             raise ValueError(
-                f"adapters cannot be merged into {self.weights} weights, only into float32"
+                f"GPU_WORKER_MERGING={self.merging}: adapters cannot be merged into "
+                f"{self.weights} weights, only into float32"
             )
         if self.tensor_parallel > 1 and self.merging != "off":
             raise ValueError(

@@ -49,7 +49,7 @@ QUANTISED: dict[str, Mutation] = {
     ),
     "settings allow to merge into rounded weights": Mutation(
         "gpu_worker/settings.py",
-        'if merging != "off" and weights != "float32":',
+        'if self.merging != "off" and self.weights != "float32":',
         "if False:",
         _SETTINGS + "test_adapters_are_merged_into_floats_alone",
     ),
