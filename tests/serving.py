@@ -50,6 +50,7 @@ class Serving:
     address: str
     pool: Pool
     runner: RecordingRunner
+    handover: Handover
 
     def job(self, name: str, tokens: int = 5, **more: Any) -> Job:
         card = self.model.card
@@ -103,9 +104,11 @@ async def a_worker(*, keeps_prefixes: bool = False) -> AsyncIterator[Serving]:
     card = model.card
     workers.name([WorkerIdentity(WorkerId("w"), address, card.name, card.fingerprint)])
     redialing = asyncio.create_task(workers.redial())
-    yield Serving(model, worker, server, workers, address, bench.pool, bench.runner)
-    redialing.cancel()
-    await workers.close()
-    await server.drain(0)
-    turning.cancel()
-    await asyncio.gather(turning, return_exceptions=True)
+    try:
+        yield Serving(model, worker, server, workers, address, bench.pool, bench.runner, handover)
+    finally:
+        redialing.cancel()
+        await workers.close()
+        await server.drain(0)
+        turning.cancel()
+        await asyncio.gather(turning, return_exceptions=True)

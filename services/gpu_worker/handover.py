@@ -62,7 +62,7 @@ class Handover:
         """What there is of it."""
         memory = self._carrying.memory
         taking = asyncio.ensure_future(
-            self._worker.between_steps(lambda _: self._carrying.hold(wanted.space, wanted.tokens))
+            self._worker.change(lambda _: self._carrying.hold(wanted.space, wanted.tokens))
         )
         try:
             pages = (await asyncio.shield(taking)).pages[wanted.known_pages :]
@@ -88,11 +88,11 @@ class Handover:
 
     async def _release(self, taking: asyncio.Future[Held]) -> None:
         held = await taking
-        await self._worker.between_steps(lambda _: self._carrying.release(held))
+        await self._worker.change(lambda _: self._carrying.release(held))
 
     async def _fetch(self, request: EngineRequest, source: str) -> None:
         tokens = (*request.prompt, *request.delivered)
-        expected = await self._worker.between_steps(
+        expected = await self._worker.change(
             lambda engine: self._carrying.expect(
                 (request.cache_salt, request.adapter), tokens, keep=engine.promised()
             )
@@ -103,7 +103,7 @@ class Handover:
         try:
             count = await self._receive(request, expected, source)
         finally:
-            await self._worker.between_steps(lambda _: self._carrying.arrived(expected, count))
+            await self._worker.change(lambda _: self._carrying.arrived(expected, count))
             log.info("prefix_carried", request=request.id, pages=count, of=len(expected.pages))
 
     async def _receive(self, request: EngineRequest, expected: Expected, source: str) -> int:

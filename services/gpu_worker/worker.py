@@ -103,26 +103,32 @@ class Worker:
         """What comes of it, in the engine's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, do, self._engine)
 
+    async def change(self, do: Callable[[Engine], T]) -> T:
+        """The same where it takes or gives back pages: the state tells so soon, though nothing
+        runs."""
+        try:
+            return await self.between_steps(do)
+        finally:
+            self._wake.set()
+
     async def move(self, request: RequestId, to: Destination) -> tuple[MoveOutcome, int]:
         """Its caller is told, with all that it has made so far before; and the tokens it had."""
         if request not in self._owners:
             return MoveOutcome.GONE, 0
         if request not in self._movable:
             return MoveOutcome.FIXED, 0
-        left = await self.between_steps(lambda engine: engine.leave(request))
+        left = await self.change(lambda engine: engine.leave(request))
         owner = self._owners.get(request)  # what the step before made of it is published by now
         if left is None or owner is None:
             return MoveOutcome.GONE, 0
         self._has_moved = True
         owner.put(request, Departure(to, left.cached_tokens))
         self._forget(request, "moved")
-        self._wake.set()
         return MoveOutcome.LEFT, len(left.tokens)
 
     async def keep(self, adapters: frozenset[Digest]) -> None:
         """On the device, requests or not; no others."""
-        await self.between_steps(lambda engine: engine.keep(adapters))
-        self._wake.set()
+        await self.change(lambda engine: engine.keep(adapters))
 
     @property
     def load_times(self) -> LoadTimes:

@@ -11,6 +11,7 @@ from services.core.types import RequestId
 from services.gateway.course import TextPiece
 from services.gpu_worker import handover
 from services.gpu_worker.engine.sequence import EngineRequest
+from services.gpu_worker.handover import Beginning
 from tests.crew import Crew, a_crew
 from tests.serving import PAGES, Serving
 
@@ -39,6 +40,18 @@ async def test_its_keys_and_values_go_with_it() -> None:
     again = len(PROMPT) + 20 - whole_pages
     assert len(PROMPT) + TOKENS - 1 <= ran <= len(PROMPT) + TOKENS + again
     assert pieces[-1].cached_tokens == 0  # as its first worker knew it
+
+
+async def test_pages_that_were_read_are_told_of_as_free_though_nothing_runs() -> None:
+    async with a_crew(keeps_prefixes=True) as crew:
+        source = crew.fleet[0]
+        await source.tokens(source.job("known", 1, prompt=PROMPT))
+        parts = source.handover.read(Beginning(("known", None), PROMPT))
+        assert (await anext(parts)).pages == len(PROMPT) // 16
+        await source.tokens(source.job("beside", 1))
+        assert source.worker.state.free_pages == PAGES - len(PROMPT) // 16
+        await parts.aclose()
+        await idle(crew)
 
 
 async def test_what_its_worker_no_longer_has_is_computed_again() -> None:

@@ -27,9 +27,15 @@ MOVES = {
     ),
     "pages that another worker read stay held": Mutation(
         "gpu_worker/handover.py",
-        "        await self._worker.between_steps(lambda _: self._carrying.release(held))",
-        "        await self._worker.between_steps(lambda _: None)",
+        "        await self._worker.change(lambda _: self._carrying.release(held))",
+        "        await self._worker.change(lambda _: None)",
         f"{_MOVES}test_its_keys_and_values_go_with_it",
+    ),
+    "pages that another worker read are told of as held": Mutation(
+        "gpu_worker/handover.py",
+        "        await self._worker.change(lambda _: self._carrying.release(held))",
+        "        await self._worker.between_steps(lambda _: self._carrying.release(held))",
+        f"{_MOVES}test_pages_that_were_read_are_told_of_as_free_though_nothing_runs",
     ),
     "what was known of a prompt is told by who knows more": Mutation(
         "gateway/lane.py",

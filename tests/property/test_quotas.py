@@ -124,7 +124,7 @@ def test_no_sixty_seconds_see_more_tokens_than_the_limit(
     delivered: list[tuple[int, int]] = []
     now = START
     for pause, lasts, tokens in asked:
-        for end, moment, ask, since in sorted(running):
+        for end, moment, ask, since in sorted(running, key=lambda run: run[0]):
             if end <= now + pause:
                 use = use.settled(ask, ask, since=since, now=end)
                 running.remove((end, moment, ask, since))

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import resource
 import threading
-import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -136,18 +135,24 @@ async def test_two_writers_do_not_mix(uploads: Uploads) -> None:
 async def test_a_call_that_ends_while_a_chunk_is_written_leaves_it_whole(
     uploads: Uploads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload, writing, append = await begin(uploads), threading.Event(), Staging.append
+    upload, append = await begin(uploads), Staging.append
+    writing, may_write = threading.Event(), threading.Event()
 
     def slow(staging: Staging, upload: Upload, chunk: Chunk) -> int:
         writing.set()
-        time.sleep(0.2)
+        assert may_write.wait(60)
         return append(staging, upload, chunk)
 
     monkeypatch.setattr(Staging, "append", slow)
     call = asyncio.create_task(uploads.write(chunks(upload, DATA), ACME))
     await asyncio.to_thread(writing.wait)
     call.cancel()
+    for _ in range(50):  # as many turns as it would need to end
+        await asyncio.sleep(0)
+    has_left = call.done()
+    may_write.set()
     await asyncio.wait([call])
+    assert not has_left, "the call ended before its thread"
     again = await begin(uploads)
     await write(uploads, again, DATA)
     assert (await uploads.finish(upload.id, ACME)).number == 1
