@@ -19,7 +19,9 @@ from services.trainer.flower_driver.supernode import Keeper, SuperNode
 app = typer.Typer(
     no_args_is_help=True,
     help="Federated training: sites keep their rows, the trainer gets updates. Each site makes a "
-    "`key`; whoever `run`s a job names their public halves; each site then `join`s.",
+    "`key`; whoever `run`s a job names their public halves; each site then `join`s. Nodes dial out "
+    "over TLS and prove their keys, but whoever reaches the port of `run` may start runs on the "
+    "sites: let only the sites reach it. `make flower` makes the environment that it needs.",
 )
 app.command("demo")(federated_demo)
 
