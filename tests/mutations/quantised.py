@@ -41,6 +41,12 @@ QUANTISED: dict[str, Mutation] = {
         "dynamic = True",
         _MODELS + "test_a_model_of_eight_bits_is_one_of_the_rounded_weights",
     ),
+    "keys and values go to weights of another kind": Mutation(
+        "gpu_worker/kernels/cpu/device.py",
+        'return str(self.dtype) if self.weights == "float32" else f"{self.dtype}, {self.weights}"',
+        "return str(self.dtype)",
+        _MODELS + "test_keys_and_values_go_only_to_weights_of_the_same_kind",
+    ),
     "adapters are merged into rounded weights": Mutation(
         "gpu_worker/kernels/cpu/quantised.py",
         "raise FailedPrecondition(_NOT_MERGED)",

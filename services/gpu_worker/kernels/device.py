@@ -109,6 +109,11 @@ class Device(Protocol):
         """Of weights, pages and activations."""
         ...
 
+    @property
+    def numbers(self) -> str:
+        """How it computes: keys and values are another's only where this is the same."""
+        ...
+
     def spare_memory(self) -> int:
         """Bytes that pages may take when the weights are loaded, if nobody says how many."""
         ...

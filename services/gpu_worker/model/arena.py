@@ -27,7 +27,8 @@ class Arena:
         self.page_bytes = elements * device.dtype.itemsize
         shape = (config.layers, 2, config.kv_heads, page_tokens, config.head_dim)
         self.shape = shape  # of a page
-        self.layout = f"{device.dtype} {shape}"
+        self.numbers = device.numbers
+        self.layout = f"{self.numbers} {shape}"
         by_layer = self.memory.view(
             pages, config.layers, 2, config.kv_heads, page_tokens, config.head_dim
         )

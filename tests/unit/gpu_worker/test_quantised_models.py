@@ -15,6 +15,7 @@ from services.gpu_worker.kernels.cpu.device import CpuDevice
 from services.gpu_worker.kernels.cpu.quantised import Kind, QuantisedLinear
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.merging import SecondWeights
+from services.gpu_worker.model.runner import TorchRunner
 from tests.engines import TestBench, greedy
 from tests.references import adapt, adapter_configs, canonical_of
 from tests.tiny_models import make_reference, save_reference
@@ -73,6 +74,15 @@ def test_a_model_of_eight_bits_is_one_of_the_rounded_weights(
     assert found == wanted
     for request, logits in theirs.runner.logits.items():
         torch.testing.assert_close(ours.logits(request), torch.stack(logits), atol=1e-4, rtol=0)
+
+
+def test_keys_and_values_go_only_to_weights_of_the_same_kind(folder: Path) -> None:
+    layouts = {
+        TorchRunner(load_model(folder, device=CpuDevice(kind)).network, pages=2, page_tokens=16)
+        .memory.layout
+        for kind in ("float32", *KINDS)
+    }
+    assert len(layouts) == 1 + len(KINDS)
 
 
 def test_merging_into_rounded_weights_is_refused(folder: Path) -> None:

@@ -31,6 +31,10 @@ class CpuDevice:
         """`weights`: of the base model's products; int8-dynamic rounds their inputs too."""
         self.weights = weights
 
+    @property
+    def numbers(self) -> str:
+        return str(self.dtype) if self.weights == "float32" else f"{self.dtype}, {self.weights}"
+
     def spare_memory(self) -> int:
         """Two fifths of what the machine, or its container, has left: others live here too."""
         cgroup = Path("/sys/fs/cgroup")

@@ -53,6 +53,7 @@ class CudaDevice:
     def __init__(self, place: torch.device, dtype: torch.dtype) -> None:
         self.place = place
         self.dtype = dtype
+        self.numbers = str(dtype)
         self._side = SideStream(place)
 
     def spare_memory(self) -> int:

@@ -72,7 +72,7 @@ class GroupMemory:
         layers, two, heads, tokens, width = own.shape
         self._shape = (layers, two, heads * self._members, tokens, width)
         self.page_bytes = own.page_bytes * self._members
-        self.layout = f"{own.memory.dtype} {self._shape}"
+        self.layout = f"{own.numbers} {self._shape}"
 
     def read(self, pages: Sequence[int]) -> bytes:
         each = [self._own.read(pages), *self._lines.read(pages)]
