@@ -78,8 +78,9 @@ def test_a_model_of_eight_bits_is_one_of_the_rounded_weights(
 
 def test_keys_and_values_go_only_to_weights_of_the_same_kind(folder: Path) -> None:
     layouts = {
-        TorchRunner(load_model(folder, device=CpuDevice(kind)).network, pages=2, page_tokens=16)
-        .memory.layout
+        TorchRunner(
+            load_model(folder, device=CpuDevice(kind)).network, pages=2, page_tokens=16
+        ).memory.layout
         for kind in ("float32", *KINDS)
     }
     assert len(layouts) == 1 + len(KINDS)
