@@ -31,6 +31,7 @@ from services.trainer.runner import Runner
 from services.trainer.servicer import TrainerServicer
 from services.trainer.settings import TrainerSettings
 from services.trainer.task import Meeting
+from services.trainer.tasks import Tasks
 from services.trainer.tidying import keep_tidy
 
 DAY_SECONDS = 86_400.0
@@ -90,17 +91,19 @@ def _runner(
 ) -> Runner:
     return Runner(
         jobs,
-        bases=bases,
-        data=data,
+        Tasks(
+            bases=bases,
+            data=data,
+            folder=settings.folder / "jobs",
+            device=settings.device,
+            threads=settings.threads,
+            meeting=_meeting(settings),
+        ),
         store=store,
-        folder=settings.folder / "jobs",
         holder=f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}",
         clock=SystemClock(),
         pace=settings.pace,
-        device=settings.device,
-        threads=settings.threads,
         ended=metrics.ended,
-        meeting=_meeting(settings),
     )
 
 

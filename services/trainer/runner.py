@@ -14,7 +14,6 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import structlog
@@ -29,13 +28,12 @@ from services.core.errors import (
 )
 from services.core.types import Fingerprint
 from services.policies.beats import Silence
-from services.trainer.bases import Bases
-from services.trainer.datasets import DataSets
 from services.trainer.federation import MOST_ATTEMPTS
 from services.trainer.jobs import Checkpoint, Job, JobState, Lease, LeaseLost, Point, Published
 from services.trainer.process import COMMAND, FEDERATED_COMMAND, TrainingProcess, training
 from services.trainer.publication import Store, publish
-from services.trainer.task import FederatedTask, Meeting, Refused, Task, Trained
+from services.trainer.task import FederatedTask, Refused, Task, Trained
+from services.trainer.tasks import Tasks
 
 log = structlog.get_logger()
 
@@ -81,37 +79,26 @@ class Runner:
     def __init__(
         self,
         jobs: HeldJobs,
+        tasks: Tasks,
         *,
-        bases: Bases,
-        data: DataSets,
         store: Store,
-        folder: Path,
         holder: str,
         clock: Clock,
         pace: Pace,
-        device: str = "auto",
-        threads: int = 0,
         ended: Callable[[JobState], None] = lambda state: None,
         command: Sequence[str] = COMMAND,
         federated_command: Sequence[str] = FEDERATED_COMMAND,
-        meeting: Meeting | None = None,
     ) -> None:
-        """`folder`: of all jobs, each in one of its own. `ended`: told of every end. Without a
-        `meeting` there is no federated job."""
+        """`ended`: told of every end."""
         self._jobs = jobs
-        self._bases = bases
-        self._data = data
+        self._tasks = tasks
         self._store = store
-        self._folder = folder
         self._holder = holder
         self._clock = clock
         self._pace = pace
-        self._device = device
-        self._threads = threads
         self._ended = ended
         self._command = command
         self._federated_command = federated_command
-        self._meeting = meeting
         self._met = asyncio.Lock()  # one job at a time has the place where its sites dial in
         self._silence = Silence(pace.lease_seconds)
         self._silent: dict[str, int] = {}
@@ -130,7 +117,7 @@ class Runner:
         while True:
             job = None
             with _logged("taking_failed"):
-                fingerprints = self._bases.fingerprints
+                fingerprints = self._tasks.bases.fingerprints
                 job = await self._jobs.take(self._holder, fingerprints, self._silent)
             if job is None:
                 await asyncio.sleep(self._pace.look_seconds)
@@ -185,7 +172,7 @@ class Runner:
     async def _train(self, job: Job) -> Job | None:
         """None if it failed. Its process may die and be started again."""
         while job.crashes < self._pace.most_crashes:
-            task = await self._until_there(job, partial(self._task, job))
+            task = await self._until_there(job, partial(self._tasks.of, job))
             if task is None:
                 return None
             async with self._process(task) as process:
@@ -209,38 +196,6 @@ class Runner:
         else:
             async with self._met, training(task, self._federated_command) as process:
                 yield process
-
-    async def _task(self, job: Job) -> Task | FederatedTask:
-        folder = self._folder / job.id
-        folder.mkdir(parents=True, exist_ok=True)
-        base = await self._bases.base(job.base_model, job.base_fingerprint)
-        if job.federation is not None:
-            if self._meeting is None:
-                raise FailedPrecondition("this trainer has no place where sites could dial in")
-            return FederatedTask(
-                config=job.config,
-                federation=job.federation,
-                meeting=self._meeting,
-                base=base,
-                folder=folder,
-                prefix=f"{job.term}-",
-                checkpoint=job.checkpoint,
-            )
-        assert job.data is not None
-        data = await self._data.get(job.tenant, job.data.sha256)
-        return Task(
-            method=job.method,
-            config=job.config,
-            base=base,
-            data=self._data.path(job.tenant, data),
-            data_name=job.data.name,
-            kind=job.data.kind,
-            folder=folder,
-            prefix=f"{job.term}-",
-            checkpoint=job.checkpoint,
-            device=self._device,
-            threads=self._threads,
-        )
 
     async def _follow(self, job: Job, process: TrainingProcess) -> Refused | Trained | None:
         """What it said last; None if it died."""
@@ -268,13 +223,13 @@ class Runner:
                 return news
             await self._jobs.save(job.lease, news)
             if saved:  # nobody goes on from it any more
-                (self._folder / job.id / saved).unlink(missing_ok=True)
+                (self._tasks.folder_of(job) / saved).unlink(missing_ok=True)
             saved = news.name
         await flush()
         return None
 
     async def _publish(self, job: Job) -> None:
-        result = self._folder / job.id / job.checkpoint
+        result = self._tasks.folder_of(job) / job.checkpoint
         if not result.is_dir():  # another trainer's folder, or somebody tidied by hand
             await self._fail(job, f"what it has learnt is gone: there is no {result}")
             return

@@ -51,7 +51,7 @@ TRAINING: dict[str, Mutation] = {
         _RUNNER + "test_a_trainer_that_stops_leaves_its_job_to_others",
     ),
     "a process goes on from what was not saved": Mutation(
-        "trainer/runner.py",
+        "trainer/tasks.py",
         "            checkpoint=job.checkpoint,\n            device=",
         '            checkpoint=job.checkpoint and "another",\n            device=',
         _RUNNER + "test_a_process_that_dies_goes_on_from_its_checkpoint",
@@ -59,7 +59,7 @@ TRAINING: dict[str, Mutation] = {
     "a checkpoint goes before the next is known": Mutation(
         "trainer/runner.py",
         "            saved = news.name\n",
-        "            (self._folder / job.id / (saved := news.name)).unlink(missing_ok=True)\n",
+        "            (self._tasks.folder_of(job) / (saved := news.name)).unlink(missing_ok=True)\n",
         _RUNNER + "test_a_process_that_dies_goes_on_from_its_checkpoint",
     ),
     "a job has two versions": Mutation(
