@@ -30,11 +30,8 @@ from tokenizers import Tokenizer
 from bench.engines import GIBIBYTE, engine_request, prepare
 from bench.low_rank import Form, Update, error, forms
 from bench.results import save
-from bench.workload import Arrival, Held
+from bench.workload import Arrival, Held, read_adapter
 from services.adapter_store.canonical import CanonicalAdapter, Pair, canonical
-from services.adapter_store.peft import read_config
-from services.adapter_store.tensors import WEIGHTS
-from services.adapter_store.validation import validate
 from services.cli.demo import EXAMPLES
 from services.cli.suite import embedded_model
 from services.core.base_model import BaseModel
@@ -63,8 +60,7 @@ class Row:
 
 
 def read(folder: Path, base: BaseModel) -> Adapter:
-    config = read_config((folder / "adapter_config.json").read_text())
-    data = b"".join(validate(folder / WEIGHTS, config, base, max_rank=256).pieces())
+    data = b"".join(read_adapter(folder, base).pieces())
     tensors = {name: tensor.float().numpy() for name, tensor in load(data).items()}
     header = 8 + int.from_bytes(data[:8], "little")
     scaling = json.loads(json.loads(data[8:header])["__metadata__"]["lorikeet"])["scaling"]

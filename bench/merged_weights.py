@@ -17,8 +17,9 @@ from bench.engines import settled_thread
 from bench.merging_rig import OUTPUT, SEATS, Rig, Told, clock, hash_of, rig, shortened
 from bench.migration import Claim
 from bench.results import save
-from bench.workload import random_adapters
+from bench.workload import random_adapters, read_adapter
 from services.adapter_store.canonical import CanonicalAdapter
+from services.cli.demo import EXAMPLES
 from services.cli.suite import embedded_model
 from services.core.types import RequestId
 from services.gpu_worker.engine.merging import FOLD_STEPS
@@ -54,7 +55,9 @@ def answers(
     return made, {request: torch.stack(rows) for request, rows in of.runner.logits.items()}
 
 
-def exactness(model: LoadedModel, adapters: Sequence[CanonicalAdapter]) -> Iterator[Claim]:
+def exactness(
+    model: LoadedModel, adapters: Sequence[CanonicalAdapter], kind: str
+) -> Iterator[Claim]:
     plain, plain_logits = answers(rig(model, adapters[:2], None, PROMPTS), None)
     policy = Told()
     folding = rig(model, adapters[:2], policy, PROMPTS)
@@ -63,10 +66,14 @@ def exactness(model: LoadedModel, adapters: Sequence[CanonicalAdapter]) -> Itera
         policy.wanted = folding.digests[hot]
         made, logits = answers(folding, hot)
         same = sum(made[request] == plain[request] for request in plain) / len(plain)
-        yield Claim.at_least(1.0, f"D2: same greedy tokens, adapter {hot} in the weights", same)
+        yield Claim.at_least(
+            1.0, f"D2: same greedy tokens, {kind} adapter {hot} in the weights", same
+        )
         most = max(float((logits[r] - plain_logits[r]).abs().max()) for r in plain)
-        yield Claim.at_most(1e-4, f"D2: largest difference of a logit, adapter {hot}", most)
-    yield Claim.at_most(0, "D2: bytes of the base changed", float(hash_of(model) != before))
+        yield Claim.at_most(1e-4, f"D2: largest difference of a logit, {kind} adapter {hot}", most)
+    yield Claim.at_most(
+        0, f"D2: bytes of the base changed, {kind} adapters", float(hash_of(model) != before)
+    )
 
 
 def switches(model: LoadedModel, adapters: Sequence[CanonicalAdapter]) -> Claim:
@@ -247,7 +254,9 @@ def measured(asked: argparse.Namespace) -> dict[str, list[dict[str, object]]]:
     if "exact" in asked.parts:
         one_layer = shortened(model, 1)
         least = list(random_adapters(one_layer.card, ADAPTERS, ranks=[16]))
-        claims += [*exactness(model, adapters), switches(one_layer, least)]
+        trained = [read_adapter(EXAMPLES / name, model.card) for name in ("pirate", "json")]
+        claims += exactness(model, trained, "trained")
+        claims += [*exactness(model, adapters, "random"), switches(one_layer, least)]
     if "speed" in asked.parts:
         found = list(speeds(model, adapters, asked.turns))
         figures["steps"] = [asdict(each) for each in found]

@@ -118,9 +118,12 @@ class Folder:
 def written_adapters(folder: Path, base: BaseModel, count: int) -> Iterator[CanonicalAdapter]:
     """PEFT folders a0, a1, ... as ../shared/peers/make_inputs.py writes them."""
     for index in range(count):
-        config = read_config((folder / f"a{index}" / "adapter_config.json").read_text())
-        weights = folder / f"a{index}" / WEIGHTS
-        yield validate(weights, config, base, max_rank=256)
+        yield read_adapter(folder / f"a{index}", base)
+
+
+def read_adapter(folder: Path, base: BaseModel) -> CanonicalAdapter:
+    config = read_config((folder / "adapter_config.json").read_text())
+    return validate(folder / WEIGHTS, config, base, max_rank=256)
 
 
 def random_adapters(

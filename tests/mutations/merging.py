@@ -54,6 +54,13 @@ MERGING = {
         "if counter < most - 1e9",
         _CLAIMS + "test_nobody_waits_longer_than_the_band",
     ),
+    "a policy told to be patient is not": Mutation(
+        "policies/merging/banded.py",
+        "        price *= self._rules.patience\n",
+        "",
+        "tests/unit/policies/test_merging.py::"
+        "test_a_switch_waits_until_as_much_was_lost_as_it_takes[3.0]",
+    ),
     "merging pays from any ratio on": Mutation(
         "policies/merging/banded.py",
         "return len(batch.requests) / self.costs.milliseconds(batch)",

@@ -18,7 +18,8 @@ class Rules:
     """`band`: service that a client may have had beyond another that waits, before it gives way.
     `mixes`: whether others can run beside an adapter that is merged. `pauses`: whether they may be
     held up for it. `switch_ms` and the time of `switch_steps`: what it takes to merge; `back`: the
-    part of it that it takes to merge no more. `pointless`: the ratio of a merged step's time to an
+    part of it that it takes to merge no more; `patience`: times that must be lost before it is
+    done. `pointless`: the ratio of a merged step's time to an
     unmerged one's above which it is left alone."""
 
     seats: int
@@ -28,18 +29,20 @@ class Rules:
     switch_ms: float = 20.0
     switch_steps: float = 0.0
     back: float = 1.0
+    patience: float = 1.0
     pointless: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.seats < 1 or self.band < 0 or self.switch_ms < 0:
-            raise ValueError("seats must be at least 1, band and switch_ms at least 0")
+        if self.seats < 1 or min(self.band, self.switch_ms, self.patience) < 0:
+            raise ValueError("seats must be at least 1; band, switch_ms and patience at least 0")
 
 
 class Banded:
     """Of the weights there could be, those that end most requests a second; a switch waits until
     as much time was lost without it as it takes (so that, whatever comes, no more than twice the
-    least is lost). Whose client is a band behind another's runs first, merged or not: a client
-    never gets further ahead of one that waits than the band and what one step gives.
+    least is lost), or `patience` times as much. Whose client is a band behind another's runs
+    first, merged or not: a client never gets further ahead of one that waits than the band and what
+    one step gives.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -80,6 +83,7 @@ class Banded:
         self._rates = {weights: self._rate(batch) for weights, batch in options.items()}
         best = max(self._rates, key=self._rates.__getitem__)
         price = self._rules.switch_ms + self._rules.switch_steps * self._step_ms
+        price *= self._rules.patience
         price *= 1.0 if best is not None else self._rules.back
         if self._merged not in options or self._lost[best] >= price:
             return options[best]

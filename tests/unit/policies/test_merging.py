@@ -142,14 +142,17 @@ def test_nobody_pauses_where_that_is_not_wanted() -> None:
         assert names(stepped(policy, "aaab")) == "aaab"
 
 
-def test_a_switch_waits_until_as_much_was_lost_as_it_takes() -> None:
-    policy = Banded(Rules(4, switch_ms=50.0, pauses=False))
-    unmerged = [stepped(policy, "aaaa").merged for _ in range(60)].index(Digest("a"))
+@pytest.mark.parametrize("patience", [1.0, 3.0])
+def test_a_switch_waits_until_as_much_was_lost_as_it_takes(patience: float) -> None:
+    policy = Banded(Rules(4, switch_ms=50.0, patience=patience, pauses=False))
+    unmerged = [stepped(policy, "aaaa").merged for _ in range(90)].index(Digest("a"))
     lost = 10 * (1 - 1 / 1.25)  # a step, as long as nothing is known
-    assert unmerged == pytest.approx(50 / lost, abs=1)
+    assert unmerged == pytest.approx(patience * 50 / lost, abs=1)
 
 
-@pytest.mark.parametrize("wrong", [{"seats": 0}, {"band": -1.0}, {"switch_ms": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"seats": 0}, {"band": -1.0}, {"switch_ms": -1.0}, {"patience": -1.0}]
+)
 def test_rules_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="at least"):
         Rules(**({"seats": 4} | wrong))  # type: ignore[arg-type]
