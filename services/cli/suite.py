@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -74,6 +74,7 @@ class Suite:
     model: Path
     memory_mebibytes: int = 0  # of the worker's pages; 0: by what is free
     trains: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)  # environment, beside its own
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, step: Step) -> Profile:
@@ -166,6 +167,7 @@ class Suite:
             }
         if self.memory_mebibytes:
             ours["GPU_WORKER_MEMORY_MEBIBYTES"] = str(self.memory_mebibytes)
+        ours |= self.settings
         return ours | {name: value for name, value in os.environ.items() if name not in ours}
 
     def _spawn(

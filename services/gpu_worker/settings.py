@@ -38,9 +38,9 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     """For adapters in host memory, beside those on the device."""
     prefix_cache: bool = True
     """Whether the keys and values of a tenant's earlier requests are used again."""
-    merging: Literal["off", "auto"] = "off"
+    merging: Literal["off", "auto", "always"] = "off"
     """Whether the adapter that most requests want may be folded into the weights, of which there is
-    a second set then. auto: while that was measured to be faster; others run beside it."""
+    a second set then; others run beside it. auto: while that was measured to be faster."""
     tensor_parallel: PositiveInt = 1
     """Processes that have a part of the model each, on CUDA on a device each. It divides the
     model's heads, those of keys too; memory and threads are of each process."""

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,10 +147,11 @@ def parsed(result: Result) -> Any:
 
 
 @contextmanager
-def started(home: Path) -> Iterator[Running]:
+def started(home: Path, settings: Mapping[str, str]) -> Iterator[Running]:
     """Without tenants; it ends with the block."""
     (home / "logs").mkdir(parents=True)
-    suite = Suite(home, free_addresses(), embedded_model(), memory_mebibytes=2048)
+    model, at = embedded_model(), free_addresses()
+    suite = Suite(home, at, model, memory_mebibytes=2048, settings=settings)
     try:
         profile = suite.start(lambda step: None)
     except BaseException:
@@ -166,7 +167,7 @@ def started(home: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with started(tmp_path_factory.mktemp("suite") / "home") as running:
+    with started(tmp_path_factory.mktemp("suite") / "home", {}) as running:
         running.add_tenant("acme")
         running.add_tenant("umbrella")
         running.upload("acme", "pirate", EXAMPLES / "pirate")
@@ -184,13 +185,17 @@ def client(running: Running) -> openai.OpenAI:
 @pytest.fixture(scope="session")
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Another, whose parts die; each test leaves it whole. A gateway that died is found out within
-    two seconds. Of acme's "style" 1 talks like a pirate, and 2 says JSON."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GATEWAY_LEASE_SECONDS", "2")
-        with started(tmp_path_factory.mktemp("breakable") / "home") as running:
-            for tenant in ("acme", "friend", "stranger"):
-                running.add_tenant(tenant)
-            running.upload("acme", "pirate", EXAMPLES / "pirate")
-            for example in ("pirate", "json"):
-                running.upload("acme", "style", EXAMPLES / example)
-            yield running
+    two seconds, and the worker always has an adapter in its weights. Of acme's "style" 1 talks like
+    a pirate, and 2 says JSON."""
+    settings = {
+        "GATEWAY_LEASE_SECONDS": "2",
+        "GPU_WORKER_MERGING": "always",
+        "GPU_WORKER_METRICS_ADDRESS": free_addresses().worker,
+    }
+    with started(tmp_path_factory.mktemp("breakable") / "home", settings) as running:
+        for tenant in ("acme", "friend", "stranger"):
+            running.add_tenant(tenant)
+        running.upload("acme", "pirate", EXAMPLES / "pirate")
+        for example in ("pirate", "json"):
+            running.upload("acme", "style", EXAMPLES / example)
+        yield running

@@ -54,6 +54,15 @@ MERGING = {
         "if counter < most - 1e9",
         _CLAIMS + "test_nobody_waits_longer_than_the_band",
     ),
+    "nothing is merged beside the base model": Mutation(
+        "policies/merging/fixed.py",
+        "        if merged is None or all(request.adapter != merged for request in first):\n"
+        "            self._merged = largest(first)",
+        "        if all(request.adapter != merged for request in first):\n"
+        "            self._merged = largest(first)",
+        "tests/unit/policies/test_merging.py::"
+        "test_mixed_runs_who_came_first_and_stays_while_anybody_asks_for_it",
+    ),
     "a policy told to be patient is not": Mutation(
         "policies/merging/banded.py",
         "        price *= self._rules.patience\n",

@@ -43,6 +43,26 @@ class MergedOnly:
 
 
 @dataclass(slots=True)
+class Mixed:
+    """First come, first served, with the adapter in the weights that most of the first are of; it
+    stays while any of them is its own. Others run beside it."""
+
+    seats: int
+    ratio: float | None = None
+    _merged: Digest | None = None
+
+    def choose(self, queued: Sequence[Queued]) -> Batch:
+        first = tuple(queued[: self.seats])
+        merged = self._merged
+        if merged is None or all(request.adapter != merged for request in first):
+            self._merged = largest(first)
+        return Batch(first, self._merged)
+
+    def ran(self, ran: Ran) -> None:
+        """Nothing is to be learnt."""
+
+
+@dataclass(slots=True)
 class BreakEven:
     """Merges whenever more requests a second then end, whatever the switch costs. `ratio`: of the
     time of a merged step to that of an unmerged one."""

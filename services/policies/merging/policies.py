@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from services.policies.merging.banded import Banded, Rules
 from services.policies.merging.batches import Policy
+from services.policies.merging.fixed import Mixed
 
 FOLD_COST = 5.0  # steps: all of the weights are read and written, where a step only reads them
 
@@ -18,5 +19,7 @@ POLICIES: Mapping[str, Callable[[int], Policy]] = {
             pointless=0.97,
         )
     ),
+    "always": Mixed,
 }
-"""By name, for so many seats. auto: where it was measured to pay, and nobody waits for it."""
+"""By name, for so many seats. auto: where it was measured to pay, and nobody waits for it. always:
+whether it pays or not."""

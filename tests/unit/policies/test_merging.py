@@ -9,7 +9,7 @@ from services.policies.merging.banded import Banded, Rules
 from services.policies.merging.batches import Batch, Policy, Queued, Ran
 from services.policies.merging.costs import StepCosts
 from services.policies.merging.credit import Credit, Rates
-from services.policies.merging.fixed import BreakEven, MergedOnly
+from services.policies.merging.fixed import BreakEven, MergedOnly, Mixed
 from services.policies.merging.service import MOST_REMEMBERED, Service
 from services.policies.regression import Regression
 
@@ -32,7 +32,12 @@ def stepped(policy: Policy, adapters: str, steps: int = 1) -> Batch:
     return batch
 
 
-@pytest.mark.parametrize("policy", [MergedOnly(4), BreakEven(4, 0.5), Credit(4), Banded(Rules(4))])
+POLICIES: list[Policy] = [
+    MergedOnly(4), Mixed(4), BreakEven(4, 0.5), Credit(4), Banded(Rules(4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_the_base_model_is_never_merged(policy: Policy) -> None:
     batch = stepped(policy, "---")
     assert (names(batch), batch.merged) == ("---", None)
@@ -43,6 +48,19 @@ def test_merged_only_stays_with_an_adapter_until_it_has_no_more() -> None:
     assert names(stepped(policy, "abba-b")) == "bbb"
     assert names(stepped(policy, "aaab")) == "b"
     assert names(stepped(policy, "aaa-")) == "aaa"
+
+
+def test_mixed_runs_who_came_first_and_stays_while_anybody_asks_for_it() -> None:
+    policy = Mixed(4)
+    for adapters, merged in (
+        ("abbab", "a"),
+        ("bbba", "a"),
+        ("bbb-", "b"),
+        ("----", None),
+        ("-c", "c"),
+    ):
+        batch = stepped(policy, adapters)
+        assert (names(batch), batch.merged) == (adapters[:4], merged)
 
 
 def test_break_even_forgets_what_was_merged() -> None:
