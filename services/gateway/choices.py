@@ -13,6 +13,7 @@ from services.gateway.sampling import Asked
 from services.gateway.tool_calls import with_calls
 from services.gateway.tools import Tools
 from services.runtime.auth import Caller
+from services.runtime.beside import cancelled
 from services.runtime.interceptors import to_serving
 
 Pieces = AsyncGenerator[tuple[int, TextPiece], None]  # the choice's index, and its next piece
@@ -105,9 +106,7 @@ class Choices:
                 else:
                     yield index, piece
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancelled(tasks)
 
 
 async def collect(pieces: Pieces, *, count: int) -> list[Choice]:

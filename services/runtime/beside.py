@@ -1,7 +1,7 @@
 """Work that goes on beside a server for as long as it runs, and work that goes on to its end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,9 +19,25 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(tasks)
+
+
+async def cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Returns once they have ended. They are cancelled once, however often their caller is: who is
+    cancelled again while it gives a connection to the database back never ends."""
+    if not tasks:
+        return
+    for task in tasks:
+        task.cancel()
+    ended = asyncio.ensure_future(asyncio.wait(tasks))
+    also: asyncio.CancelledError | None = None
+    while not ended.done():
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError as error:
+            also = error
+    if also is not None:
+        raise also
 
 
 async def to_their_ends(*work: Callable[[], object]) -> list[Any]:

@@ -28,6 +28,7 @@ from services.core.errors import (
 )
 from services.core.types import Fingerprint
 from services.policies.beats import Silence
+from services.runtime.beside import cancelled
 from services.trainer.federation import MOST_ATTEMPTS
 from services.trainer.jobs import Checkpoint, Job, JobState, Lease, LeaseLost, Point, Published
 from services.trainer.process import COMMAND, FEDERATED_COMMAND, TrainingProcess, training
@@ -144,10 +145,8 @@ class Runner:
         except Exception:  # it is taken again once its beat has been silent
             log.exception("job_broke", job=job.id)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self.underway -= 1
+            await cancelled(tasks)
             if stopped:
                 with contextlib.suppress(LeaseLost):  # what is published goes on after a lease
                     await self._jobs.released(job.lease)

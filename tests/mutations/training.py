@@ -122,4 +122,11 @@ TRAINING: dict[str, Mutation] = {
         "",
         _TRAINING + "test_tokens_are_those_of_a_request_and_end_with_the_end",
     ),
+    "who is cancelled again while it ends work cancels that again": Mutation(
+        "runtime/beside.py",
+        "            await asyncio.shield(ended)\n        except",
+        "            await asyncio.gather(*tasks, return_exceptions=True)\n        except",
+        "tests/unit/runtime/test_beside.py::"
+        "test_who_is_cancelled_again_while_it_ends_others_cancels_them_once",
+    ),
 }
