@@ -11,7 +11,7 @@ from services.cli.connection import TenantOption, as_either, channel, home
 from services.cli.federated_demo import federated_demo
 from services.cli.following import JOB_COLUMNS, Plot, follow
 from services.cli.show import Output, OutputOption, notice, one_sentence, show
-from services.trainer.federation import METHODS
+from services.trainer.federation import AVERAGES, METHODS
 from services.trainer.flower_driver.certificates import new_node_key
 from services.trainer.flower_driver.environment import Flower
 from services.trainer.flower_driver.supernode import Keeper, SuperNode
@@ -62,6 +62,12 @@ def run(
     first_rounds: Annotated[int, typer.Option(min=0, help="Of methods with two stages.")] = 0,
     proximal: Annotated[float, typer.Option(min=0, help="FedProx's mu.")] = 0.0,
     clip: Annotated[float, typer.Option(min=0, help="Largest norm of an update.")] = 0.0,
+    norm_bound: Annotated[
+        float, typer.Option(min=0, help="Updates with a larger norm are refused. 0: none is.")
+    ] = 0.0,
+    average: Annotated[
+        str, typer.Option(help=f"Of updates: {', '.join(AVERAGES)}; not of every method.")
+    ] = "mean",
     noise: Annotated[float, typer.Option(min=0, help="Of the sum, in units of --clip.")] = 0.0,
     label: Annotated[
         list[str] | None, typer.Option(help="Of classification: a label that there is; repeat.")
@@ -85,6 +91,7 @@ def run(
             clients_per_round=clients, quorum=quorum, deadline_seconds=deadline,
             local_steps=steps, batch=batch, density=density, first_rounds=first_rounds,
             proximal_mu=proximal, clip_norm=clip, noise_multiplier=noise, labels=label,
+            norm_bound=norm_bound, average=average,
         )  # fmt: skip
         config = pb.TrainingConfig(
             rank=rank, alpha=alpha, target_modules=target, learning_rate=learning_rate,

@@ -13,6 +13,8 @@ METHODS = (
     "full", "fedit", "slora", "ffa", "flexlora", "flora", "fedex", "primed", "keep-sparse",
     "sparse",
 )  # fmt: skip
+AVERAGES = ("mean", "median", "trimmed")
+MEAN_ALONE = ("flexlora", "flora", "fedex")  # what they put together are not numbers that compare
 MOST_PARTICIPANTS = 1000
 MOST_ATTEMPTS = 3  # to get enough updates for a round
 
@@ -57,6 +59,8 @@ class Federation:
     clip_norm: float = 0.0
     noise_multiplier: float = 0.0
     labels: tuple[str, ...] = ()
+    norm_bound: float = 0.0
+    average: str = "mean"
 
     @classmethod
     def asked(cls, participants: Sequence[Participant], **values: Any) -> "Federation":
@@ -95,6 +99,12 @@ class Federation:
             wrong.append(FieldViolation("federated.method", f"must be one of {known}"))
         if self.noise_multiplier and not self.clip_norm:
             wrong.append(FieldViolation("federated.noise_multiplier", "needs clip_norm"))
+        if self.average not in AVERAGES:
+            known = ", ".join(AVERAGES)
+            wrong.append(FieldViolation("federated.average", f"must be one of {known}"))
+        elif self.average != "mean" and (self.method in MEAN_ALONE or self.noise_multiplier):
+            what = "noise" if self.noise_multiplier else self.method
+            wrong.append(FieldViolation("federated.average", f"{what} takes the mean alone"))
         wrong += _wrong_participants(self.participants)
         if wrong:
             raise InvalidRequest(wrong)

@@ -58,6 +58,18 @@ FLOWER: dict[str, Mutation] = {
         "if client not in self.asked:",
         _ROUNDS + "test_one_attempt_does_not_take_a_second_answer",
     ),
+    "an update may be as far off as it likes": Mutation(
+        "trainer/flower/rounds.py",
+        "limits = Limits(norm=self._federation.norm_bound)",
+        "limits = Limits()",
+        _ROUNDS + "test_an_update_that_would_spoil_all_is_left_out[far]",
+    ),
+    "who lies moves a job's average": Mutation(
+        "trainer/flower/meaning.py",
+        "        average=federation.average,\n",
+        "",
+        _ROUNDS + "test_one_that_lies_moves_a_median_no_further_than_others_do",
+    ),
     "updates are not cut": Mutation(
         "trainer/flower/rounds.py",
         "        if not federation.clip_norm:\n",

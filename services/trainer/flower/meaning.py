@@ -34,6 +34,7 @@ def config_of(task: FederatedTask) -> FederatedConfig:
         steps=federation.local_steps,
         batch=federation.batch,
         proximal_mu=federation.proximal_mu,
+        average=federation.average,
         seed=config.seed,
     )
 

@@ -121,7 +121,8 @@ class Rounds:
         why = answer.refusal
         if not why and answer.client in told:
             first = {answer.client: (answer.round, expected(*told[answer.client]))}
-            why = checked([_update(answer)], first, Limits())[1].get(answer.client, "")
+            limits = Limits(norm=self._federation.norm_bound)  # its base, a site checks itself
+            why = checked([_update(answer)], first, limits)[1].get(answer.client, "")
         if why:
             this.without(answer.client, why)
         else:

@@ -1,6 +1,7 @@
 """Rounds: who is asked, what counts, and that going on is as if nothing had been."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_too_few_are_asked_again_and_then_it_is_said_who_is_missing(tmp_path: Pa
     assert [attempt for client, attempt in asked if client == "west"] == list(range(MOST_ATTEMPTS))
 
 
-@pytest.mark.parametrize("wrong", ["nan", "shape", "names", "examples"])
+@pytest.mark.parametrize("wrong", ["nan", "shape", "names", "examples", "far"])
 def test_an_update_that_would_spoil_all_is_left_out(tmp_path: Path, wrong: str) -> None:
     def does(order: Order) -> Answer:
         good = steps_of(order)
@@ -100,19 +101,39 @@ def test_an_update_that_would_spoil_all_is_left_out(tmp_path: Path, wrong: str) 
             arrays[name] = np.full_like(arrays[name], np.nan)
         elif wrong == "shape":
             arrays[name] = arrays[name][:1]
+        elif wrong == "far":
+            arrays[name] = arrays[name] + np.float32(1000)
         elif wrong == "names":
             arrays["other"] = arrays.pop(name)
         else:
             examples = 0
         return Answer(order.client, order.round, order.attempt, arrays, examples, {}, "d" * 64, 3)
 
-    news = list(rounds_of(federated_task(tmp_path / "bad"), Here(does=does)).run())
+    task = federated_task(tmp_path / "bad", norm_bound=900.0)
+    news = list(rounds_of(task, Here(does=does)).run())
     assert isinstance(news[-1], Trained)
     assert news[-1].metrics["participants"] == 2
     without = Here(does=lambda order: None if order.client == "east" else steps_of(order))
     list(rounds_of(federated_task(tmp_path / "without"), without).run())
     bad, good = _weights(tmp_path / "bad"), _weights(tmp_path / "without")
     assert all(np.array_equal(bad[name], good[name]) for name in good)
+
+
+def test_one_that_lies_moves_a_median_no_further_than_others_do(tmp_path: Path) -> None:
+    def lies(order: Order) -> Answer:
+        good = steps_of(order)
+        if order.client != "east":
+            return good
+        return replace(good, arrays={name: a + np.float32(1e6) for name, a in good.arrays.items()})
+
+    most = {}
+    for average in ("mean", "median", "trimmed"):
+        task = federated_task(tmp_path / average, method="ffa", average=average)
+        list(rounds_of(task, Here(does=lies)).run())
+        weights = _weights(tmp_path / average)
+        most[average] = max(float(np.abs(a).max()) for n, a in weights.items() if "lora_B" in n)
+    assert most["mean"] > 1e5
+    assert max(most["median"], most["trimmed"]) < 100
 
 
 def test_one_attempt_does_not_take_a_second_answer() -> None:

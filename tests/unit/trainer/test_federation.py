@@ -2,15 +2,25 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.core.errors import InvalidRequest
 from services.core.types import TenantId
 from services.trainer.config import TrainingConfig
+from services.trainer.federated.averaging import AVERAGES as KNOWN_AVERAGES
 from services.trainer.federated.methods import METHODS as ALL
-from services.trainer.federation import METHODS, Federation, Participant
+from services.trainer.federation import (
+    AVERAGES,
+    MEAN_ALONE,
+    METHODS,
+    Federation,
+    Participant,
+)
+from services.trainer.flower.meaning import adapted, config_of, model_of
 from services.trainer.jobs import Wish
 from services.trainer.task import FederatedTask
 from tests.federations import federated_task, federation, participants
@@ -29,6 +39,18 @@ def test_every_method_that_has_one_adapter_can_be_asked_for() -> None:
     assert set(METHODS) == set(ALL) - {"fedsa"}
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_job_and_its_method_agree_on_what_is_averaged(method: str, tmp_path: Path) -> None:
+    assert set(AVERAGES) == set(KNOWN_AVERAGES)
+    task = federated_task(tmp_path, method="fedit", average="median")
+    begin = partial(ALL[method]().begin, model_of(adapted(task)), config_of(task))
+    if method in MEAN_ALONE:
+        with pytest.raises(InvalidRequest, match="mean alone"):
+            begin()
+    else:
+        begin()
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [
@@ -38,10 +60,17 @@ def test_every_method_that_has_one_adapter_can_be_asked_for() -> None:
         ({"rounds": 3, "first_rounds": 3}, "federated.first_rounds"),
         ({"noise_multiplier": 1.0}, "federated.noise_multiplier"),
         ({"clip_norm": float("nan")}, "federated.clip_norm"),
+        ({"norm_bound": -1.0}, "federated.norm_bound"),
+        ({"average": "mode"}, "federated.average"),
+        ({"average": "median"}, "federated.average"),  # flexlora
+        (
+            {"method": "fedit", "average": "median", "clip_norm": 1.0, "noise_multiplier": 1.0},
+            "federated.average",
+        ),
         ({"deadline_seconds": -1.0}, "federated.deadline_seconds"),
     ],
 )
-def test_what_cannot_be_is_named(values: dict[str, float], field: str) -> None:
+def test_what_cannot_be_is_named(values: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as error:
         Federation.asked(participants(), **values)
     assert [each.field for each in error.value.violations] == [field]

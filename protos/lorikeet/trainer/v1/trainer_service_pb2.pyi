@@ -328,6 +328,8 @@ class FederatedConfig(_message.Message):
     CLIP_NORM_FIELD_NUMBER: _builtins.int
     NOISE_MULTIPLIER_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    NORM_BOUND_FIELD_NUMBER: _builtins.int
+    AVERAGE_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """What is exchanged, and how it is put together: "full", "fedit", "slora", "ffa", "flexlora",
     "flora", "fedex", "primed", "keep-sparse" or "sparse". Empty: "flexlora".
@@ -354,6 +356,15 @@ class FederatedConfig(_message.Message):
     """The norm that an update is cut down to. 0: it is not."""
     noise_multiplier: _builtins.float
     """The standard deviation of the noise on the sum, in units of `clip_norm`. 0: none."""
+    norm_bound: _builtins.float
+    """How far an update may be from what was sent, as the norm of all that changed. Others are refused,
+    as if they had not come. 0: as far as it likes.
+    """
+    average: _builtins.str
+    """How updates become one: "mean" (by examples), or, of each number by itself, "median" or "trimmed"
+    (a fifth of them left out at either end), which a few that lie cannot move far. "flexlora",
+    "flora" and "fedex" take the mean alone, and so does noise. Empty: "mean".
+    """
     @_builtins.property
     def participants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Participant]:
         """Who takes part, 1 to 1000. Nobody else is let in."""
@@ -379,10 +390,12 @@ class FederatedConfig(_message.Message):
         clip_norm: _builtins.float = ...,
         noise_multiplier: _builtins.float = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        norm_bound: _builtins.float = ...,
+        average: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "clients_per_round", b"clients_per_round", "clip_norm", b"clip_norm", "deadline_seconds", b"deadline_seconds", "density", b"density", "first_rounds", b"first_rounds", "labels", b"labels", "local_steps", b"local_steps", "method", b"method", "noise_multiplier", b"noise_multiplier", "participants", b"participants", "proximal_mu", b"proximal_mu", "quorum", b"quorum", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average", b"average", "batch", b"batch", "clients_per_round", b"clients_per_round", "clip_norm", b"clip_norm", "deadline_seconds", b"deadline_seconds", "density", b"density", "first_rounds", b"first_rounds", "labels", b"labels", "local_steps", b"local_steps", "method", b"method", "noise_multiplier", b"noise_multiplier", "norm_bound", b"norm_bound", "participants", b"participants", "proximal_mu", b"proximal_mu", "quorum", b"quorum", "rounds", b"rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
