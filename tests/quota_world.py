@@ -61,9 +61,11 @@ async def opened(url: str) -> AsyncIterator[World]:
     tenants = Tenants(SqlTenantRepository(sessions), pepper="pepper", operator_token="operator")
     tenant = await tenants.create(f"t{uuid4().hex[:8]}")
     world = World(sessions, Clock(), tenant.name)
-    yield world
-    await world.close()
-    await close_sessions(sessions)
+    try:
+        yield world
+    finally:
+        await world.close()
+        await close_sessions(sessions)
 
 
 async def served(quotas: Quotas, course: Course, tokens: int) -> bool:

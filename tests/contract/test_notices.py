@@ -12,6 +12,7 @@ from services.adapter_store.repositories import notices
 from services.adapter_store.repositories.notices import listen
 from services.core.changes import ChangeKind
 from services.core.types import TenantId
+from services.runtime.beside import beside
 from services.runtime.db import IN_MEMORY, close_sessions
 from tests.databases import migrated
 from tests.stores import BASE, Store, ask, fresh_tenant
@@ -41,12 +42,12 @@ async def there(url: str) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[Store]:
     store = Store(url)
-    task = asyncio.create_task(listen(url, store.bell.ring))
-    await store.bell.next.wait()  # it is connected
-    yield store
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await close_sessions(store.sessions)
+    async with beside(listen(url, store.bell.ring)):
+        await store.bell.next.wait()  # it is connected
+        try:
+            yield store
+        finally:
+            await close_sessions(store.sessions)
 
 
 async def test_what_one_store_commits_wakes_the_watchers_of_another(

@@ -32,10 +32,12 @@ async def scheduler(address: str) -> AsyncIterator[None]:
     clock, office = SystemClock(), Office(SystemClock())
     sessions = open_sessions(IN_MEMORY)
     reign = reign_of(sessions, 1, clock=clock, gateway_lease_seconds=LEASE_SECONDS)
-    with office.held(reign, math.inf):
-        async with serving(office, address):
-            yield
-    await close_sessions(sessions)
+    try:
+        with office.held(reign, math.inf):
+            async with serving(office, address):
+                yield
+    finally:
+        await close_sessions(sessions)
 
 
 @asynccontextmanager
@@ -44,9 +46,11 @@ async def gateway(address: str) -> AsyncIterator[VirtualTokenCounters]:
     settling = Settling(channel, TOKEN, seconds=0.05)
     policy = VirtualTokenCounters()
     settling.shared(BASE, "", policy)
-    async with beside(settling.run()):
-        yield policy
-    await channel.close()
+    try:
+        async with beside(settling.run()):
+            yield policy
+    finally:
+        await channel.close()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from services.gpu_worker.attendance import Attendance, Build
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.worker import Worker
+from services.runtime.beside import beside
 from tests.engines import TestBench, digest_of, greedy
 from tests.references import adapt, adapter_configs, canonical_of
 from tests.tiny_models import make_reference, save_reference
@@ -52,10 +53,8 @@ async def present(model: LoadedModel) -> AsyncIterator[tuple[Attendance, Worker,
     adapted = adapt(make_reference("llama"), adapter_configs()["qv-4"], seed=1)
     data = canonical_of(adapted, model.card.fingerprint)
     worker = Worker(bench.engine, Shelf(bench.parse(data)), HostCache(1 << 30))
-    turning = asyncio.create_task(worker.run())
-    yield Attendance(worker, Build(64, 16, 1000), lambda digest: None), worker, digest_of(data)
-    turning.cancel()
-    await asyncio.gather(turning, return_exceptions=True)
+    async with beside(worker.run()):
+        yield Attendance(worker, Build(64, 16, 1000), lambda digest: None), worker, digest_of(data)
 
 
 async def test_it_tells_where_adapters_are_once(model: LoadedModel) -> None:

@@ -16,6 +16,7 @@ from services.gpu_worker.engine.engine import Weights
 from services.gpu_worker.engine.host_cache import HostCache
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.worker import Worker
+from services.runtime.beside import beside
 from tests.engines import TestBench, digest_of, greedy
 from tests.references import adapt, adapter_configs, canonical_of
 from tests.tiny_models import make_reference, save_reference
@@ -74,11 +75,9 @@ async def crowded(model: LoadedModel, *, halves: int) -> AsyncIterator[World]:
     bench = TestBench(model, pages=pages)
     shelf = Shelf(dict(weights))
     worker = Worker(bench.engine, shelf, HostCache(1))
-    turning = asyncio.create_task(worker.run())
     attendance = Attendance(worker, Build(64, 16, 1000), lambda digest: None)
-    yield World(worker, attendance, shelf, sorted(weights))
-    turning.cancel()
-    await asyncio.gather(turning, return_exceptions=True)
+    async with beside(worker.run()):
+        yield World(worker, attendance, shelf, sorted(weights))
 
 
 async def test_what_has_no_room_is_told_and_not_fetched_again(model: LoadedModel) -> None:
