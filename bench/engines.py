@@ -66,6 +66,12 @@ def prepare(
         runner=runner,
     )
     reader = AdapterReader(model, page_tokens=Limits().page_tokens)
+    return engine, made_resident(engine, reader, adapters)
+
+
+def made_resident(
+    engine: Engine, reader: AdapterReader, adapters: Iterable[CanonicalAdapter]
+) -> list[Digest]:
     digests = []
     for adapter in adapters:
         weights = reader.read(map(bytes, adapter.pieces()), adapter.digest)
@@ -74,4 +80,4 @@ def prepare(
         fill()
         engine.activate(adapter.digest)
         digests.append(adapter.digest)
-    return engine, digests
+    return digests

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from bench.engines import engine_request
+from bench.engines import engine_request, made_resident
 from bench.workload import Arrival, prompt
 from services.adapter_store.canonical import CanonicalAdapter
 from services.core.types import Digest, RequestId
@@ -101,14 +101,7 @@ def rig(
         merging=merging,
     )
     reader = AdapterReader(model, page_tokens=limits.page_tokens)
-    digests = []
-    for adapter in adapters:
-        weights = reader.read(map(bytes, adapter.pieces()), adapter.digest)
-        fill = engine.reserve(adapter.digest, weights)
-        assert fill is not None
-        fill()
-        engine.activate(adapter.digest)
-        digests.append(adapter.digest)
+    digests = made_resident(engine, reader, adapters)
     return Rig(model, engine, runner, pool, digests)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.engines import engine_request
+from bench.engines import engine_request, made_resident
 from bench.results import save
 from bench.workload import Arrival, Held
 from services.adapter_store.canonical import CanonicalAdapter, Pair, canonical
@@ -116,18 +116,6 @@ def engines(
         group.close()
 
 
-def load(
-    engine: Engine, reader: AdapterReader, adapters: Sequence[CanonicalAdapter]
-) -> list[Digest]:
-    for adapter in adapters:
-        weights = reader.read(map(bytes, adapter.pieces()), adapter.digest)
-        fill = engine.reserve(adapter.digest, weights)
-        assert fill is not None
-        fill()
-        engine.activate(adapter.digest)
-    return [adapter.digest for adapter in adapters]
-
-
 def decode(engine: Engine, digests: Sequence[Digest], steps: int) -> Callable[[], float]:
     """Begins so many streams; what is given runs their steps, and gives the median of them."""
     for number in range(SEQUENCES):
@@ -152,7 +140,7 @@ def measured(model: Path, members: int, partition: Partition, steps: int) -> Row
     with engines(model, members, partition) as (loaded, engine, reader, collectives):
         without = decode(engine, [], steps)()
         blocks = members if partition is Partition.BLOCK_DIAGONAL else 1
-        digests = load(engine, reader, adapters_for(loaded, blocks=blocks))
+        digests = made_resident(engine, reader, adapters_for(loaded, blocks=blocks))
         run = decode(engine, digests, steps)
         before = collectives.traffic.copy() if collectives else None
         step_ms = run()

@@ -2,8 +2,8 @@
 
 from tests.mutations.mutation import Mutation
 
-_HERE = "tests/unit/gpu_worker/test_tensor_parallel.py::"
-_GROUPS = "tests/unit/gpu_worker/test_groups.py::"
+_HERE = "tests/unit/gpu_worker/parallel/test_tensor_parallel.py::"
+_GROUPS = "tests/unit/gpu_worker/parallel/test_groups.py::"
 _SAME = _HERE + "test_a_mixed_batch_has_the_logits_of_the_whole_model[sharded-"
 _PARALLEL = "gpu_worker/model/parallel/"
 

@@ -1,6 +1,6 @@
 """A model dealt out to a group: the logits of the whole one, and no bytes but S-LoRA's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +13,13 @@ from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.parallel.collectives import Matter
 from services.gpu_worker.model.parallel.member import Partition
 from tests.engines import TestBench
-from tests.parallel import GroupBench, asked, divisible, group, lora, written
-from tests.references import EVERY_LINEAR, adapter_configs
-from tests.tiny_models import make_reference, reference_of, save_reference
+from tests.parallel import GroupBench, asked, group, lora, written
+from tests.references import EVERY_LINEAR
+from tests.tiny_models import make_reference, save_reference
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 SIZES = (2, 4)
 FLOAT = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread_a_member() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def reference() -> Any:
-    return reference_of(divisible())
-
-
-@pytest.fixture(scope="module")
-def folder(reference: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_reference(reference, tmp_path_factory.mktemp("parallel") / "model")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> LoadedModel:
-    return load_model(folder)
-
-
-@pytest.fixture(scope="module")
-def adapters(reference: Any, model: LoadedModel) -> dict[str, bytes]:
-    """Of ranks from 4 to 64, of which one is no multiple of four."""
-    return written(reference, model, adapter_configs() | {"all-6": lora(6, EVERY_LINEAR)})
 
 
 def answers_of(bench: TestBench, files: Mapping[str, bytes]) -> dict[RequestId, list[int]]:

@@ -4,14 +4,11 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import pytest
-import torch
 
 from services.core.errors import FailedPrecondition
 from services.gpu_worker.model.loading import LoadedModel, load_model
@@ -23,37 +20,8 @@ from services.gpu_worker.model.parallel.network import part_of_config
 from services.gpu_worker.settings import GpuWorkerSettings
 from services.runtime.settings import load
 from tests.engines import TestBench, digest_of, greedy
-from tests.parallel import PROMPTS, arenas, divisible, group, written
-from tests.references import adapter_configs
-from tests.tiny_models import make_reference, reference_of, save_reference
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread_a_member() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def reference() -> Any:
-    return reference_of(divisible())
-
-
-@pytest.fixture(scope="module")
-def folder(reference: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_reference(reference, tmp_path_factory.mktemp("parallel") / "model")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> LoadedModel:
-    return load_model(folder)
-
-
-@pytest.fixture(scope="module")
-def adapters(reference: Any, model: LoadedModel) -> dict[str, bytes]:
-    return written(reference, model, adapter_configs())
+from tests.parallel import PROMPTS, arenas, group
+from tests.tiny_models import make_reference, save_reference
 
 
 def test_each_member_holds_its_part_and_no_more(
