@@ -30,8 +30,8 @@ FLOWER: dict[str, Mutation] = {
     ),
     "a spoilt update counts": Mutation(
         "trainer/flower/rounds.py",
-        'why = checked([_update(answer)], first, Limits())[1].get(answer.client, "")',
-        "checked([_update(answer)], first, Limits())",
+        'why = checked([_update(answer)], first, limits)[1].get(answer.client, "")',
+        "checked([_update(answer)], first, limits)",
         _ROUNDS + "test_an_update_that_would_spoil_all_is_left_out[nan]",
     ),
     "a round without a quorum counts": Mutation(
