@@ -1,18 +1,15 @@
 """The C loops beside this file: compiled once for this processor, called on tensors' memory."""
 
 import ctypes
-import hashlib
 import logging
-import os
 import platform
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from services.core.native import compiled
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +23,6 @@ FLAGS = (
     "-fno-trapping-math",
     "-fno-signed-zeros",
     "-fassociative-math",
-    "-shared",
-    "-fPIC",
 )
 
 
@@ -39,10 +34,9 @@ def library() -> ctypes.CDLL | None:
     """
     assert torch.get_num_threads()
     try:
-        found = ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", b"") or b""
-        log.warning("there are no native kernels: %s %s", error, said.decode()[-500:])
+        found = ctypes.CDLL(str(compiled("cpu", FOLDER, FLAGS, _processor())))
+    except OSError as error:
+        log.warning("there are no native kernels: %s", error)
         return None
     found.lorikeet_keep_freed_memory()
     return found
@@ -56,25 +50,6 @@ def huge(memory: Tensor) -> Tensor:
             ctypes.c_void_p(memory.data_ptr()), ctypes.c_int64(memory.nbytes)
         )
     return memory
-
-
-def _compiled() -> Path:
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise OSError("there is no C compiler (set CC)")
-    sources = sorted(FOLDER.glob("*.c"))
-    key = hashlib.sha256(b"".join(p.read_bytes() for p in [*sources, *sorted(FOLDER.glob("*.h"))]))
-    key.update(f"{compiler} {FLAGS} {platform.machine()} {_processor()}".encode())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorikeet"
-    path = folder / f"cpu-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / path.name
-            command = [compiler, *FLAGS, "-o", str(made), *map(str, sources), "-lm"]
-            subprocess.run(command, check=True, capture_output=True)
-            made.replace(path)
-    return path
 
 
 def _processor() -> str:
