@@ -34,4 +34,5 @@ def _run(command: list[str]) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True)
     except subprocess.CalledProcessError as error:
-        raise OSError(f"{error}: {error.stderr.decode(errors='replace')[-500:]}") from error
+        said = error.stderr.decode(errors="replace")[-500:]
+        raise OSError(f"{command[0]} failed: {said}") from error

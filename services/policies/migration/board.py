@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from services.core.reports import SequenceLoad
 from services.core.types import RequestId, WorkerId
 from services.policies.migration.loads import PlannedMove, Reason, WorkerLoad
-from services.policies.migration.place import Place
+from services.policies.migration.place import Place, added
 from services.policies.migration.targets import Targets
 
 
@@ -40,7 +40,7 @@ class Board:
             return 0.0
         busiest = max(self.places.values(), key=lambda place: place.work_ms)
         work = [p.work_ms for p in self.places.values() if p.load.takes or p is busiest]
-        mean = sum(work) / len(work)
+        mean = added(work) / len(work)
         return busiest.work_ms / mean - 1 if mean and busiest.has_line else 0.0
 
     def targets(self, source: Place, sequence: SequenceLoad) -> list[Place]:

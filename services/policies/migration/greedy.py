@@ -10,7 +10,7 @@ from services.core.reports import SequenceLoad
 from services.core.types import Digest, RequestId
 from services.policies.migration.board import Board
 from services.policies.migration.loads import Debts, Reason
-from services.policies.migration.place import Place, gain_ms
+from services.policies.migration.place import Place, added, gain_ms
 
 NO_DEBTS = Debts()
 MIN_GAIN_OVER_COST = 2.0  # of what has begun: predictions err
@@ -49,7 +49,7 @@ class Owed:
     def _size(self, group: list[SequenceLoad]) -> float:
         if not self.debts.owed:
             return len(group)
-        return len(group) + self.weight * sum(self.of(each.request) for each in group)
+        return len(group) + self.weight * added(self.of(each.request) for each in group)
 
 
 def make_room(board: Board, owed: Owed, most_moves: int) -> None:

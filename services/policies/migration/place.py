@@ -1,7 +1,9 @@
 """A worker while a round is planned: what it has, how much work that is, where there is room."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 from services.core.reports import SequenceLoad, SequenceSum, SequenceSums
 from services.core.types import Digest, RequestId
@@ -145,6 +147,11 @@ def gain_ms(source: Place, target: Place, sequence: SequenceLoad) -> float:
     """By how much the busier of the two is done sooner if it moves."""
     after = max(source.work_ms - source.run_ms(sequence), target.work_ms_with(sequence))
     return max(source.work_ms, target.work_ms) - after
+
+
+def added(values: Iterable[float]) -> float:
+    """One after the other, as in C; sum() of Python 3.12 does otherwise."""
+    return reduce(add, values, 0.0)
 
 
 def _side_by_side(load: WorkerLoad, count: int, lengths: int) -> int:

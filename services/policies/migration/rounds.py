@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from services.core.types import RequestId
 from services.policies.migration.board import Board
 from services.policies.migration.crowding import left_by_some, spread
-from services.policies.migration.greedy import NO_DEBTS, Owed, balance, make_room
+from services.policies.migration.greedy import NO_DEBTS, Owed, make_room
+from services.policies.migration.greedy_round import play
 from services.policies.migration.loads import Debts, PlannedMove, WorkerLoad
 from services.policies.migration.model import Effort
 from services.policies.migration.program import Limit, solve
@@ -44,17 +45,21 @@ def decide(
     another thread."""
     knobs = knobs or Knobs()
     owed = Owed(debts, knobs.owed_weight)
-    forced = Board(loads, frozen)
-    left = left_by_some(forced.places.values())
-    make_room(forced, owed, knobs.most_moves)
-    greedy = forced.copy()
-    balance(greedy, owed, knobs.most_moves)
-    best = greedy
-    if greedy.imbalance > knobs.uneven:
-        limit = Limit(knobs.most_moves - len(forced.moves), greedy.makespan_ms)
-        best = solve(forced, owed, limit, knobs.effort) or greedy
-    spread(best, owed, knobs.most_moves, left)
-    return best.moves
+    greedy = play(loads, frozen, owed, knobs.most_moves)
+    if greedy.imbalance <= knobs.uneven:
+        return greedy.moves
+    solved = _by_program(Board(loads, frozen), owed, knobs, greedy.makespan_ms)
+    return greedy.moves if solved is None else solved.moves
+
+
+def _by_program(board: Board, owed: Owed, knobs: Knobs, below_milliseconds: float) -> Board | None:
+    left = left_by_some(board.places.values())
+    make_room(board, owed, knobs.most_moves)
+    limit = Limit(knobs.most_moves - len(board.moves), below_milliseconds)
+    solved = solve(board, owed, limit, knobs.effort)
+    if solved is not None:
+        spread(solved, owed, knobs.most_moves, left)
+    return solved
 
 
 class Mover:

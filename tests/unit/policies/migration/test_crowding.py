@@ -16,6 +16,7 @@ from services.policies.migration.loads import Debts, PlannedMove, WorkerLoad
 from services.policies.migration.rounds import Mover, decide
 from tests.fleets import a_worker, after, several
 
+pytestmark = pytest.mark.usefixtures("either_way")
 ROUND_SECONDS, STILL_SECONDS = 10.0, 30.0
 OF_ALL: dict[str, Any] = {
     "most_sequences": 32, "total_tokens": 100_000, "step_times": StepTimes(20.0, 2.0, 0.1),

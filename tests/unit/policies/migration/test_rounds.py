@@ -15,6 +15,8 @@ from services.policies.migration.published import decide_pair, pair
 from services.policies.migration.rounds import Knobs, Mover, decide
 from tests.fleets import a_sequence, a_worker, after, several
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 GREEDY = Knobs(uneven=math.inf)
 
 
