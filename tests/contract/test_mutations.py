@@ -29,6 +29,7 @@ from tests.mutations.merging import MERGING
 from tests.mutations.migration import MIGRATION
 from tests.mutations.moves import MOVES
 from tests.mutations.mutation import Mutation
+from tests.mutations.native_moves import NATIVE_MOVES
 from tests.mutations.parallel import PARALLEL
 from tests.mutations.placement import PLACEMENT
 from tests.mutations.quantised import QUANTISED
@@ -54,6 +55,7 @@ MUTATIONS = (
     | MIGRATION
     | MOVES
     | PARALLEL
+    | NATIVE_MOVES
     | PLACEMENT
     | QUANTISED
     | QUOTAS

@@ -184,8 +184,8 @@ MIGRATION: dict[str, Mutation] = {
         _CROWDING + "test_it_must_gain_more_than_twice_what_it_costs",
     ),
     "a worker that came late gets nothing": Mutation(
-        "policies/migration/rounds.py",
-        "    spread(best, owed, knobs.most_moves, left)\n",
+        "policies/migration/greedy_round.py",
+        "    spread(board, owed, most_moves, left)\n",
         "",
         _CROWDING + "test_a_worker_that_came_late_gets_about_half_of_the_streams",
     ),
