@@ -8,7 +8,7 @@ one adapter alone at 15 ms an iteration and a mixture at 27 ms; others take 27 m
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from bench.results import save
@@ -133,17 +133,23 @@ def throughputs(seeds: int) -> dict[str, list[float]]:
 
 def both_ways(rounds: list[Sequence[WorkerLoad]]) -> tuple[float, float]:
     """Median milliseconds of greedy and of the program's decisions of the same rounds, those where
-    somebody waits on the busiest worker."""
+    somebody waits on the busiest worker: each by itself, as a fleet that has one runs it."""
     uneven = [loads for loads in rounds if Board(loads).imbalance > Knobs().uneven]
-    taken: list[tuple[float, float]] = []
-    for loads in uneven[:: max(1, len(uneven) // BOTH_WAYS)]:
-        begun = time.perf_counter()
-        decide(loads, knobs=GREEDY)
-        decided = time.perf_counter()
-        solve(Board(loads), Owed(), Limit(Knobs().most_moves), EFFORT)
-        taken.append((decided - begun, time.perf_counter() - decided))
-    greedy, program = (statistics.median(each) for each in zip(*taken, strict=True))
-    return 1000 * greedy, 1000 * program
+    chosen = uneven[:: max(1, len(uneven) // BOTH_WAYS)]
+
+    def taken(plan: Callable[[Sequence[WorkerLoad]], object]) -> float:
+        milliseconds = []
+        for loads in chosen:
+            begun = time.perf_counter()
+            plan(loads)
+            milliseconds.append(1000 * (time.perf_counter() - begun))
+        return statistics.median(milliseconds)
+
+    limit = Limit(Knobs().most_moves)
+    return (
+        taken(lambda loads: decide(loads, knobs=GREEDY)),
+        taken(lambda loads: solve(Board(loads), Owed(), limit, EFFORT)),
+    )
 
 
 def claims(
