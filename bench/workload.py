@@ -85,6 +85,10 @@ class Held:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.values.shape)
 
+    @property
+    def start(self) -> int:
+        return 0
+
     def pieces(self) -> Iterator[Rows]:
         yield self.values
 

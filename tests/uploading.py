@@ -3,13 +3,17 @@
 import hashlib
 import json
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from io import BytesIO
 from typing import Any
 
 from safetensors.torch import save
 
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from services.adapter_store.records import Chunk, Provenance, Upload
 from services.adapter_store.uploads import Uploads
+from services.adapter_store.wire import parts_to_wire
+from services.cli.content import InParts
 from services.core.types import TenantId
 from tests.peft_folders import peft_config, peft_tensors
 from tests.unit.adapter_store.test_validation import SHAPES
@@ -39,3 +43,22 @@ async def chunks(upload: Upload, data: bytes, size: int = 500) -> AsyncIterator[
 
 async def write(uploads: Uploads, upload: Upload, data: bytes) -> Upload:
     return await uploads.write(chunks(upload, data), ACME)
+
+
+def header(data: bytes) -> bytes:
+    return data[: 8 + int.from_bytes(data[:8], "little")]
+
+
+async def begin_in_parts(
+    uploads: Uploads, data: bytes = DATA, **changes: Any
+) -> tuple[Upload, bytes]:
+    """And what it wants to be sent."""
+    tag = hashlib.sha256(data).hexdigest()
+    told = {"sha256": "", "content_tag": tag, "header": header(data)}
+    upload = await begin(uploads, data, **(told | changes))
+    assert upload.arrangement is not None
+    return upload, as_asked(data, parts_to_wire(upload.arrangement))
+
+
+def as_asked(data: bytes, parts: Sequence[pb.UploadPart]) -> bytes:
+    return InParts(BytesIO(data), parts).read(0, 1 << 40)

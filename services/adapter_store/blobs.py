@@ -11,7 +11,7 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store, from_url
 
-from services.adapter_store.incoming import Incoming, sync_folders
+from services.adapter_store.incoming import Incoming, Linked, sync_folders
 from services.core.errors import InvalidRequest, NotFound, Unavailable
 
 CHUNK_BYTES = 1024 * 1024
@@ -41,7 +41,11 @@ class Blobs:
         """A blob that can be written before its key is known; only a folder takes one."""
         return None if self._folder is None else Incoming(self._folder)
 
-    async def promote(self, incoming: Incoming, key: str) -> None:
+    def linked(self, file: Path) -> Linked | None:
+        """A blob that such a file holds already; only a folder takes one."""
+        return None if self._folder is None else Linked(self._folder, file)
+
+    async def promote(self, incoming: Incoming | Linked, key: str) -> None:
         """As `put`, from what was written there."""
         assert self._folder is not None
         await asyncio.to_thread(incoming.promote, self._folder / key)

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from services.adapter_store.tensors import ELEMENTS, Matrix, Rows, rows_at_once
+from services.adapter_store.tensors import ELEMENTS, Matrix, Rows, item_bytes, rows_at_once
 from services.core.types import Digest, Fingerprint
 
 FORMAT = 2
@@ -35,13 +35,17 @@ class Pair:
     scaling: float
 
 
+class Pieces(Protocol):
+    def pieces(self) -> Iterator[memoryview]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class CanonicalAdapter:
     digest: Digest
     ranks: Mapping[str, int]  # by site
     parameter_count: int
     size_bytes: int
-    _file: "_File"
+    _file: "Pieces"
 
     def pieces(self) -> Iterator[memoryview]:
         """The file's bytes, some MiB at a time; they are read anew from where the pairs are."""
@@ -53,7 +57,7 @@ def canonical(
 ) -> CanonicalAdapter:
     """`pairs` by site, in the order of the base model's modules. Reads every number once, and gives
     the bytes to `write`, which are then the digest's."""
-    file = _File.of(pairs, base)
+    file = File.of(pairs, base)
     digest, size = hashlib.sha256(), 0
     hashing: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as beside:  # a piece is hashed while the next ones are made
@@ -63,8 +67,14 @@ def canonical(
             hashing.append(beside.submit(digest.update, piece))
             write(piece)
             size += len(piece)
+    return adapter_of(pairs, Digest(digest.hexdigest()), size, file)
+
+
+def adapter_of(
+    pairs: Mapping[str, Pair], digest: Digest, size: int, file: Pieces
+) -> CanonicalAdapter:
     return CanonicalAdapter(
-        digest=Digest(digest.hexdigest()),
+        digest=digest,
         ranks={site: pair.a.shape[0] for site, pair in pairs.items()},
         parameter_count=sum(_elements(m) for pair in pairs.values() for m in (pair.a, pair.b)),
         size_bytes=size,
@@ -73,24 +83,26 @@ def canonical(
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class File:
+    """The form itself: its first bytes, and what follows them."""
+
     header: bytes
     matrices: tuple[tuple[str, Matrix], ...]  # in the order of the data
 
     @classmethod
-    def of(cls, pairs: Mapping[str, Pair], base: Fingerprint) -> "_File":
+    def of(cls, pairs: Mapping[str, Pair], base: Fingerprint) -> "File":
         named = [
             (f"{site}.{side}", matrix)
             for site, pair in pairs.items()
             for side, matrix in (("A", pair.a), ("B", pair.b))
         ]
-        named.sort(key=lambda entry: -_item_bytes(entry[1]))  # stable; keeps numbers aligned
+        named.sort(key=lambda entry: -item_bytes(entry[1].dtype))  # stable; keeps numbers aligned
         scaling = {site: pair.scaling for site, pair in sorted(pairs.items())}
         facts = {"base_fingerprint": base, "format": FORMAT, "scaling": scaling}
         header: dict[str, Any] = {"__metadata__": {"lorikeet": _compact(facts)}}
         at = 0
         for name, matrix in named:
-            end = at + _elements(matrix) * _item_bytes(matrix)
+            end = at + _elements(matrix) * item_bytes(matrix.dtype)
             shape = matrix.shape if name.endswith(".A") else matrix.shape[::-1]
             header[name] = {"dtype": matrix.dtype, "shape": shape, "data_offsets": (at, end)}
             at = end
@@ -100,7 +112,7 @@ class _File:
 
     def pieces(self) -> Iterator[memoryview]:
         yield memoryview(self.header)
-        sizes = (_elements(matrix) * _item_bytes(matrix) for _, matrix in self.matrices)
+        sizes = (_elements(matrix) * item_bytes(matrix.dtype) for _, matrix in self.matrices)
         held = np.empty(max(sizes, default=0), np.uint8)  # for one matrix at a time
         for name, matrix in self.matrices:
             pieces = matrix.pieces() if name.endswith(".A") else _turned(matrix, held)
@@ -110,7 +122,7 @@ class _File:
 def _turned(matrix: Matrix, held: Rows) -> Iterator[Rows]:
     """The transposed matrix, made in `held`."""
     rows, columns = matrix.shape
-    whole = held[: _elements(matrix) * _item_bytes(matrix)]
+    whole = held[: _elements(matrix) * item_bytes(matrix.dtype)]
     turned = whole.view(ELEMENTS[matrix.dtype]).reshape(columns, rows)
     at = 0
     for piece in matrix.pieces():
@@ -127,7 +139,3 @@ def _compact(value: Mapping[str, Any]) -> str:
 
 def _elements(matrix: Matrix) -> int:
     return matrix.shape[0] * matrix.shape[1]
-
-
-def _item_bytes(matrix: Matrix) -> int:
-    return np.dtype(ELEMENTS[matrix.dtype]).itemsize

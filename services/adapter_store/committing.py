@@ -2,16 +2,20 @@
 
 import asyncio
 from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import Protocol
 
+from services.adapter_store.arrangement import arranged, claims_to_be_arranged, sent_adapter
 from services.adapter_store.canonical import CanonicalAdapter
-from services.adapter_store.incoming import Incoming
+from services.adapter_store.incoming import Incoming, Linked
 from services.adapter_store.peft import PeftConfig, read_config
 from services.adapter_store.records import AdapterVersion, NewVersion, Upload, VersionDetails
 from services.adapter_store.staging import Staging
 from services.adapter_store.validation import validate
 from services.adapter_store.weights import Weights
 from services.core.base_model import BaseModel
+from services.core.errors import InvalidAdapter
+from services.core.types import Digest
 from services.runtime.beside import to_their_ends
 
 
@@ -41,20 +45,37 @@ class Committing:
 
     async def commit(self, upload: Upload, sha256: str) -> AdapterVersion:
         """Raises InvalidAdapter or CorruptData."""
-        with self._incoming() as incoming:
-            return await self._commit(upload, sha256, incoming)
+        file = self._staging.whole(upload)
+        is_arranged = await asyncio.to_thread(claims_to_be_arranged, file)
+        with self._incoming(file if is_arranged else None) as incoming:
+            return await self._commit(upload, sha256, incoming, is_arranged=is_arranged)
 
-    def _incoming(self) -> closing[Incoming] | nullcontext[None]:
+    def _incoming(
+        self, file: Path | None
+    ) -> closing[Incoming] | closing[Linked] | nullcontext[None]:
+        """Where the canonical bytes are written, if they are not in `file` already."""
+        if file is not None:
+            linked = self._weights.linked(file)
+            return nullcontext() if linked is None else closing(linked)
         incoming = self._weights.incoming()
         return nullcontext() if incoming is None else closing(incoming)
 
     async def _commit(
-        self, upload: Upload, sha256: str, incoming: Incoming | None
+        self,
+        upload: Upload,
+        sha256: str,
+        incoming: Incoming | Linked | None,
+        *,
+        is_arranged: bool,
     ) -> AdapterVersion:
         base = await self._base_models.base_model(upload.base_model)
         assert base is not None  # they are never removed
         config = await asyncio.to_thread(read_config, upload.config_json)
-        adapter = await self._checked(upload, sha256, config, base, incoming)
+        if is_arranged:
+            adapter = await self._arranged(upload, sha256, config, base)
+        else:
+            written = incoming if isinstance(incoming, Incoming) else None
+            adapter = await self._checked(upload, sha256, config, base, written)
         await self._weights.keep(adapter.digest, adapter.pieces(), incoming)
         version = NewVersion(
             tenant=upload.tenant,
@@ -70,6 +91,29 @@ class Committing:
             details=VersionDetails(upload.config_json, adapter.ranks),
         )
         return await self._repository.commit(upload.id, version)
+
+    async def _arranged(
+        self, upload: Upload, sha256: str, config: PeftConfig, base: BaseModel
+    ) -> CanonicalAdapter:
+        """What came in canonical form already; mostly it was looked at as it came."""
+        file = self._staging.whole(upload)
+
+        def look() -> CanonicalAdapter:
+            refused = arrangement = None
+            try:
+                arrangement = arranged(file, config, base, max_rank=self._max_rank)
+            except InvalidAdapter as error:
+                refused = error
+            arrival = self._staging.verify(upload, sha256, arrangement)
+            if refused is not None or arrangement is None:
+                raise refused or AssertionError
+            if wrong := arrival.not_finite():
+                raise InvalidAdapter(wrong)
+            return sent_adapter(arrangement, Digest(sha256), file)
+
+        [adapter] = await to_their_ends(look)
+        assert isinstance(adapter, CanonicalAdapter)
+        return adapter
 
     async def _checked(
         self,

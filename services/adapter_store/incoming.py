@@ -5,29 +5,28 @@ on the disk when its last byte comes, not some seconds later.
 """
 
 import errno
-import fcntl
-import mmap
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from services.adapter_store import direct
 from services.core.errors import ResourceExhausted
 
 BUFFER_BYTES = 4 * 1024 * 1024  # of whole pages, as direct writes must be
-_DIRECT = getattr(os, "O_DIRECT", 0)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 
 
 class Incoming:
     def __init__(self, folder: Path) -> None:
         """Its name is one that a sweep takes if nobody comes back to it."""
-        self._path = folder / "blobs" / "incoming" / f"{secrets.token_hex(16)}#0"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = _created(self._path)
-        self._buffer, self._other = (memoryview(mmap.mmap(-1, BUFFER_BYTES)) for _ in range(2))
+        self._path = _new_path(folder)
+        self._handle = direct.opened(self._path)
+        self._buffer, self._other = (direct.buffer(BUFFER_BYTES) for _ in range(2))
         self._filled = 0
         self._beside = ThreadPoolExecutor(1)  # one buffer is written while the other one fills
         self._writing: Future[None] | None = None
@@ -61,13 +60,52 @@ class Incoming:
     def _flush(self) -> None:
         self._written()
         data = self._buffer[: self._filled]
-        self._writing = self._beside.submit(_write, self._handle, data)
+        self._writing = self._beside.submit(direct.write, self._handle, data)
         self._buffer, self._other, self._filled = self._other, self._buffer, 0
 
     def _written(self) -> None:
         if self._writing is not None:
             with _told():
                 self._writing.result()
+
+
+class Linked:
+    """A blob that is whole already, in a file that stays as it is: it gets a second name, or is
+    copied where a file can have only one."""
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        self._path = _new_path(folder)
+        self._file = file
+
+    def promote(self, to: Path) -> None:
+        """As Incoming.promote."""
+        with _told():
+            os.utime(self._file)  # a sweep leaves what is new
+            try:
+                self._path.hardlink_to(self._file)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                shutil.copyfile(self._file, self._path)
+            _sync_file(self._path)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            self._path.replace(to)
+            sync_folders(to)
+
+    def close(self) -> None:
+        """As Incoming.close; the name is still there where both were of one file, too."""
+        self._path.unlink(missing_ok=True)
+
+
+def _new_path(folder: Path) -> Path:
+    path = folder / "blobs" / "incoming" / f"{secrets.token_hex(16)}#0"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folders(path: Path) -> None:
@@ -78,32 +116,6 @@ def sync_folders(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _created(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-    try:
-        return os.open(path, flags | _DIRECT, 0o644)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return os.open(path, flags, 0o644)
-
-
-def _write(handle: int, data: memoryview) -> None:
-    if len(data) % mmap.PAGESIZE:  # the last
-        _through_the_cache(handle)
-    while data:
-        try:
-            data = data[os.write(handle, data) :]
-        except OSError as error:
-            if error.errno != errno.EINVAL or not fcntl.fcntl(handle, fcntl.F_GETFL) & _DIRECT:
-                raise
-            _through_the_cache(handle)
-
-
-def _through_the_cache(handle: int) -> None:
-    fcntl.fcntl(handle, fcntl.F_SETFL, fcntl.fcntl(handle, fcntl.F_GETFL) & ~_DIRECT)
 
 
 @contextmanager

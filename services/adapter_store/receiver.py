@@ -6,6 +6,7 @@ Its threads move bytes from sockets to files; what they may do is asked of the e
 import asyncio
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from services.adapter_store.receiving import ReadInto
 from services.adapter_store.records import Upload
 from services.adapter_store.signing import Grant, Signer
 from services.adapter_store.staging import Staging
@@ -136,8 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise InvalidRequest.of("Content-Length", f"must be {grant.length}")
             upload = self.server.admit(grant)
             try:
-                self.connection.settimeout(SILENT_SECONDS)
-                read = self.connection.recv_into
+                read = _reader(self.connection)
                 done = self.server.staging.receive(upload, grant.length, read)
             finally:
                 self.server.release(upload)
@@ -161,6 +162,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """URLs are secrets."""
+
+
+def _reader(connection: socket.socket) -> ReadInto:
+    """Waits in the kernel for a whole buffer, where nothing needs to be deciphered first."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(SILENT_SECONDS)
+        return connection.recv_into
+    connection.settimeout(None)
+    silent = struct.pack("ll", int(SILENT_SECONDS), 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silent)
+    return lambda view: connection.recv_into(view, 0, socket.MSG_WAITALL)
 
 
 def _status(error: ServingError) -> HTTPStatus:

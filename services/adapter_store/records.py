@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+from services.adapter_store.arrangement import Arrangement
 from services.core.types import AdapterName, Digest, Fingerprint, TenantId
 
 
@@ -78,6 +79,7 @@ class Upload:
     content_tag: str = ""
     committed_bytes: int = 0
     chunk_bytes: int = 1024 * 1024
+    arrangement: Arrangement | None = None  # of what is to be sent, where that was just said
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from services.adapter_store.catalog import Catalog
 from services.adapter_store.records import Chunk, Provenance, Upload, VersionFilter
 from services.adapter_store.resolution import Resolver
 from services.adapter_store.uploads import Uploads
-from services.adapter_store.wire import version_to_wire
+from services.adapter_store.wire import parts_to_wire, version_to_wire
 from services.core.errors import ModelNotFound
 from services.core.types import Digest
 from services.runtime import call, wire
@@ -36,6 +36,7 @@ class AdapterStoreServicer(rpc.AdapterStoreServiceServicer):
             base_model=request.base_model,
             provenance=_provenance(request.provenance),
             content_tag=request.content_tag,
+            header=request.header,
         )
         return pb.StartUploadResponse(upload=_upload(upload))
 
@@ -190,6 +191,7 @@ def _upload(upload: Upload) -> pb.Upload:
         committed_bytes=upload.committed_bytes,
         size_bytes=upload.size_bytes,
         chunk_bytes=upload.chunk_bytes,
+        parts=[] if upload.arrangement is None else parts_to_wire(upload.arrangement),
     )
 
 

@@ -2,22 +2,18 @@
 
 import asyncio
 import errno
-import hashlib
 import os
 import zlib
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from services.adapter_store.arrangement import Arrangement
+from services.adapter_store.arrival import Arrival
+from services.adapter_store.receiving import ReadInto, received, writing
 from services.adapter_store.records import Chunk, Upload
 from services.core.errors import CorruptData, InvalidRequest, OffsetMismatch, ResourceExhausted
 
 PIECE_BYTES = 1024 * 1024
-HASHED_LATE = 3  # pieces that may wait for their hash while others arrive
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-ReadInto = Callable[[memoryview], int]
 
 
 class Staging:
@@ -25,7 +21,7 @@ class Staging:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._writers: dict[str, asyncio.Lock] = {}
-        self._hashed: dict[str, tuple[hashlib._Hash, int]] = {}  # of the first so many bytes
+        self._arrivals: dict[str, Arrival] = {}
         self._synced: dict[str, int] = {}  # how many bytes a crash of the machine leaves
 
     def committed(self, upload_id: str) -> int:
@@ -55,29 +51,29 @@ class Staging:
         if zlib.crc32(chunk.data) != chunk.crc32:
             raise CorruptData(f"the chunk at {chunk.offset} was damaged on its way")
         self._add(upload.id, chunk.data, committed)
-        self._hash(upload.id, chunk.data, committed)
+        arrival = self._arrivals.setdefault(upload.id, Arrival())
+        arrival.take(memoryview(chunk.data), committed)
         return committed + len(chunk.data)
+
+    def expect(self, upload_id: str, arrangement: Arrangement) -> None:
+        """It will come so: it is looked at as it comes, and kept where nobody reads it again."""
+        known = self._arrivals.get(upload_id, Arrival()).arrangement
+        if known is None or known.head != arrangement.head:
+            self._arrivals[upload_id] = Arrival(arrangement)
 
     def receive(self, upload: Upload, length: int, read: ReadInto) -> int:
         """Of `length` bytes those that came before `read` had no more, or raised: they stay."""
-        committed, done = self.committed(upload.id), 0
+        committed = self.committed(upload.id)
         if committed + length > upload.size_bytes:
             raise InvalidRequest.of("length", f"more than the declared {upload.size_bytes} bytes")
-        buffers = [memoryview(bytearray(PIECE_BYTES)) for _ in range(HASHED_LATE + 1)]
-        hashing: deque[Future[None]] = deque()
-        with ThreadPoolExecutor(1) as beside:  # a piece is hashed while the next ones arrive
-            while done < length:
-                if len(hashing) > HASHED_LATE:
-                    hashing.popleft().result()
-                buffer = buffers[0][: length - done]
-                buffers.append(buffers.pop(0))
-                data = buffer[: _fill(buffer, read)]
-                self._add(upload.id, data, committed + done)
-                hashing.append(beside.submit(self._hash, upload.id, data, committed + done))
-                done += len(data)
-                if len(data) < len(buffer):
-                    break
-        return done
+        arrival = self._arrivals.setdefault(upload.id, Arrival())
+        past_cache = arrival.arrangement is not None
+        try:
+            with writing(self._path(upload.id), committed, past_cache=past_cache) as file:
+                return received(file, arrival, committed, length, read)
+        except OSError as error:
+            self._arrivals.pop(upload.id, None)  # it may know of more than is there
+            raise _told(error) from error
 
     async def take(self, upload: Upload, data: memoryview) -> None:
         """What follows, from elsewhere in the store."""
@@ -99,15 +95,20 @@ class Staging:
             )
         return self._path(upload.id)
 
-    def verify(self, upload: Upload, sha256: str) -> None:
-        """Raises CorruptData."""
-        digest, done = self._hashed.pop(upload.id, (hashlib.sha256(), 0))
+    def verify(
+        self, upload: Upload, sha256: str, arrangement: Arrangement | None = None
+    ) -> Arrival:
+        """What is known of the whole, of its values too if it is arranged. Raises CorruptData."""
+        arrival = self._arrivals.pop(upload.id, Arrival())
+        if arrangement is not None and not _is_of(arrival, arrangement):
+            arrival = Arrival(arrangement)
         with self._path(upload.id).open("rb") as file:
-            file.seek(done)
+            file.seek(arrival.done)
             while data := file.read(PIECE_BYTES):
-                digest.update(data)
-        if digest.hexdigest() != sha256:
+                arrival.take(memoryview(data), arrival.done)
+        if arrival.hexdigest() != sha256:
             raise CorruptData("the bytes are not what their SHA-256 says; start the upload again")
+        return arrival
 
     def held(self) -> list[str]:
         """Ids of the uploads that have bytes here."""
@@ -116,7 +117,7 @@ class Staging:
     def discard(self, upload_id: str) -> None:
         self._path(upload_id).unlink(missing_ok=True)
         self._writers.pop(upload_id, None)
-        self._hashed.pop(upload_id, None)
+        self._arrivals.pop(upload_id, None)
         self._synced.pop(upload_id, None)
 
     def _add(self, upload_id: str, data: bytes | memoryview, committed: int) -> None:
@@ -128,32 +129,17 @@ class Staging:
         except OSError as error:
             if path.exists():
                 os.truncate(path, committed)
-            if error.errno in _FULL:
-                raise ResourceExhausted(
-                    "the store's disk is full; the upload can be resumed"
-                ) from error
-            raise
-
-    def _hash(self, upload_id: str, data: bytes | memoryview, start: int) -> None:
-        """What a restart forgot is hashed at the end."""
-        digest, done = self._hashed.setdefault(upload_id, (hashlib.sha256(), 0))
-        if done == start:
-            digest.update(data)
-            self._hashed[upload_id] = digest, start + len(data)
+            raise _told(error) from error
 
     def _path(self, upload_id: str) -> Path:
         return self._folder / f"{upload_id}.part"
 
 
-def _fill(buffer: memoryview, read: ReadInto) -> int:
-    """How much of it could be filled; less than all only at the end."""
-    done = 0
-    while done < len(buffer):
-        try:
-            count = read(buffer[done:])
-        except OSError:  # cut off: what came counts
-            break
-        if not count:
-            break
-        done += count
-    return done
+def _is_of(arrival: Arrival, arrangement: Arrangement) -> bool:
+    return arrival.arrangement is not None and arrival.arrangement.head == arrangement.head
+
+
+def _told(error: OSError) -> Exception:
+    if error.errno in _FULL:
+        return ResourceExhausted("the store's disk is full; the upload can be resumed")
+    return error

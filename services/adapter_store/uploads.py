@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from services.adapter_store.arrangement import Arrangement, arrange
 from services.adapter_store.committing import Committing, OneBaseModel, VersionRepository
 from services.adapter_store.declaration import (
     HEX64,
@@ -114,8 +115,12 @@ class Uploads:
         base_model: str,
         provenance: Provenance,
         content_tag: str = "",
+        header: bytes = b"",
     ) -> Upload:
-        """Raises InvalidRequest, InvalidAdapter, FailedPrecondition or ResourceExhausted."""
+        """With the file's `header` it is told what to send instead of the file as it is.
+
+        Raises InvalidRequest, InvalidAdapter, FailedPrecondition or ResourceExhausted.
+        """
         check_declaration(
             tenant=tenant,
             adapter=adapter,
@@ -144,8 +149,27 @@ class Uploads:
             provenance=provenance,
             content_tag=content_tag,
         )
+        if not header or sha256:  # that is the file's, as it is
+            return await self._opened(asked)
+        arrangement = await asyncio.to_thread(
+            arrange, header, size_bytes, config, base, max_rank=self._limits.max_rank
+        )
+        return await self._opened_for(arrangement, asked)
+
+    async def _opened(self, asked: Upload) -> Upload:
         upload = await self._repository.open_upload(asked, most_uploads=self._limits.max_uploads)
         return await self._with_progress(upload)
+
+    async def _opened_for(self, arrangement: Arrangement, asked: Upload) -> Upload:
+        upload = await self._opened(
+            replace(
+                asked,
+                size_bytes=arrangement.size_bytes,
+                content_tag=arrangement.tag(asked.content_tag),
+            )
+        )
+        self._staging.expect(upload.id, arrangement)
+        return replace(upload, arrangement=arrangement)
 
     async def write(self, chunks: AsyncIterator[Chunk], tenant: TenantId | None) -> Upload:
         """What was appended before an error stays, and is durable."""

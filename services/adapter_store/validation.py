@@ -31,10 +31,12 @@ class _Watched:
     scaling: float = 1.0  # that values are to be multiplied by
     dtype: str = field(init=False)
     shape: tuple[int, ...] = field(init=False)
+    start: int = field(init=False)
     finite: bool = True
 
     def __post_init__(self) -> None:
         self.dtype, self.shape = self.tensor.dtype, self.tensor.shape
+        self.start = self.tensor.start
 
     def pieces(self) -> Iterator[Rows]:
         for piece in self.tensor.pieces():
@@ -60,9 +62,37 @@ def validate(
 ) -> CanonicalAdapter:
     """Reads the file once, piece by piece. Raises InvalidAdapter with everything that was found;
     what was given to `write` (see canonical) is then worth nothing."""
+    found, wrong = _looked_at(read_tensors(weights), config, base, max_rank)
+    if not wrong:
+        adapter = canonical(_pairs(found, config, base), base.fingerprint, write)
+    wrong += _not_finite(found, read=bool(wrong))
+    if wrong:
+        raise InvalidAdapter(wrong[:MOST_VIOLATIONS])
+    return adapter
+
+
+def check_told(
+    tensors: Mapping[str, FileTensor], config: PeftConfig, base: BaseModel, *, max_rank: int
+) -> dict[str, Pair]:
+    """By site, in the order of the base model's modules. Raises InvalidAdapter with everything that
+    is wrong, but for values, which are not read."""
+    found, wrong = _looked_at(tensors, config, base, max_rank)
+    if wrong:
+        raise InvalidAdapter(wrong[:MOST_VIOLATIONS])
+    return _pairs(found, config, base)
+
+
+def not_finite(path: str, side: str, scaling: float) -> FieldViolation:
+    scaled = f" once scaled by {scaling:g}" if scaling > 1 else ""
+    return FieldViolation(path, f"lora_{side} has values that are not finite{scaled}")
+
+
+def _looked_at(
+    tensors: Mapping[str, FileTensor], config: PeftConfig, base: BaseModel, max_rank: int
+) -> tuple[dict[str, _Found], list[FieldViolation]]:
     wrong: list[FieldViolation] = []
     modules = {module.path: module for module in base.modules}
-    found = _by_module(read_tensors(weights), modules, wrong)
+    found = _by_module(tensors, modules, wrong)
     for path in modules:
         if config.selects(path) and path not in found:
             wrong.append(FieldViolation(path, "target_modules selects it, the weights lack it"))
@@ -70,19 +100,19 @@ def validate(
         wrong += _problems(modules[path], of_module, config, max_rank)
     if not found and not wrong:
         wrong.append(FieldViolation(WEIGHTS, "holds no adapter weights"))
-    if not wrong:
-        pairs = {
-            module.site: Pair(
-                found[path].fitting["A"], found[path].fitting["B"], config.scaling(path)
-            )
-            for path, module in modules.items()
-            if path in found
-        }
-        adapter = canonical(pairs, base.fingerprint, write)
-    wrong += _not_finite(found, read=bool(wrong))
-    if wrong:
-        raise InvalidAdapter(wrong[:MOST_VIOLATIONS])
-    return adapter
+    return found, wrong
+
+
+def _pairs(found: Mapping[str, _Found], config: PeftConfig, base: BaseModel) -> dict[str, Pair]:
+    return {
+        module.site: Pair(
+            found[module.path].fitting["A"],
+            found[module.path].fitting["B"],
+            config.scaling(module.path),
+        )
+        for module in base.modules
+        if module.path in found
+    }
 
 
 def _by_module(
@@ -138,7 +168,5 @@ def _not_finite(found: Mapping[str, _Found], *, read: bool) -> list[FieldViolati
             if read:
                 all(tensor.finite for _ in tensor.pieces())
             if not tensor.finite:
-                scaled = f" once scaled by {tensor.scaling:g}" if tensor.scaling > 1 else ""
-                problem = f"lora_{side} has values that are not finite{scaled}"
-                problems.append(FieldViolation(path, problem))
+                problems.append(not_finite(path, side, tensor.scaling))
     return problems

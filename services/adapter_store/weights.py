@@ -6,10 +6,11 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from services.adapter_store.blobs import Blobs
-from services.adapter_store.incoming import Incoming
+from services.adapter_store.incoming import Incoming, Linked
 from services.core.errors import CorruptData, NotFound
 from services.core.types import Digest
 
@@ -41,8 +42,15 @@ class Weights:
         """See Blobs.incoming."""
         return self._blobs.incoming()
 
+    def linked(self, file: Path) -> Linked | None:
+        """See Blobs.linked."""
+        return self._blobs.linked(file)
+
     async def keep(
-        self, digest: Digest, pieces: Iterator[memoryview], incoming: Incoming | None = None
+        self,
+        digest: Digest,
+        pieces: Iterator[memoryview],
+        incoming: Incoming | Linked | None = None,
     ) -> None:
         """Durable when it returns, once for all who have them, and safe for LEASE.
 

@@ -3,9 +3,12 @@
 from dataclasses import fields
 
 from lorikeet.adapter_store.v1 import adapter_lifecycle_service_pb2 as pb
+from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as store_pb
 from lorikeet.types.v1 import adapter_pb2
+from services.adapter_store.arrangement import Arrangement
 from services.adapter_store.changes import Told
 from services.adapter_store.records import AdapterVersion, Move, MoveKind, Split
+from services.adapter_store.tensors import item_bytes
 from services.core.changes import Change
 from services.runtime.wire import time_to_wire
 
@@ -57,6 +60,20 @@ def told_to_wire(told: Told) -> pb.WatchResponse:
         **facts,
     )
     return pb.WatchResponse(cursor=told.cursor, change=message)
+
+
+def parts_to_wire(arrangement: Arrangement) -> list[store_pb.UploadPart]:
+    matrices = [
+        store_pb.UploadPart(
+            offset=part.offset,
+            rows=part.shape[0],
+            columns=part.shape[1],
+            element_bytes=item_bytes(part.dtype),
+            transposed=part.is_transposed,
+        )
+        for part in arrangement.parts
+    ]
+    return [store_pb.UploadPart(given=arrangement.head), *matrices]
 
 
 def version_to_wire(version: AdapterVersion) -> adapter_pb2.AdapterVersion:

@@ -3,8 +3,6 @@
 import http.client
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import grpc
@@ -12,6 +10,7 @@ import grpc
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from services.cli.connection import Metadata
+from services.cli.content import Content
 
 Advance = Callable[[int, int], None]  # bytes sent, bytes in all
 
@@ -32,18 +31,17 @@ class Sender:
         self._metadata = metadata
         self._advance = advance
 
-    def send(self, weights: Path, upload: pb.Upload) -> None:
+    def send(self, content: Content, upload: pb.Upload) -> None:
         """Everything that lacks. Raises grpc.RpcError."""
-        with weights.open("rb") as file:
-            if self._put_all(file, upload):
-                return
-            request = pb.GetUploadRequest(upload_id=upload.id)
-            now = self._stub.GetUpload(request, metadata=self._metadata).upload
-            if now.committed_bytes < now.size_bytes:
-                chunks = _chunks(file, now, self._advance)
-                self._stub.WriteChunks(chunks, metadata=self._metadata)
+        if self._put_all(content, upload):
+            return
+        request = pb.GetUploadRequest(upload_id=upload.id)
+        now = self._stub.GetUpload(request, metadata=self._metadata).upload
+        if now.committed_bytes < now.size_bytes:
+            chunks = _chunks(content, now, self._advance)
+            self._stub.WriteChunks(chunks, metadata=self._metadata)
 
-    def _put_all(self, file: BinaryIO, upload: pb.Upload) -> bool:
+    def _put_all(self, content: Content, upload: pb.Upload) -> bool:
         """Whether all is there; what is not can only be sent by gRPC."""
         tries, lacked = TRIES_WITHOUT_PROGRESS, upload.size_bytes + 1
         while tries and (pieces := self._lacking(upload)):
@@ -52,7 +50,7 @@ class Sender:
             lacked = lacks
             try:
                 for piece in pieces:
-                    self._put(file, piece, upload.size_bytes)
+                    self._put(content, piece, upload.size_bytes)
             except ConnectionRefusedError:
                 return False
             except (OSError, http.client.HTTPException):
@@ -69,7 +67,7 @@ class Sender:
                 raise
             return []
 
-    def _put(self, file: BinaryIO, piece: pb.StagePiece, total: int) -> None:
+    def _put(self, content: Content, piece: pb.StagePiece, total: int) -> None:
         """Raises OSError or HTTPException."""
         url = urlsplit(piece.url)
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
@@ -83,8 +81,7 @@ class Sender:
             end = piece.offset + piece.length
             for start in range(piece.offset, end, STEP_BYTES):
                 length = min(STEP_BYTES, end - start)
-                if connection.sock.sendfile(file, start, length) != length:
-                    raise OSError("the file became shorter while it was sent")
+                content.send(connection.sock, start, length)
                 self._advance(start + length, total)
             response = connection.getresponse()
             response.read()
@@ -94,10 +91,11 @@ class Sender:
             connection.close()
 
 
-def _chunks(file: BinaryIO, upload: pb.Upload, advance: Advance) -> Iterator[pb.WriteChunksRequest]:
+def _chunks(
+    content: Content, upload: pb.Upload, advance: Advance
+) -> Iterator[pb.WriteChunksRequest]:
     offset = upload.committed_bytes
-    file.seek(offset)
-    while data := file.read(upload.chunk_bytes):
+    while data := content.read(offset, upload.chunk_bytes):
         yield pb.WriteChunksRequest(
             upload_id=upload.id, offset=offset, data=data, crc32=zlib.crc32(data)
         )

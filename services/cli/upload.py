@@ -1,8 +1,6 @@
 """Sends a PEFT folder to the adapter store, from wherever an earlier try stopped."""
 
 import hashlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,6 +9,7 @@ from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from lorikeet.types.v1.adapter_pb2 import AdapterVersion, Provenance
 from services.cli.connection import Metadata
+from services.cli.content import AsItIs, Content, InParts, header_of, sha256_of
 from services.cli.sending import Advance, Sender
 
 CONFIG = "adapter_config.json"
@@ -41,12 +40,13 @@ def upload_folder(
         provenance=provenance,
         content_tag=content_tag(weights),
     )
-    with ThreadPoolExecutor(1) as beside:  # it is hashed while it is sent
-        digest = beside.submit(sha256_of, weights)
-        upload = _started(stub, request, metadata, digest.result)
-        Sender(stub, metadata, advance).send(weights, upload)
+    with weights.open("rb", buffering=0) as file:
+        request.header = header_of(file)
+        upload = _started(stub, request, metadata, weights)
+        content: Content = InParts(file, upload.parts) if upload.parts else AsItIs(file)
+        Sender(stub, metadata, advance).send(content, upload)
         advance(upload.size_bytes, upload.size_bytes)
-        finish = pb.FinishUploadRequest(upload_id=upload.id, sha256=digest.result())
+        finish = pb.FinishUploadRequest(upload_id=upload.id, sha256=content.sha256())
     return stub.FinishUpload(finish, metadata=metadata).version
 
 
@@ -61,23 +61,18 @@ def content_tag(weights: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_of(weights: Path) -> str:
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _started(
     stub: rpc.AdapterStoreServiceStub,
     request: pb.StartUploadRequest,
     metadata: Metadata,
-    sha256: Callable[[], str],
+    weights: Path,
 ) -> pb.Upload:
     try:
         return stub.StartUpload(request, metadata=metadata).upload
     except grpc.RpcError as error:
         if not _wants_sha256(error):
             raise
-    request.sha256 = sha256()
+    request.sha256 = sha256_of(weights)
     return stub.StartUpload(request, metadata=metadata).upload
 
 

@@ -14,7 +14,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lorikeet.gateway.v1 import usage_service_pb2 as pb
 from lorikeet.gateway.v1 import usage_service_pb2_grpc as rpc
 from services.cli.connection import Metadata, as_either, as_operator, channel
-from services.cli.ledger_files import open_table
 from services.cli.show import Output, OutputOption, console, one_sentence, show
 from services.core.errors import InvalidRequest
 
@@ -99,6 +98,8 @@ def export(
     still run are not in it, so leave them time (an hour, for instance) before you bill. A
     request's tier of service is priority, default or flex.
     """
+    from services.cli.ledger_files import open_table  # noqa: PLC0415  # pyarrow; few commands need it
+
     with one_sentence(), channel() as connection, open_table(file) as write:
         asked = pb.ListRequestsRequest(
             filter=_filter(tenant, key, adapter, model, since, until or "0m"),

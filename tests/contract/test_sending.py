@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import grpc
 import pytest
@@ -17,6 +17,7 @@ from services.adapter_store.resolution import Resolver
 from services.adapter_store.servicer import AdapterStoreServicer
 from services.adapter_store.signing import Signer
 from services.adapter_store.staging import Staging
+from services.cli.content import Content
 from services.cli.sending import Sender
 from services.cli.suite import free_addresses
 from services.cli.upload import CONFIG, WEIGHTS, content_tag, upload_folder
@@ -54,6 +55,7 @@ class Store:
 
     def __init__(self, here: Direct, folder: Path, *, without: str = "") -> None:
         self._folder = folder
+        self.size_bytes = 0  # of what was uploaded
         self.address = free_addresses().store
         scopes = scopes_of(ADAPTER_STORE)
         scopes.pop(f"/{ADAPTER_STORE}/{without}", None)
@@ -70,7 +72,9 @@ class Store:
 
         def send() -> int:
             with grpc.insecure_channel(self.address) as channel:
-                return upload_folder(channel, WHO, self._folder, adapter="sql").number
+                version = upload_folder(channel, WHO, self._folder, adapter="sql")
+                self.size_bytes = version.size_bytes
+                return version.number
 
         return await asyncio.to_thread(send)
 
@@ -107,7 +111,7 @@ async def test_who_cannot_reach_the_door_sends_by_grpc(
 ) -> None:
     here.uploads._door = StoreDoor(url, Signer(SECRET))
     assert await store.upload() == 1
-    assert sum(chunks) == len(DATA)
+    assert sum(chunks) == store.size_bytes
 
 
 async def test_who_is_refused_at_the_door_sends_by_grpc(
@@ -124,7 +128,7 @@ async def test_who_is_refused_at_the_door_sends_by_grpc(
 
     monkeypatch.setattr(Sender, "_lacking", spoilt)
     assert await store.upload() == 1
-    assert sum(chunks) == len(DATA)
+    assert sum(chunks) == store.size_bytes
 
 
 async def test_a_cut_line_is_taken_up(
@@ -132,11 +136,11 @@ async def test_a_cut_line_is_taken_up(
 ) -> None:
     offsets, put = [], Sender._put
 
-    def cut(sender: Sender, file: BinaryIO, piece: pb.StagePiece, total: int) -> None:
+    def cut(sender: Sender, content: Content, piece: pb.StagePiece, total: int) -> None:
         offsets.append(piece.offset)
         if len(offsets) == 2:
             raise ConnectionResetError("the line was cut")
-        put(sender, file, piece, total)
+        put(sender, content, piece, total)
         if len(offsets) == 1:
             raise ConnectionResetError("the line was cut")
 

@@ -13,7 +13,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from services.adapter_store import weights
 from services.adapter_store.__main__ import main
 from services.adapter_store.blobs import Blobs
-from services.adapter_store.incoming import Incoming
+from services.adapter_store.incoming import Incoming, Linked
+from services.adapter_store.receiving import Growing
 from services.adapter_store.records import Chunk, Upload
 from services.adapter_store.repositories.aliases import SqlAliasRepository
 from services.adapter_store.repositories.blobs import SqlBlobRepository
@@ -32,10 +33,12 @@ POINTS: dict[str, tuple[type, str]] = {
     "append": (Staging, "append"),
     "sync": (Staging, "sync"),
     "admit": (Uploads, "admit"),
-    "receive": (Staging, "_add"),  # of either way in
+    "receive": (Growing, "add"),
+    "write chunk": (Staging, "_add"),
     "lease": (SqlBlobRepository, "lease"),
     "read tensor": (FileTensor, "pieces"),  # while it is checked, and while it is stored
     "write blob": (Incoming, "write"),
+    "link blob": (Linked, "promote"),
     "promote": (Blobs, "promote"),
     "stored": (SqlBlobRepository, "stored"),
     "commit version": (SqlUploadRepository, "commit"),

@@ -24,6 +24,7 @@ from tests.directly import put
 from tests.integration.crashing_store import serve
 from tests.peft_folders import peft_config, peft_tensors
 from tests.unit.adapter_store.test_validation import SHAPES
+from tests.uploading import as_asked, header
 
 WHO = bearer("service")
 NAME = {"tenant": "acme", "adapter": "sql"}
@@ -96,19 +97,25 @@ class World:
         self.process.join(timeout=5)
         return self.process.exitcode == -9
 
-    def upload(self, data: bytes, *, directly: bool = False) -> None:
+    def upload(self, data: bytes, *, directly: bool = False, in_parts: bool = False) -> None:
+        """`in_parts`: as the store keeps it."""
         sha256 = hashlib.sha256(data).hexdigest()
+        is_tagged = directly or in_parts
         opened = self.store.StartUpload(
             store_pb.StartUploadRequest(
                 tenant="acme",
                 adapter="sql",
                 config_json=CONFIG,
                 size_bytes=len(data),
-                sha256="" if directly else sha256,
-                content_tag=sha256 if directly else "",
+                sha256="" if is_tagged else sha256,
+                content_tag=sha256 if is_tagged else "",
+                header=header(data) if in_parts else b"",
             ),
             metadata=WHO,
         ).upload
+        if opened.parts:
+            data = as_asked(data, opened.parts)
+            sha256 = hashlib.sha256(data).hexdigest()
         if opened.committed_bytes < len(data):
             (self._put if directly else self._write)(opened, data)
         request = store_pb.FinishUploadRequest(upload_id=opened.id, sha256=sha256)

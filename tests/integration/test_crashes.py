@@ -27,16 +27,20 @@ OF_UPLOADS = (
     "sync",
     "admit",
     "receive",
+    "write chunk",
     "read tensor",
     "write blob",
+    "link blob",
     "lease",
     "promote",
     "stored",
     "commit version",
     "discard",
 )
-OF_DOORS = ("admit",)
-OF_CHUNKS = ("append", "sync")
+OF_DOORS = ("admit", "receive")
+OF_CHUNKS = ("append", "sync", "write chunk")
+OF_PARTS = ("link blob",)
+OF_WHOLE = ("read tensor", "write blob")
 OF_MOVES = ("move",)
 OF_DELETIONS = ("delete",)
 OF_COLLECTIONS = (
@@ -105,7 +109,8 @@ def work_for(world: World, point: str, draw: random.Random) -> Callable[[], None
     known = not point.startswith(OF_UPLOADS) and draw.random() < 0.3
     data = content(draw.choice([0, 1]) if known else next(world.seeds))
     directly = point in OF_DOORS or (point not in OF_CHUNKS and draw.random() < 0.5)
-    return lambda: world.upload(data, directly=directly)
+    in_parts = point in OF_PARTS or (point not in OF_WHOLE and draw.random() < 0.5)
+    return lambda: world.upload(data, directly=directly, in_parts=in_parts)
 
 
 @pytest.mark.timeout(60 + 5 * KILLS)

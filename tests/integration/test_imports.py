@@ -6,7 +6,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import gguf
 import numpy as np
@@ -19,6 +19,7 @@ from lorikeet.adapter_store.v1 import adapter_store_service_pb2 as pb
 from lorikeet.adapter_store.v1 import adapter_store_service_pb2_grpc as rpc
 from services.cli import export, sending
 from services.cli.app import app
+from services.cli.content import Content
 from services.cli.download import download_version
 from services.cli.sending import Sender
 from tests.buckets import bucket
@@ -203,11 +204,11 @@ def test_an_interrupted_import_finds_its_upload_again(
     source = packed(tmp_path / "again.tar.gz", folder)
     starts, put = [], Sender._put
 
-    def cut(sender: Sender, file: BinaryIO, piece: pb.StagePiece, total: int) -> None:
+    def cut(sender: Sender, content: Content, piece: pb.StagePiece, total: int) -> None:
         starts.append((piece.url.partition("/uploads/")[2][:32], piece.offset))
         if len(starts) == 1:
             sender._advance = lambda sent, total: signal.raise_signal(signal.SIGINT)
-        put(sender, file, piece, total)
+        put(sender, content, piece, total)
 
     monkeypatch.setattr(sending, "STEP_BYTES", 5000)
     monkeypatch.setattr(Sender, "_put", cut)

@@ -159,10 +159,53 @@ STORE = {
     ),
     "bytes unlike their digest are committed": Mutation(
         "adapter_store/staging.py",
-        "if digest.hexdigest() != sha256:",
+        "if arrival.hexdigest() != sha256:",
         "if False:",
         "tests/contract/test_doors.py::"
         "test_bytes_unlike_their_digest_are_refused_and_gone[folder-at the end]",
+    ),
+    "a canonical upload is not looked at": Mutation(
+        "adapter_store/arrival.py",
+        "            self._watch(data)\n",
+        "",
+        "tests/contract/test_arranged.py::test_a_cut_upload_goes_on_wherever_it_was[False-cuts1]",
+    ),
+    "a wrong byte in a canonical upload is taken": Mutation(
+        "adapter_store/staging.py",
+        "if arrival.hexdigest() != sha256:",
+        "if arrangement is None and arrival.hexdigest() != sha256:",
+        "tests/contract/test_arranged.py::test_bytes_unlike_their_digest_are_refused_and_gone",
+    ),
+    "the hash of a part of an upload is taken for the whole's": Mutation(
+        "adapter_store/arrival.py",
+        "if start == self.done:",
+        "if True:",
+        "tests/contract/test_arranged.py::test_a_cut_upload_goes_on_wherever_it_was[True-cuts1]",
+    ),
+    "values are judged by what was told, not by what came": Mutation(
+        "adapter_store/staging.py",
+        "if arrangement is not None and not _is_of(arrival, arrangement):",
+        "if False:",
+        "tests/contract/test_arranged.py::test_values_are_judged_by_what_came_not_by_what_was_told",
+    ),
+    "a header that the store would not write is taken": Mutation(
+        "adapter_store/arrangement.py",
+        "if found.head != read_header(file):",
+        "if False:",
+        "tests/contract/test_arranged.py::"
+        "test_a_header_that_is_not_the_canonical_one_is_refused[_swapped-not the canonical one]",
+    ),
+    "what is linked is taken from who sent it": Mutation(
+        "adapter_store/incoming.py",
+        "self._path.hardlink_to(self._file)",
+        "self._file.replace(self._path)",
+        "tests/contract/test_arranged.py::test_what_cannot_be_committed_can_be_finished_again",
+    ),
+    "what follows a write that failed is written": Mutation(
+        "adapter_store/receiving.py",
+        "            self._has_failed = True\n",
+        "",
+        "tests/contract/test_arranged.py::test_nothing_is_written_behind_what_could_not_be",
     ),
     "what nobody finishes stays in the bucket": Mutation(
         "adapter_store/collection.py",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from services.cli.sending import Advance
-from services.cli.sources import archives, folders, gguf, s3
+from services.cli.sources import archives, folders, s3
 from services.cli.sources.layout import Adapter, hint
 from services.core.base_model import BaseModel
 from services.core.errors import FailedPrecondition, NotFound
@@ -58,6 +58,8 @@ def _from_file(
 ) -> Adapter:
     if not source.is_file():
         raise NotFound(f"there is no {source}")
+    from services.cli.sources import gguf  # noqa: PLC0415  # slow to load; few commands need it
+
     with source.open("rb") as file:
         head = file.read(512)
     if head.startswith(gguf.MAGIC):

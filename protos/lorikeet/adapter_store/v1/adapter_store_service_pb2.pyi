@@ -32,6 +32,7 @@ class Upload(_message.Message):
     COMMITTED_BYTES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names the upload in later calls."""
     committed_bytes: _builtins.int
@@ -40,6 +41,12 @@ class Upload(_message.Message):
     """Bytes in all."""
     chunk_bytes: _builtins.int
     """Best size of a chunk, in bytes."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___UploadPart]:
+        """If there are any, the upload's bytes are not the file's as it is but these, one part after the
+        other; size_bytes, offsets and the SHA-256 are then theirs. Only StartUpload tells them.
+        """
+
     def __init__(
         self,
         *,
@@ -47,14 +54,57 @@ class Upload(_message.Message):
         committed_bytes: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         chunk_bytes: _builtins.int = ...,
+        parts: _abc.Iterable[Global___UploadPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "committed_bytes", b"committed_bytes", "id", b"id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "committed_bytes", b"committed_bytes", "id", b"id", "parts", b"parts", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Upload: _TypeAlias = Upload  # noqa: Y015
+
+@_typing.final
+class UploadPart(_message.Message):
+    """Some bytes of an upload: either `given`, or a matrix of the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GIVEN_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    ELEMENT_BYTES_FIELD_NUMBER: _builtins.int
+    TRANSPOSED_FIELD_NUMBER: _builtins.int
+    given: _builtins.bytes
+    """These bytes."""
+    offset: _builtins.int
+    """Where the matrix begins in the file; it lies there row by row."""
+    rows: _builtins.int
+    """How many rows it has there."""
+    columns: _builtins.int
+    """How many elements each has."""
+    element_bytes: _builtins.int
+    """Bytes of an element."""
+    transposed: _builtins.bool
+    """Whether it is sent column by column."""
+    def __init__(
+        self,
+        *,
+        given: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+        element_bytes: _builtins.int = ...,
+        transposed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "element_bytes", b"element_bytes", "given", b"given", "offset", b"offset", "rows", b"rows", "transposed", b"transposed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadPart: _TypeAlias = UploadPart  # noqa: Y015
 
 @_typing.final
 class StartUploadRequest(_message.Message):
@@ -70,6 +120,7 @@ class StartUploadRequest(_message.Message):
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     CONTENT_TAG_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Owner. Empty: the caller's own tenant."""
     adapter: _builtins.str
@@ -91,6 +142,12 @@ class StartUploadRequest(_message.Message):
     digits in any way that the caller always takes, for instance a SHA-256 of samples. An unfinished
     upload with the same tag is gone on with; that it was the same content FinishUpload verifies.
     """
+    header: _builtins.bytes
+    """The first bytes of adapter_model.safetensors, to the end of its header, from callers that can send
+    what it holds in the order in which the store keeps it (Upload.parts): the store then need not
+    write it anew. What the header tells is checked at once, as FinishUpload would. Empty, or with a
+    sha256: the file is sent as it is.
+    """
     @_builtins.property
     def provenance(self) -> _adapter_pb2.Provenance:
         """Where it comes from."""
@@ -106,10 +163,11 @@ class StartUploadRequest(_message.Message):
         base_model: _builtins.str = ...,
         provenance: _adapter_pb2.Provenance | None = ...,
         content_tag: _builtins.str = ...,
+        header: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_model", b"base_model", "config_json", b"config_json", "content_tag", b"content_tag", "provenance", b"provenance", "sha256", b"sha256", "size_bytes", b"size_bytes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_model", b"base_model", "config_json", b"config_json", "content_tag", b"content_tag", "header", b"header", "provenance", b"provenance", "sha256", b"sha256", "size_bytes", b"size_bytes", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,7 +396,7 @@ class FinishUploadRequest(_message.Message):
     upload_id: _builtins.str
     """The upload."""
     sha256: _builtins.str
-    """As StartUpload takes it; needed if that was not told."""
+    """As StartUpload takes it, or that of the upload's parts if it has any; needed if that was not told."""
     def __init__(
         self,
         *,
