@@ -10,7 +10,7 @@ from pathlib import Path
 from services.adapter_store import direct
 from services.adapter_store.arrival import Arrival
 
-BUFFER_BYTES = 2 * 1024 * 1024  # of whole pages
+BUFFER_BYTES = 1024 * 1024  # of whole pages
 LATE = 4  # buffers that may wait to be written and looked at while another one fills
 
 ReadInto = Callable[[memoryview], int]
