@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, event, literal, make_url
+from sqlalchemy import Engine, MetaData, Table, event, literal, make_url
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DisconnectionError
@@ -68,6 +68,12 @@ async def writing(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[A
         on_postgresql = {} if on_sqlite(session) else {"isolation_level": "READ COMMITTED"}
         await session.connection(execution_options={sqlite.WRITES: True, **on_postgresql})
         yield session
+
+
+def table_of(row: type[Base]) -> Table:
+    table = row.__table__
+    assert isinstance(table, Table)
+    return table
 
 
 async def close_sessions(sessions: async_sessionmaker[AsyncSession]) -> None:

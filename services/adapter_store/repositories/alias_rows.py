@@ -6,7 +6,9 @@ from services.adapter_store.records import Ask, Canary, Move, MoveKind, Split, T
 from services.core.changes import NOTHING, ChangeKind
 from services.core.changes import Change as StoreChange
 from services.core.types import AdapterName, Digest, TenantId
-from services.runtime.db import now_us, time_of
+from services.runtime.db import now_us, table_of, time_of
+
+_COLUMNS = [column.name for column in table_of(AliasMoveRow).columns if column.name != "id"]
 
 
 def row_of(
@@ -29,6 +31,11 @@ def row_of(
         request_id=ask.request_id,
         created_us=now_us(),
     )
+
+
+def values_of(row: AliasMoveRow) -> dict[str, object]:
+    """All but its id, which the database gives."""
+    return {name: getattr(row, name) for name in _COLUMNS}
 
 
 def move_of(row: AliasMoveRow) -> Move:

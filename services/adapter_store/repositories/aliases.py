@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import aliased
 
@@ -12,13 +12,13 @@ from services.adapter_store.aliases import Decide
 from services.adapter_store.models import AdapterRow, AdapterVersionRow, AliasMoveRow, AliasRow
 from services.adapter_store.records import Ask, Meaning, Move
 from services.adapter_store.repositories import changes
-from services.adapter_store.repositories.alias_rows import change_of, move_of, row_of
+from services.adapter_store.repositories.alias_rows import change_of, move_of, row_of, values_of
 from services.adapter_store.repositories.versions import NEWEST, version_of
 from services.core.changes import NOTHING
 from services.core.changes import Change as StoreChange
 from services.core.errors import Aborted, FailedPrecondition, InvalidRequest, ModelNotFound
 from services.core.types import Digest, TenantId
-from services.runtime.db import us_of, writing
+from services.runtime.db import table_of, us_of, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class SqlAliasRepository:
                 return now
             made = row_of(tenant, adapter, alias, generation=generation + 1, change=change, ask=ask)
             told = await _point(session, standing, made)
-            session.add(made)
+            await session.execute(_ADD_MOVE, values_of(made))
             await changes.record(session, told)
             return move_of(made)
 
@@ -166,6 +166,16 @@ _NUMBERED = select(AdapterVersionRow).where(
 )
 
 
+# By table, not by class: the unit of work would cost as much again as all statements of a move.
+_ALIASES = table_of(AliasRow)
+_ADD_ALIAS, _ADD_MOVE = insert(_ALIASES), insert(table_of(AliasMoveRow))
+_POINT = update(_ALIASES).where(
+    _ALIASES.c.tenant == bindparam("its_tenant"),
+    _ALIASES.c.adapter == bindparam("its_adapter"),
+    _ALIASES.c.name == bindparam("its_name"),
+)
+
+
 def _moves(tenant: TenantId, adapter: str, alias: str) -> Select[AliasMoveRow]:
     return select(AliasMoveRow).where(
         AliasMoveRow.tenant == tenant, AliasMoveRow.adapter == adapter, AliasMoveRow.alias == alias
@@ -209,13 +219,17 @@ async def _point(session: AsyncSession, standing: _Standing, made: AliasMoveRow)
     wanted = [number for number in (made.number, made.canary_number) if number is not None]
     versions = await _versions(session, made.tenant, made.adapter, wanted) if wanted else {}
     stable, canary = versions.get(made.number), versions.get(made.canary_number)
-    row = standing.row
-    if row is None:
-        row = AliasRow(tenant=made.tenant, adapter=made.adapter, name=made.alias)
-        session.add(row)
-    row.generation = made.generation
-    row.version_id = None if stable is None else stable.id
-    row.canary_version_id = None if canary is None else canary.id
+    points = {
+        "generation": made.generation,
+        "version_id": None if stable is None else stable.id,
+        "canary_version_id": None if canary is None else canary.id,
+    }
+    if standing.row is None:
+        alias = {"tenant": made.tenant, "adapter": made.adapter, "name": made.alias}
+        await session.execute(_ADD_ALIAS, alias | points)
+    else:
+        named = {"its_tenant": made.tenant, "its_adapter": made.adapter, "its_name": made.alias}
+        await session.execute(_POINT, named | points)
     return change_of(made, standing.digest, stable, canary)
 
 

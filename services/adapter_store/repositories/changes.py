@@ -1,10 +1,10 @@
 """Changes in SQL: written with what they tell of, read in the order of the commits."""
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from services.adapter_store.changes import ChangePage, Told
@@ -13,7 +13,14 @@ from services.adapter_store.sharing import EVERYBODY
 from services.core.changes import Change, ChangeKind
 from services.core.errors import OutOfRange
 from services.core.types import TenantId
-from services.runtime.db import now_us, on_sqlite, time_of, when_committed, writing
+from services.runtime.db import (
+    now_us,
+    on_sqlite,
+    table_of,
+    time_of,
+    when_committed,
+    writing,
+)
 
 CHANNEL = "lorikeet_changes"
 _ORDER = 0x6C6F72696B656574  # the advisory lock under which ids are given out
@@ -31,9 +38,9 @@ async def record(session: AsyncSession, change: Change) -> None:
     if not on_sqlite(session):
         lock, notify = func.pg_advisory_xact_lock(_ORDER), func.pg_notify(CHANNEL, "")
         await session.execute(select(lock, notify))
-    facts = asdict(change) | {"kind": change.kind and change.kind.value}
-    session.add(ChangeRow(**facts, created_us=now_us()))
-    await session.flush()
+    facts = {name: getattr(change, name) for name in _FIELDS}
+    facts |= {"kind": change.kind and change.kind.value, "created_us": now_us()}
+    await session.execute(_ADD, facts)
     ring = session.info.get(_RING)
     if ring is not None:
         when_committed(session, ring)
@@ -84,6 +91,7 @@ class SqlChangeRepository:
             return len(ids)
 
 
+_ADD = insert(table_of(ChangeRow))
 _AFTER = (
     select(ChangeRow)
     .where(ChangeRow.id > bindparam("cursor"))
