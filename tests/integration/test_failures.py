@@ -66,7 +66,10 @@ def test_without_a_worker_the_answer_is_unavailable_and_then_all_is_well(
     breakable.suite.launch("gpu_worker")
     assert soon(ask).startswith("Ahoy")
     report = breakable.quiet()
-    assert report.free_pages == report.total_pages
+    assert soon(ask).startswith("Ahoy")
+    again = breakable.quiet()
+    assert again.free_pages == report.free_pages  # all but what is in the weights needs
+    assert again.total_pages - again.free_pages < 10
 
 
 def test_a_stream_outlives_the_scheduler_and_the_store(breakable: Running) -> None:

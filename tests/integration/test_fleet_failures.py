@@ -166,7 +166,8 @@ async def _relaunched(world: FleetWorld, name: str) -> None:
     await _reaches(world, name, "WORKER_STATE_SERVING")
 
 
-def _wishes(world: FleetWorld, tokens: tuple[int, int] = (200, 300)) -> list[Wish]:
+def _wishes(world: FleetWorld, tokens: tuple[int, int] = (500, 700)) -> list[Wish]:
+    """Long enough that most run on when it is known where they do."""
     return drawn_wishes(world.models, each=STREAMS // 4, vocabulary=VOCABULARY, tokens=tokens)
 
 
@@ -207,10 +208,15 @@ async def _reaches(world: FleetWorld, worker: str, state: str) -> None:
 
 
 async def _busiest(world: FleetWorld, streams: Sequence[Stream]) -> str:
-    """Once these run."""
+    """Once these run, and whoever runs most of them has told so."""
     await _begun(streams)
-    workers = await asyncio.to_thread(world.workers)
-    return max(workers, key=lambda worker: worker.report.running_sequences).identity.id
+    async with asyncio.timeout(20):
+        while True:
+            workers = await asyncio.to_thread(world.workers)
+            busiest = max(workers, key=lambda worker: worker.report.running_sequences)
+            if busiest.report.running_sequences >= STREAMS // 2:
+                return busiest.identity.id
+            await asyncio.sleep(0.05)
 
 
 async def _begun(streams: Sequence[Stream]) -> None:
