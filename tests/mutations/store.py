@@ -70,8 +70,8 @@ STORE = {
     ),
     "a promotion is answered before it holds": Mutation(
         "adapter_store/repositories/aliases.py",
-        "    row.generation = made.generation\n",
-        "    row.generation = made.generation - 1\n",
+        '        "generation": made.generation,\n',
+        '        "generation": made.generation - 1,\n',
         "tests/contract/test_aliases.py::test_a_move_that_is_sent_again_changes_nothing[sqlite]",
     ),
     "a collection ignores leases": Mutation(
