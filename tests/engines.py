@@ -33,8 +33,11 @@ class RecordingRunner(TorchRunner):
         pages: int,
         page_tokens: int,
         second: SecondWeights | None = None,
+        graph_bytes: int = 0,
     ) -> None:
-        super().__init__(network, pages=pages, page_tokens=page_tokens, second=second)
+        super().__init__(
+            network, pages=pages, page_tokens=page_tokens, second=second, graph_bytes=graph_bytes
+        )
         self._arena.memory.fill_(torch.nan)
         self.logits: dict[RequestId, list[Tensor]] = {}
         self.tokens = 0  # that were run
@@ -63,6 +66,7 @@ class TestBench:
         pages: int = 1200,
         keeps_prefixes: bool = False,
         merging: Policy | None = None,
+        graph_bytes: int = 0,
     ) -> None:
         self.model = model
         self.pool = Pool(pages, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
@@ -72,6 +76,7 @@ class TestBench:
             pages=pages,
             page_tokens=limits.page_tokens,
             second=None if merging is None else SecondWeights(model.network),
+            graph_bytes=graph_bytes,
         )
         self.batcher = Batcher(
             limits=limits, pool=self.pool, context_tokens=model.card.context_tokens

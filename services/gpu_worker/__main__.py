@@ -160,6 +160,9 @@ def _build(settings: GpuWorkerSettings, group: "Group | None") -> tuple[LoadedMo
     log.info("model_loaded", model=model.card.name, fingerprint=model.card.fingerprint)
     merges = settings.merging != "off"
     spare -= second_bytes(model.network) if merges else 0
+    records = device.place.type == "cuda" and settings.cuda_graphs and group is None
+    graph_bytes = settings.cuda_graphs_mebibytes * MEBIBYTE if records else 0
+    spare -= graph_bytes
     engine = build_engine(
         model,
         memory_bytes=settings.memory_mebibytes * MEBIBYTE or spare,
@@ -167,6 +170,7 @@ def _build(settings: GpuWorkerSettings, group: "Group | None") -> tuple[LoadedMo
         keeps_prefixes=settings.prefix_cache,
         runner=group.runner if group else TorchRunner,
         merging=POLICIES[settings.merging](settings.limits.max_sequences) if merges else None,
+        graph_bytes=graph_bytes,
     )
     return model, engine
 

@@ -34,6 +34,13 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     memory_mebibytes: NonNegativeInt = 0
     """For keys, values and adapters together. 0: of what is free when the model is loaded, nine
     tenths on CUDA and two fifths on a CPU."""
+    cuda_graphs: bool = True
+    """Whether steps in which every sequence has one token are recorded on CUDA, and replayed with
+    others' numbers: the host then launches one graph instead of hundreds of kernels. Each kind of
+    step is recorded when it first comes, which takes it a fraction of a second. Not in a group."""
+    cuda_graphs_mebibytes: PositiveInt = 1024
+    """For what is recorded, beside all else. Kinds of steps that come when it is spent are run as
+    without graphs."""
     host_cache_mebibytes: PositiveInt = 1024
     """For adapters in host memory, beside those on the device."""
     prefix_cache: bool = True

@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from services.gpu_worker.kernels.cuda import attention, lora
+from services.gpu_worker.kernels.cuda import attention, layouts, lora
 
 POINTERS = {
     "chunks": "*i64",
@@ -25,8 +25,8 @@ UNALIGNED = {"site", "splits", "table_row", "window"}
 LLAMA: dict[str, Any] = {"KV_HEADS": 8, "GROUP": 4, "HEADS": 32, "HEAD": 128, "PAGE": 16}
 SMOLLM: dict[str, Any] = {"KV_HEADS": 3, "GROUP": 3, "HEADS": 9, "HEAD": 64, "PAGE": 16}
 HIDDEN = {"SITES": 128, "INPUTS": 4096, "STEPS": 4, "DEPTH": 128, "WIDTH": 128, "PARTS": 8}
-BLOCKS = {"GROUP_BLOCK": 16, "SPLIT": attention.SPLIT, "KEYS": attention.KEYS}
-BLOCKS |= {"QUERIES": attention.QUERIES}
+BLOCKS = {"GROUP_BLOCK": 16, "SPLIT": layouts.SPLIT, "KEYS": attention.KEYS}
+BLOCKS |= {"QUERIES": layouts.QUERIES}
 
 
 def compiled(kernel: Any, dtype: str, **constants: Any) -> Any:

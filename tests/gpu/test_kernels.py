@@ -14,8 +14,10 @@ from torch import Tensor
 
 from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.kernels import reference
-from services.gpu_worker.kernels.cuda import attention, lora
+from services.gpu_worker.kernels.cuda.attention import attend
+from services.gpu_worker.kernels.cuda.deltas import Chunked
 from services.gpu_worker.kernels.cuda.device import CudaDevice
+from services.gpu_worker.kernels.cuda.layouts import lay_out
 from services.gpu_worker.kernels.device import Segment, Span
 from services.gpu_worker.model.layout import FUSED, SITES, Factors
 from services.gpu_worker.model.loading import load_model
@@ -104,7 +106,8 @@ class Batch:
         x = torch.randn(self.rows, wide, device=PLACE).to(dtype)
         before = torch.randn(self.rows, tall, device=PLACE).to(dtype)
         y = before.clone()
-        self.deltas.add(y, x, SITES[fused])
+        self.deltas.shrink(x, SITES[fused])
+        self.deltas.expand(y, SITES[fused])
         expected = before.float()
         for (first, last), sites in zip(self.spans, self.pieces, strict=True):
             for piece in sites[SITES[fused]]:
@@ -157,15 +160,17 @@ def test_widths_that_no_load_is_aligned_to() -> None:
 def test_chunks_that_fill_up_a_fixed_number_do_nothing() -> None:
     batch = Batch(54, [5, 3], 3_000, [2, 4], torch.float32)
     deltas = batch.deltas
-    deltas._chunks = torch.cat([deltas._chunks, torch.zeros(9, dtype=torch.long, device=PLACE)])
-    deltas._count += 3
+    assert isinstance(deltas, Chunked)
+    nothing = torch.zeros(3, 3, dtype=torch.long, device=PLACE)
+    deltas._chunks = torch.cat([deltas._chunks, nothing])
     batch.check("qkv", torch.float32)
 
 
 def test_base_rows_cost_nothing() -> None:
-    deltas = lora.Deltas([], 10, PLACE)
+    deltas = CudaDevice(PLACE, torch.float32).deltas([], 10)
     y = torch.ones(10, 4)
-    deltas.add(y, torch.ones(10, 4), 0)
+    deltas.shrink(torch.ones(10, 4), 0)
+    deltas.expand(y, 0)
     assert torch.equal(y, torch.ones(10, 4))
 
 
@@ -194,8 +199,8 @@ class Context:
         self.q = torch.randn(row, heads, head, device=PLACE).to(dtype)
 
     def check(self, window: int | None) -> None:
-        layout = attention.lay_out(self.spans, page_tokens=PAGE, window=window, place=PLACE)
-        seen = attention.attend(self.q, self.keys, self.values, layout)
+        layout = lay_out(self.spans, page_tokens=PAGE, window=window, place=PLACE)
+        seen = attend(self.q, self.keys, self.values, layout)
         limit = TOLERANCE[self.q.dtype]
         for span in self.spans:
             rows = slice(span.first, span.last + 1)
@@ -225,20 +230,18 @@ def test_attention(
 def test_a_sequence_answers_alike_alone_and_in_company() -> None:
     together = Context([(1, 30), (1, 700)], 4, 2, 32, torch.float32)
     layouts = [
-        attention.lay_out(spans, page_tokens=PAGE, window=None, place=PLACE)
+        lay_out(spans, page_tokens=PAGE, window=None, place=PLACE)
         for spans in (together.spans[:1], together.spans)
     ]
-    alone, both = (
-        attention.attend(together.q, together.keys, together.values, layout) for layout in layouts
-    )
+    alone, both = (attend(together.q, together.keys, together.values, layout) for layout in layouts)
     assert torch.equal(alone[0], both[0])
 
 
-@pytest.mark.parametrize("family", ["mistral", "qwen3"])
-def test_a_whole_model_on_these_kernels(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "graph_bytes"), [("mistral", 1), ("qwen3", 0)])
+def test_a_whole_model_on_these_kernels(family: str, graph_bytes: int, tmp_path: Path) -> None:
     reference: Any = make_reference(family)
     folder = save_reference(reference, tmp_path)
     model = load_model(folder, device=CudaDevice(PLACE, torch.float32))
-    bench = TestBench(model, Limits(max_step_tokens=12), pages=400)
+    bench = TestBench(model, Limits(max_step_tokens=12), pages=400, graph_bytes=graph_bytes)
     prompts = [list(range(2, 2 + length)) for length in (1, 14)]
     assert_a_mixed_batch_agrees(bench, reference, prompts, 3, ["qv-4", "rs-16"])

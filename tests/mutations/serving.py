@@ -41,6 +41,30 @@ SERVING = {
         "low = split * SPLIT",
         "tests/gpu/test_kernels.py::test_attention[window-4-4-20-fp32]",
     ),
+    "what fills a step up writes where others read": Mutation(
+        "gpu_worker/model/graphs.py",
+        "more = [Span(row, 1, 0, (page,))",
+        "more = [Span(row, 1, 0, (0,))",
+        "tests/gpu/test_graphs.py::test_a_replayed_step_is_as_one_that_is_not",
+    ),
+    "a replayed step adds what the one before did": Mutation(
+        "gpu_worker/kernels/cuda/fixed.py",
+        "        self._here.chunks.zero_()\n",
+        "",
+        "tests/gpu/test_graphs.py::test_a_replayed_step_is_as_one_that_is_not",
+    ),
+    "a graph is too small for an adapter": Mutation(
+        "gpu_worker/model/graphs.py",
+        "if not at.adapts}",
+        "}",
+        "tests/gpu/test_graphs.py::test_for_larger_adapters_steps_are_recorded_anew",
+    ),
+    "a graph knows only the step it was recorded with": Mutation(
+        "gpu_worker/kernels/cuda/fixed.py",
+        "        self._block.copy_(host, non_blocking=True)\n",
+        "        self._block.add_(host * (self._block.count_nonzero() == 0))\n",
+        "tests/gpu/test_graphs.py::test_a_replayed_step_is_as_one_that_is_not",
+    ),
     "a constraint is not followed": Mutation(
         "gpu_worker/engine/engine.py",
         "request.filter is not None and request.filter.advance(token)",

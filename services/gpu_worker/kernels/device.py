@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from services.gpu_worker.kernels.reference import HeadNorms, Piece, Places
+
+if TYPE_CHECKING:
+    from services.gpu_worker.kernels.graphs import Recorder
 
 
 class Bank(Protocol):
@@ -185,6 +188,12 @@ class Device(Protocol):
 
         keys, values: [pages, kv_heads, page_tokens, head_dim], views of the pages of one layer.
         """
+        ...
+
+    def recorder(
+        self, memory: Tensor, *, page_tokens: int, window: int | None
+    ) -> "Recorder | None":
+        """Of steps in this memory; None if nothing is gained by it here."""
         ...
 
     def wait(self) -> None:

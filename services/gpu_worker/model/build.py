@@ -24,9 +24,11 @@ def build_engine(
     keeps_prefixes: bool = True,
     runner: Callable[..., TorchRunner] = TorchRunner,
     merging: Policy | None = None,
+    graph_bytes: int = 0,
 ) -> Engine:
     """`memory_bytes` are for keys, values and adapters together; with `merging` as much again as
-    the decoder's weights is taken beside them. Raises FailedPrecondition."""
+    the decoder's weights is taken beside them, and with `graph_bytes` about as many for steps that
+    are recorded. Raises FailedPrecondition."""
     elements = page_elements(model.network.config, limits.page_tokens)
     page_bytes = elements * model.network.device.dtype.itemsize
     count = memory_bytes // page_bytes
@@ -34,7 +36,13 @@ def build_engine(
         raise FailedPrecondition(f"{memory_bytes} bytes are not two pages of {page_bytes}")
     pool = Pool(count, page_tokens=limits.page_tokens, keeps_prefixes=keeps_prefixes)
     second = None if merging is None else SecondWeights(model.network)
-    running = runner(model.network, pages=count, page_tokens=limits.page_tokens, second=second)
+    running = runner(
+        model.network,
+        pages=count,
+        page_tokens=limits.page_tokens,
+        second=second,
+        graph_bytes=graph_bytes,
+    )
     return Engine(
         batcher=Batcher(limits=limits, pool=pool, context_tokens=model.card.context_tokens),
         runner=running,

@@ -14,6 +14,7 @@ from services.gpu_worker.kernels.device import Bank, Segment
 from services.gpu_worker.kernels.reference import Places
 from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.arena import Arena
+from services.gpu_worker.model.graphs import Graphs
 from services.gpu_worker.model.llama import Llama
 from services.gpu_worker.model.merging import Beside, Folding, SecondWeights, Sites
 from services.gpu_worker.model.sampler import Draw, sample
@@ -30,8 +31,10 @@ class TorchRunner:
         pages: int,
         page_tokens: int,
         second: SecondWeights | None = None,
+        graph_bytes: int = 0,
     ) -> None:
-        """Without `second` weights adapters are never folded into any."""
+        """Without `second` weights adapters are never folded into any; without `graph_bytes` no
+        step is recorded."""
         config = network.config
         self._network = network
         self._second = second
@@ -39,7 +42,9 @@ class TorchRunner:
         self._beside: Beside | None = None  # while the second weights are used
         self._page_tokens = page_tokens
         self._device = network.device
-        self._arena = Arena(config, self._device, pages=pages, page_tokens=page_tokens)
+        spare = int(graph_bytes > 0)  # the page behind those of the pool
+        self._arena = Arena(config, self._device, pages=pages + spare, page_tokens=page_tokens)
+        self._graphs = self._graphs_of(graph_bytes, page=pages) if graph_bytes else None
         self._banks: dict[Digest, Bank] = {}
         self._bound: dict[Digest, AdapterWeights] = {}
         self._sites: dict[Digest, Sites] = {}
@@ -102,13 +107,29 @@ class TorchRunner:
 
     def compute(self, step: StepNumbers) -> Tensor:
         """See forward."""
-        network = self._network
+        network, segments = self._network, self._segments(step)
         if self._beside is not None:
             assert self._second is not None
             network = self._second.network
-        return network.forward(self._inputs(step), self._arena.caches)
+        if self._graphs is not None:
+            folded = self._beside is not None
+            logits = self._graphs.run(network, step, segments, folded=folded)
+            if logits is not None:
+                return logits
+        return network.forward(self._inputs(step, segments), self._arena.caches)
 
-    def _inputs(self, step: StepNumbers) -> StepInputs:
+    def _graphs_of(self, size_bytes: int, *, page: int) -> Graphs | None:
+        config, arena = self._network.config, self._arena
+        recorder = self._device.recorder(
+            arena.memory, page_tokens=self._page_tokens, window=config.sliding_window
+        )
+        if recorder is None:
+            return None
+        return Graphs(
+            recorder, arena.caches, page=page, context=config.context, most_bytes=size_bytes
+        )
+
+    def _inputs(self, step: StepNumbers, segments: Sequence[Segment]) -> StepInputs:
         size, config, device = self._page_tokens, self._network.config, self._device
         group = config.heads // config.kv_heads
         positions = [at for span in step.spans for at in span.positions]
@@ -123,7 +144,7 @@ class TorchRunner:
             layout=device.layout(
                 step.spans, page_tokens=size, group=group, window=config.sliding_window
             ),
-            deltas=device.deltas(self._segments(step), len(step.tokens)),
+            deltas=device.deltas(segments, len(step.tokens)),
             sampling_rows=device.integers(step.sampling_rows),
         )
 

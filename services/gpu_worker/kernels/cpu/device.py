@@ -95,6 +95,9 @@ class CpuDevice:
         attention.attend(q, keys, values, layout, out)
         return out
 
+    def recorder(self, memory: Tensor, *, page_tokens: int, window: int | None) -> None:
+        """A step is a few calls: there is nothing to gain."""
+
     def wait(self) -> None:
         """Nothing here is done later than it is asked for."""
 

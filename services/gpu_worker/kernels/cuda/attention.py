@@ -5,62 +5,21 @@ Softmax is taken block by block (Milakov and Gimelshein, arXiv 1805.02867; Flash
 sequence's answer does not depend on its company (Flash-Decoding, with batch invariance).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from services.gpu_worker.kernels.cuda.dot import dot
-from services.gpu_worker.kernels.cuda.transfer import integers
-from services.gpu_worker.kernels.device import Span
-from services.gpu_worker.kernels.reference import page_tables
+from services.gpu_worker.kernels.cuda.layouts import (
+    QUERIES,
+    SPLIT,
+    Decodes,
+    Layout,
+    Prefills,
+)
 
-SPLIT = 256  # positions of a context that one block takes
 KEYS = 64  # positions at a time
-QUERIES = 64  # rows of a prefill that one block takes
-UNBOUNDED = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Decodes:
-    """Sequences with one row each."""
-
-    rows: Tensor  # [B]
-    starts: Tensor  # [B], the first position that each sees
-    ends: Tensor  # [B], one more than the last
-    tables: Tensor  # [B, P]
-    splits: int  # of the longest
-
-
-@dataclass(frozen=True, slots=True)
-class Prefills:
-    """Sequences with several rows each."""
-
-    sequences: Tensor  # [S, 3]: first row, rows, position of the first
-    tables: Tensor  # [S, P]
-    blocks: Tensor  # [N, 2]: sequence, first query of the block within it
-    window: int  # positions that a row sees
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    decodes: Decodes | None
-    prefills: Prefills | None
-
-
-def lay_out(
-    spans: Sequence[Span], *, page_tokens: int, window: int | None, place: torch.device
-) -> Layout:
-    singles = [span for span in spans if span.count == 1]
-    several = [span for span in spans if span.count > 1]
-    seen = window or UNBOUNDED
-    return Layout(
-        decodes=_decodes(singles, page_tokens, seen, place) if singles else None,
-        prefills=_prefills(several, page_tokens, seen, place) if several else None,
-    )
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
@@ -105,39 +64,6 @@ def _attend_prefills(
         HEAD=head, HEAD_BLOCK=max(16, triton.next_power_of_2(head)), PAGE=page_tokens,
         QUERIES=QUERIES, KEYS=KEYS,
     )  # fmt: skip
-
-
-def _decodes(spans: Sequence[Span], page_tokens: int, window: int, place: torch.device) -> Decodes:
-    ends = [span.position + 1 for span in spans]
-    return Decodes(
-        rows=integers([span.first for span in spans], place),
-        starts=integers([max(0, end - window) for end in ends], place),
-        ends=integers(ends, place),
-        tables=_tables(spans, page_tokens, place),
-        splits=triton.cdiv(max(ends), SPLIT),
-    )
-
-
-def _prefills(
-    spans: Sequence[Span], page_tokens: int, window: int, place: torch.device
-) -> Prefills:
-    sequences = [(span.first, span.count, span.position) for span in spans]
-    blocks = [
-        (index, first)
-        for index, span in enumerate(spans)
-        for first in range(0, span.count, QUERIES)
-    ]
-    return Prefills(
-        sequences=integers([number for row in sequences for number in row], place).view(-1, 3),
-        tables=_tables(spans, page_tokens, place),
-        blocks=integers([number for row in blocks for number in row], place).view(-1, 2),
-        window=window,
-    )
-
-
-def _tables(spans: Sequence[Span], page_tokens: int, place: torch.device) -> Tensor:
-    tables = page_tables([span.table(page_tokens) for span in spans])
-    return tables.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else tables
 
 
 @triton.jit

@@ -7,12 +7,15 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from services.gpu_worker.kernels import device, reference
-from services.gpu_worker.kernels.cuda import attention
-from services.gpu_worker.kernels.cuda.lora import Bank, Deltas
-from services.gpu_worker.kernels.cuda.transfer import SideStream, integers
-from services.gpu_worker.kernels.device import Layer, Layout, Segment, Span
+from services.gpu_worker.kernels.cuda.attention import attend
+from services.gpu_worker.kernels.cuda.banks import Bank
+from services.gpu_worker.kernels.cuda.deltas import Deltas, deltas_of
+from services.gpu_worker.kernels.cuda.graph import Recorder
+from services.gpu_worker.kernels.cuda.layouts import Layout, lay_out
+from services.gpu_worker.kernels.device import Layer, Segment, Span
 from services.gpu_worker.kernels.layers import Layers
 from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.transfer import SideStream, integers
 
 
 class Linear:
@@ -24,10 +27,12 @@ class Linear:
         self._site = site
 
     def __call__(self, x: Tensor, deltas: device.Deltas | None = None) -> Tensor:
+        if deltas is None:
+            return linear(x, self._weight, self._bias)
+        assert isinstance(deltas, Deltas)
+        deltas.shrink(x, self._site)
         y = linear(x, self._weight, self._bias)
-        if deltas is not None:
-            assert isinstance(deltas, Deltas)
-            deltas.add(y, x, self._site)
+        deltas.expand(y, self._site)
         return y
 
     def twin(self) -> "Linear":
@@ -91,16 +96,19 @@ class CudaDevice:
         return Bank(sites, memory)
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
-        return Deltas(segments, rows, self.place)
+        return deltas_of(segments, rows, self.place)
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None
-    ) -> attention.Layout:
-        return attention.lay_out(spans, page_tokens=page_tokens, window=window, place=self.place)
+    ) -> Layout:
+        return lay_out(spans, page_tokens=page_tokens, window=window, place=self.place)
 
-    def attention(self, q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
-        assert isinstance(layout, attention.Layout)
-        return attention.attend(q.contiguous(), keys, values, layout)
+    def attention(self, q: Tensor, keys: Tensor, values: Tensor, layout: device.Layout) -> Tensor:
+        assert isinstance(layout, Layout)
+        return attend(q.contiguous(), keys, values, layout)
+
+    def recorder(self, memory: Tensor, *, page_tokens: int, window: int | None) -> Recorder:
+        return Recorder(memory, page_tokens=page_tokens, window=window)
 
     def wait(self) -> None:
         if self.place.type == "cuda":

@@ -28,8 +28,10 @@ class GroupRunner(TorchRunner):
         page_tokens: int,
         lines: Lines,
         second: SecondWeights | None = None,
+        graph_bytes: int = 0,
     ) -> None:
         assert second is None, "nothing is folded into the weights of a group"
+        assert not graph_bytes, "no step of a group is recorded"
         super().__init__(network, pages=pages, page_tokens=page_tokens)
         self._lines = lines
         self._changes: list[Bound | Digest] = []

@@ -1,4 +1,4 @@
-"""From the host to the device without making the step wait."""
+"""From the host to the device without making the step wait, and back at its end."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,23 @@ from torch import Tensor
 
 
 def integers(values: Sequence[int], place: torch.device) -> Tensor:
-    """int64. The copy is ordered before what the current stream does next."""
-    host = torch.tensor(values, dtype=torch.long, pin_memory=place.type == "cuda")
-    return host.to(place, non_blocking=True)
+    """int64. See `sent`."""
+    return sent(torch.tensor(values, dtype=torch.long), place)
+
+
+def sent(values: Tensor, place: torch.device) -> Tensor:
+    """The host's, on the device. The copy is ordered before what the current stream does next."""
+    return values.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else values
+
+
+def fetched(values: Tensor) -> Tensor:
+    """The device's, on the host: once all is done that the current stream was asked for."""
+    if values.device.type != "cuda":
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    torch.cuda.current_stream(values.device).synchronize()
+    return host
 
 
 class SideStream:

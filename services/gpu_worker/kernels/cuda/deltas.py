@@ -1,0 +1,85 @@
+"""What the adapters of a step add to its linears: x A^T beside the base's product, then B."""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+from torch import Tensor
+
+from services.gpu_worker.kernels.cuda.banks import Shape, own
+from services.gpu_worker.kernels.cuda.lora import CHUNK, SLICES, TILE, expand, shrink
+from services.gpu_worker.kernels.device import Segment
+from services.gpu_worker.kernels.transfer import integers
+
+LOW, HIGH = 16, 64  # rows of a chunk: of decodes, of prefills
+
+
+class Deltas:
+    """See device.Deltas. Of rows that are all the base model's, which cost nothing; all others are
+    kinds of it. Every linear calls `shrink`, then `expand`."""
+
+    def shrink(self, x: Tensor, site: int) -> None:
+        """x: [tokens, in]. May come before the base's product."""
+
+    def expand(self, y: Tensor, site: int) -> None:
+        """y: [tokens, out], changed in place."""
+
+
+class Chunked(Deltas):
+    """By lora.py's kernels, over a flat list of chunks of neighbouring rows."""
+
+    def __init__(
+        self, chunks: Tensor, shape: Shape, memory: Tensor, *, sites: int, rows: int, height: int
+    ) -> None:
+        """`chunks`: [N, 3], the first row, how many, where the adapter's table is. One of no rows
+        does nothing; `height` is the most that one has."""
+        self._chunks = chunks
+        self._shape = shape
+        self._memory = memory
+        self._sites = sites
+        self._height = height
+        parts = 8 if rows <= 64 else 4 if rows <= 512 else 1
+        self._h = torch.empty(parts, rows, shape.tiles * TILE.value, device=memory.device)
+
+    def shrink(self, x: Tensor, site: int) -> None:
+        inputs, parts = x.shape[1], len(self._h)
+        depth = min(128, triton.next_power_of_2(inputs))
+        shrink[(len(self._chunks), self._shape.tiles, parts)](
+            x, self._memory, self._chunks, self._h, site, x.stride(0), *self._h.stride()[:2],
+            self._sites, inputs, triton.cdiv(inputs, depth * parts),
+            HEIGHT=self._height, DEPTH=depth, ALIGN=self._shape.align,
+        )  # fmt: skip
+
+    def expand(self, y: Tensor, site: int) -> None:
+        width = min(128, max(16, triton.next_power_of_2(self._shape.columns)))
+        blocks = triton.cdiv(self._shape.columns, width)
+        expand[(len(self._chunks), blocks, SLICES.value)](
+            y, self._memory, self._chunks, self._h, site, y.stride(0), *self._h.stride()[:2],
+            self._sites, len(self._h), HEIGHT=self._height, WIDTH=width, ALIGN=self._shape.align,
+        )  # fmt: skip
+
+
+def deltas_of(segments: Sequence[Segment], rows: int, place: torch.device) -> Deltas:
+    """Of one step."""
+    shape = shape_of(segments)
+    if not shape.tiles:
+        return Deltas()
+    longest = max(segment.last - segment.first for segment in segments)
+    height = LOW if longest <= LOW else HIGH
+    chunks = integers(chunks_of(segments, height), place).view(-1, CHUNK.value)
+    bank = own(segments[0].bank)
+    return Chunked(chunks, shape, bank.memory, sites=bank.sites, rows=rows, height=height)
+
+
+def shape_of(segments: Sequence[Segment]) -> Shape:
+    return Shape().joined(own(segment.bank).shape for segment in segments)
+
+
+def chunks_of(segments: Sequence[Segment], height: int) -> list[int]:
+    """One behind the other, see Chunked. The tables must stay until the step is done."""
+    return [
+        number
+        for segment in segments
+        for first in range(segment.first, segment.last, height)
+        for number in (first, min(height, segment.last - first), own(segment.bank).address)
+    ]
