@@ -145,6 +145,19 @@ SERVING = {
         "tests/unit/gpu_worker/test_engine.py::"
         "test_a_draw_depends_on_its_seed_and_not_on_the_company",
     ),
+    "a step waits for its draws and for the rest": Mutation(
+        "gpu_worker/model/sampler.py",
+        "return order.gather(1, chosen).squeeze(1)",
+        "return torch.tensor(order.gather(1, chosen).squeeze(1).tolist())",
+        "tests/unit/gpu_worker/test_sampler.py::test_what_is_chosen_comes_to_the_host_at_once",
+    ),
+    "log-probabilities are of another row": Mutation(
+        "gpu_worker/model/sampler.py",
+        "tokens[rows].unsqueeze(1)",
+        "tokens[: len(rows)].unsqueeze(1)",
+        "tests/unit/gpu_worker/test_sampler.py::"
+        "test_log_probabilities_are_each_rows_own_to_the_last_bit",
+    ),
     "pages leak": Mutation(
         "gpu_worker/engine/batcher.py",
         "        self._pool.take_back(sequence)\n",

@@ -1,8 +1,9 @@
 """Logits to tokens. A draw depends on its seed and position only, never on the batch."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from services.core.types import PositionLogprobs, SamplingParams, TokenLogprob
 from services.gpu_worker.engine.engine import Sampled
 from services.gpu_worker.engine.sequence import TokenFilter
+from services.gpu_worker.kernels.transfer import fetched, integers, sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,55 +37,63 @@ class Draw:
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Sampled]:
-    """logits: [rows, vocabulary], one row a draw. Log-probabilities are of the logits as given."""
-    adjusted = logits
-    changed = [row for row, draw in enumerate(draws) if draw.adjusts]
-    if changed:
-        adjusted = logits.clone()
-        for row in changed:
-            _adjust(adjusted[row], draws[row])
-    tokens: list[int] = adjusted.argmax(dim=-1).tolist()
+    """logits: [rows, vocabulary], one row a draw. Log-probabilities are of the logits as given.
+
+    All is chosen where the logits are, and comes to the host at once.
+    """
+    adjusted = _adjusted(logits, draws)
+    tokens = adjusted.argmax(dim=-1)
     random = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
     if random:
-        drawn = _draw(adjusted[random], [draws[row] for row in random])
-        for row, token in zip(random, drawn, strict=True):
-            tokens[row] = token
+        rows = integers(random, logits.device)
+        tokens.index_copy_(0, rows, _draw(adjusted[rows], [draws[row] for row in random]))
+    # Tokens are exact as float64, of which everything else is.
+    found = fetched(torch.cat([tokens.double(), *_logprobs(logits, tokens, draws)])).tolist()
+    others = iter(found[len(draws) :])
     return [
-        Sampled(token, _logprobs(logits[row], token, draw.sampling.top_logprobs))
+        Sampled(int(token), _read(others, int(token), draw.sampling.top_logprobs))
         if draw.sampling.logprobs
-        else Sampled(token)
-        for row, (token, draw) in enumerate(zip(tokens, draws, strict=True))
+        else Sampled(int(token))
+        for token, draw in zip(found, draws, strict=False)
     ]
+
+
+def _adjusted(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    changed = [row for row, draw in enumerate(draws) if draw.adjusts]
+    adjusted = logits.clone() if changed else logits
+    for row in changed:
+        _adjust(adjusted[row], draws[row])
+    return adjusted
 
 
 def _adjust(row: Tensor, draw: Draw) -> None:
     """In place: penalties, then biases, then what the constraint forbids."""
     sampling = draw.sampling
     if sampling.repetition_penalty != 1.0:  # CTRL (arXiv 1909.05858, section 4.1)
-        seen = torch.tensor(sorted(set(draw.tokens)), device=row.device)
+        seen = integers(sorted(set(draw.tokens)), row.device)
         score, penalty = row[seen], sampling.repetition_penalty
         row[seen] = torch.where(score > 0, score / penalty, score * penalty)
     counts = Counter(draw.tokens[draw.prompt :])
     if counts and (sampling.presence_penalty or sampling.frequency_penalty):
-        often = torch.tensor(list(counts.values()), dtype=row.dtype, device=row.device)
-        made = torch.tensor(list(counts), device=row.device)
+        often = sent(torch.tensor(list(counts.values()), dtype=row.dtype), row.device)
+        made = integers(list(counts), row.device)
         row[made] -= sampling.presence_penalty + sampling.frequency_penalty * often
     if sampling.logit_bias:
         biased, biases = zip(*sampling.logit_bias, strict=True)
-        where = torch.tensor(biased, device=row.device)
-        row[where] += torch.tensor(biases, dtype=row.dtype, device=row.device)
+        where = integers(biased, row.device)
+        row[where] += sent(torch.tensor(biases, dtype=row.dtype), row.device)
     if draw.filter is not None:
         bits = np.frombuffer(draw.filter.allowed(), dtype=np.uint8)
         allowed = np.unpackbits(bits, count=len(row), bitorder="little").astype(bool)
-        row.masked_fill_(torch.from_numpy(~allowed).to(row.device), -torch.inf)
+        row.masked_fill_(sent(torch.from_numpy(~allowed), row.device), -torch.inf)
 
 
-def _draw(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
-    """Inverse transform over the kept tokens, most likely first."""
+def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Tokens. Inverse transform over the kept tokens, most likely first."""
     width = logits.shape[-1]
 
     def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits.device).unsqueeze(1)
+        return sent(torch.tensor(values, dtype=torch.float64), logits.device).unsqueeze(1)
 
     temperature = column([draw.sampling.temperature for draw in draws])
     scaled = logits.double() / temperature.clamp_min(1e-4)
@@ -98,8 +108,7 @@ def _draw(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     mass = (probabilities * keep).cumsum(-1)
     target = column([_uniform(draw) for draw in draws]) * mass[:, -1:]
     chosen = torch.searchsorted(mass, target, right=True).clamp_max(keep.sum(-1, True) - 1)
-    tokens: list[int] = order.gather(1, chosen).squeeze(1).tolist()
-    return tokens
+    return order.gather(1, chosen).squeeze(1)
 
 
 def _uniform(draw: Draw) -> float:
@@ -108,15 +117,24 @@ def _uniform(draw: Draw) -> float:
     return float(np.random.Generator(bits).random())
 
 
-def _logprobs(logits: Tensor, token: int, count: int) -> PositionLogprobs:
-    logprobs = logits.double().log_softmax(-1)
-    top = logprobs.topk(count) if count else None
-    return PositionLogprobs(
-        chosen=TokenLogprob(token, float(logprobs[token])),
-        top=()
-        if top is None
-        else tuple(
-            TokenLogprob(index, value)
-            for index, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ),
-    )
+def _logprobs(logits: Tensor, tokens: Tensor, draws: Sequence[Draw]) -> Iterator[Tensor]:
+    """As _read takes them, of the draws that ask for any."""
+    asked = [row for row, draw in enumerate(draws) if draw.sampling.logprobs]
+    if not asked:
+        return
+    rows = integers(asked, logits.device)
+    logprobs = logits[rows].double().log_softmax(-1)
+    chosen = logprobs.gather(1, tokens[rows].unsqueeze(1))
+    for row, own, every in zip(asked, chosen, logprobs, strict=True):
+        yield own
+        if count := draws[row].sampling.top_logprobs:
+            top = every.topk(count)
+            yield from (top.indices.double(), top.values)
+
+
+def _read(numbers: Iterator[float], token: int, count: int) -> PositionLogprobs:
+    """The token's, then so many of the likeliest tokens, then theirs."""
+    chosen = next(numbers)
+    indices, values = (list(islice(numbers, count)) for _ in range(2))
+    top = (TokenLogprob(int(at), value) for at, value in zip(indices, values, strict=True))
+    return PositionLogprobs(chosen=TokenLogprob(token, chosen), top=tuple(top))

@@ -16,6 +16,7 @@ from transformers import (
 
 from services.core.types import SamplingParams
 from services.gpu_worker.model.sampler import Draw, sample
+from tests.operations import Heard
 
 VOCABULARY = 40
 TOKENS = [3, 5, 5, 7, 3, 3, 9]
@@ -96,3 +97,42 @@ def test_what_one_row_asks_for_leaves_the_others_alone() -> None:
     plain, biased = sample(given, [draw(), draw(logit_bias=((2, 100.0),))])
     assert plain.token == int(given[0].argmax())
     assert biased.token == 2
+
+
+MIXED = [
+    draw(),
+    draw(temperature=1.0, seed=4, logprobs=True),
+    draw(temperature=0.7, seed=5, top_k=9, repetition_penalty=1.2, logprobs=True, top_logprobs=3),
+    draw(logit_bias=((2, 3.0),), presence_penalty=0.2, logprobs=True, top_logprobs=1),
+]
+
+
+def test_what_is_chosen_comes_to_the_host_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device is waited for whenever a number of it is looked at."""
+    given = torch.cat([logits(seed) for seed in range(len(MIXED))])
+    looked: list[torch.Tensor] = []
+    to_list = torch.Tensor.tolist
+
+    def counted(tensor: torch.Tensor) -> Any:
+        looked.append(tensor)
+        return to_list(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", counted)
+    with Heard() as heard:
+        sample(given, MIXED)
+    assert len(looked) == 1
+    assert not heard.names & {"item", "_local_scalar_dense", "nonzero"}
+
+
+def test_log_probabilities_are_each_rows_own_to_the_last_bit() -> None:
+    given = torch.cat([logits(seed) for seed in range(len(MIXED))])
+    for row, draw_, sampled in zip(given, MIXED, sample(given, MIXED), strict=True):
+        assert sampled == sample(row.unsqueeze(0), [draw_])[0]
+        if sampled.logprobs is None:
+            assert not draw_.sampling.logprobs
+            continue
+        own = row.double().log_softmax(-1)
+        top = own.topk(draw_.sampling.top_logprobs)
+        assert sampled.logprobs.chosen.logprob == float(own[sampled.token])
+        found = [(each.token, each.logprob) for each in sampled.logprobs.top]
+        assert found == list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
