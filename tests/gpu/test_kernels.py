@@ -15,7 +15,7 @@ from torch import Tensor
 from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.kernels import reference
 from services.gpu_worker.kernels.cuda.attention import attend
-from services.gpu_worker.kernels.cuda.deltas import Chunked
+from services.gpu_worker.kernels.cuda.deltas import ALONE_ROWS, Alone, Chunked
 from services.gpu_worker.kernels.cuda.device import CudaDevice
 from services.gpu_worker.kernels.cuda.layouts import lay_out
 from services.gpu_worker.kernels.device import Segment, Span
@@ -164,6 +164,26 @@ def test_chunks_that_fill_up_a_fixed_number_do_nothing() -> None:
     nothing = torch.zeros(3, 3, dtype=torch.long, device=PLACE)
     deltas._chunks = torch.cat([deltas._chunks, nothing])
     batch.check("qkv", torch.float32)
+
+
+def test_one_adapter_of_many_rows_is_added_by_products_of_torch() -> None:
+    """Also where its modules are cut to fit small pages; the kernels' own answer is the same."""
+    batch = Batch(54, [40], 3_000, [ALONE_ROWS], torch.float32)
+    [(first, last)], [pieces] = batch.spans, batch.pieces
+    bank = batch.device.bank(pieces, batch.memory)
+    alone = batch.device.deltas([Segment(0, ALONE_ROWS, bank)], ALONE_ROWS)
+    assert isinstance(alone, Alone)
+    assert isinstance(batch.deltas, Chunked)  # rows of the base model are beside it
+    assert max(map(len, pieces)) > 1
+    for fused, site in SITES.items():
+        x = torch.randn(batch.rows, batch.shapes[FUSED[fused][0]][0], device=PLACE)
+        tall = sum(batch.shapes[name][1] for name in FUSED[fused])
+        one, other = (torch.ones(batch.rows, tall, device=PLACE) for _ in range(2))
+        alone.shrink(x[first:last], site)
+        alone.expand(one[first:last], site)
+        batch.deltas.shrink(x, site)
+        batch.deltas.expand(other, site)
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_base_rows_cost_nothing() -> None:

@@ -65,6 +65,18 @@ SERVING = {
         "        self._block.add_(host * (self._block.count_nonzero() == 0))\n",
         "tests/gpu/test_graphs.py::test_a_replayed_step_is_as_one_that_is_not",
     ),
+    "an adapter that is alone adds one module to all columns' first": Mutation(
+        "gpu_worker/kernels/cuda/deltas.py",
+        "y[:, part.column_start : part.column_end].addmm_(",
+        "y[:, : part.column_end - part.column_start].addmm_(",
+        "tests/gpu/test_kernels.py::test_one_adapter_of_many_rows_is_added_by_products_of_torch",
+    ),
+    "one adapter of some rows is all rows'": Mutation(
+        "gpu_worker/kernels/cuda/deltas.py",
+        "segments[0].last - segments[0].first == rows >= ALONE_ROWS",
+        "rows >= ALONE_ROWS",
+        "tests/gpu/test_kernels.py::test_one_adapter_of_many_rows_is_added_by_products_of_torch",
+    ),
     "a constraint is not followed": Mutation(
         "gpu_worker/engine/engine.py",
         "request.filter is not None and request.filter.advance(token)",

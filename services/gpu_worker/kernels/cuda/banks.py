@@ -42,7 +42,7 @@ class Bank:
         records = [record for group in groups for record in group]
         starts = accumulate((len(group) for group in groups), initial=0)
         self.memory = memory
-        self.sites = len(sites)
+        self.pieces = sites
         is_aligned = all(
             number % ALIGNED == 0 for record in records for number in (*record[:2], *record[3:])
         )

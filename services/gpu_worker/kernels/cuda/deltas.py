@@ -9,9 +9,11 @@ from torch import Tensor
 from services.gpu_worker.kernels.cuda.banks import Shape, own
 from services.gpu_worker.kernels.cuda.lora import CHUNK, SLICES, TILE, expand, shrink
 from services.gpu_worker.kernels.device import Segment
+from services.gpu_worker.kernels.reference import Piece
 from services.gpu_worker.kernels.transfer import integers
 
 LOW, HIGH = 16, 64  # rows of a chunk: of decodes, of prefills
+ALONE_ROWS = 128  # from which on products of torch are faster, if all rows are one adapter's
 
 
 class Deltas:
@@ -59,16 +61,36 @@ class Chunked(Deltas):
         )  # fmt: skip
 
 
+class Alone(Deltas):
+    """Of one adapter that all rows are of: torch's own products, with A and B where they lie."""
+
+    def __init__(self, sites: Sequence[Sequence[Piece]]) -> None:
+        self._sites = sites
+        self._hidden: list[Tensor] = []
+
+    def shrink(self, x: Tensor, site: int) -> None:
+        self._hidden = [x @ piece.down.T for piece in self._sites[site]]
+
+    def expand(self, y: Tensor, site: int) -> None:
+        for piece, hidden in zip(self._sites[site], self._hidden, strict=True):
+            for part in piece.slices:
+                y[:, part.column_start : part.column_end].addmm_(
+                    hidden[:, part.rank_start : part.rank_end], part.up
+                )
+
+
 def deltas_of(segments: Sequence[Segment], rows: int, place: torch.device) -> Deltas:
     """Of one step."""
     shape = shape_of(segments)
     if not shape.tiles:
         return Deltas()
+    if len(segments) == 1 and segments[0].last - segments[0].first == rows >= ALONE_ROWS:
+        return Alone(own(segments[0].bank).pieces)
     longest = max(segment.last - segment.first for segment in segments)
     height = LOW if longest <= LOW else HIGH
     chunks = integers(chunks_of(segments, height), place).view(-1, CHUNK.value)
     bank = own(segments[0].bank)
-    return Chunked(chunks, shape, bank.memory, sites=bank.sites, rows=rows, height=height)
+    return Chunked(chunks, shape, bank.memory, sites=len(bank.pieces), rows=rows, height=height)
 
 
 def shape_of(segments: Sequence[Segment]) -> Shape:

@@ -37,7 +37,7 @@ class Recorder:
         shape = self._shape.joined([shape_of(segments)])
         if shape == self._shape:
             return False
-        self._shape, self._sites = shape, own(segments[0].bank).sites
+        self._shape, self._sites = shape, len(own(segments[0].bank).pieces)
         if self._stream is not None:  # memory that all graphs of have gone cannot be had again
             self._pool = torch.cuda.graph_pool_handle()
         return True
