@@ -13,7 +13,6 @@ from bench.gpu_model import PAGE, RANKS, Row, Size, random_packing
 from services.gpu_worker.kernels.cuda.attention import attend
 from services.gpu_worker.kernels.cuda.deltas import Deltas
 from services.gpu_worker.kernels.cuda.device import CudaDevice
-from services.gpu_worker.kernels.cuda.layouts import lay_out
 from services.gpu_worker.kernels.device import Segment, Span
 from services.gpu_worker.model.arena import page_elements
 
@@ -115,13 +114,13 @@ def attention(device: CudaDevice, size: Size, speed: float) -> list[Row]:
         cache = _random(device, count * per_sequence, *shape)
         tables = torch.randperm(count * per_sequence).view(count, -1).tolist()
         spans = [Span(i, 1, size.context - 1, tables[i]) for i in range(count)]
-        layout = lay_out(spans, page_tokens=PAGE, window=None, place=device.place)
+        layout = device.layout(spans, page_tokens=PAGE, group=1, window=None)
         q = _random(device, count, config.heads, config.head_dim)
         taken = timed(partial(attend, q, cache[:, 0], cache[:, 1], layout))
         name = f"decode attention, {count} sequences of {size.context}"
         rows.append(Row(name, taken * 1e6, "us", cache.nbytes / taken / speed))
     span = Span(0, size.context, 0, tables[0])
-    layout = lay_out([span], page_tokens=PAGE, window=None, place=device.place)
+    layout = device.layout([span], page_tokens=PAGE, group=1, window=None)
     q = torch.randn(size.context, config.heads, config.head_dim, device=device.place).to(
         device.dtype
     )

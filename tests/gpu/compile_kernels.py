@@ -9,7 +9,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from services.gpu_worker.kernels.cuda import attention, layouts, lora
+from services.gpu_worker.kernels.cuda import attention, lora
+from services.gpu_worker.kernels.cuda.config import DEFAULT, FOLDER, Launch, read_config
 
 POINTERS = {
     "chunks": "*i64",
@@ -24,12 +25,18 @@ NUMBERS |= {"table_row", "splits", "window"}
 UNALIGNED = {"site", "splits", "table_row", "window"}
 LLAMA: dict[str, Any] = {"KV_HEADS": 8, "GROUP": 4, "HEADS": 32, "HEAD": 128, "PAGE": 16}
 SMOLLM: dict[str, Any] = {"KV_HEADS": 3, "GROUP": 3, "HEADS": 9, "HEAD": 64, "PAGE": 16}
-HIDDEN = {"SITES": 128, "INPUTS": 4096, "STEPS": 4, "DEPTH": 128, "WIDTH": 128, "PARTS": 8}
-BLOCKS = {"GROUP_BLOCK": 16, "SPLIT": layouts.SPLIT, "KEYS": attention.KEYS}
-BLOCKS |= {"QUERIES": layouts.QUERIES}
+CONFIG = read_config(FOLDER / f"{DEFAULT}.json")
+HIDDEN = {"SITES": 128, "INPUTS": 4096, "STEPS": 4, "PARTS": CONFIG.parts}
+HIDDEN |= {"DEPTH": CONFIG.shrink.block, "WIDTH": CONFIG.expand.block}
+ATTENTION = {
+    "decode_split": CONFIG.decode,
+    "decode_join": Launch(16, 4, 3),
+    "prefill": CONFIG.prefill,
+}
+BLOCKS = {"GROUP_BLOCK": 16, "SPLIT": CONFIG.split, "QUERIES": CONFIG.queries}
 
 
-def compiled(kernel: Any, dtype: str, **constants: Any) -> Any:
+def compiled(kernel: Any, dtype: str, launch: Launch, **constants: Any) -> Any:
     signature, used = {}, {}
     for name in kernel.arg_names:
         if name in constants:
@@ -47,19 +54,21 @@ def compiled(kernel: Any, dtype: str, **constants: Any) -> Any:
         if kind.startswith("*") or (kind == "i32" and list(signature)[index] not in UNALIGNED)
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=used, attrs=aligned)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch.options)
 
 
 def main() -> None:
     for dtype in ("fp32", "bf16"):
         for height in (16, 64):
             how = HIDDEN | {"HEIGHT": height, "ALIGN": lora.ALIGNED}
-            report("shrink", dtype, compiled(lora.shrink, dtype, **how))
-            report("expand", dtype, compiled(lora.expand, dtype, **how))
+            report("shrink", dtype, compiled(lora.shrink, dtype, CONFIG.shrink, **how))
+            report("expand", dtype, compiled(lora.expand, dtype, CONFIG.expand, **how))
         for shape in (LLAMA, SMOLLM):
             how = shape | BLOCKS | {"HEAD_BLOCK": shape["HEAD"]}
-            for name in ("decode_split", "decode_join", "prefill"):
-                report(name, dtype, compiled(getattr(attention, name), dtype, **how))
+            for name, launch in ATTENTION.items():
+                kernel = getattr(attention, name)
+                made = compiled(kernel, dtype, launch, **how, KEYS=launch.block)
+                report(name, dtype, made)
 
 
 def report(name: str, dtype: str, made: Any) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor
 from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.kernels import reference
 from services.gpu_worker.kernels.cuda.attention import attend
-from services.gpu_worker.kernels.cuda.deltas import ALONE_ROWS, Alone, Chunked
+from services.gpu_worker.kernels.cuda.config import Config, config_for
+from services.gpu_worker.kernels.cuda.deltas import Alone, Chunked
 from services.gpu_worker.kernels.cuda.device import CudaDevice
-from services.gpu_worker.kernels.cuda.layouts import lay_out
+from services.gpu_worker.kernels.cuda.layouts import Layout, lay_out
 from services.gpu_worker.kernels.device import Segment, Span
 from services.gpu_worker.model.layout import FUSED, SITES, Factors
 from services.gpu_worker.model.loading import load_model
@@ -29,6 +30,7 @@ from tests.tiny_models import make_reference, save_reference
 PLACE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 PAGE = 16
+CONFIG = config_for(PLACE)
 # Llama 3's heads, and of its proportions where a program's every load takes a millisecond.
 LARGE = (32, 8, 128) if torch.cuda.is_available() else (8, 2, 128)
 
@@ -61,12 +63,18 @@ class Batch:
     """Adapters of mixed ranks in a poisoned memory, and rows of all of them and of the base."""
 
     def __init__(
-        self, hidden: int, ranks: Sequence[int], elements: int, rows: Sequence[int], dtype: Any
+        self,
+        hidden: int,
+        ranks: Sequence[int],
+        elements: int,
+        rows: Sequence[int],
+        dtype: Any,
+        config: Config = CONFIG,
     ) -> None:
         torch.manual_seed(hidden)
         self.shapes = shapes(hidden)
         widths = {f"0.{name}": out for name, (_, out) in self.shapes.items()}
-        self.device = CudaDevice(PLACE, dtype)
+        self.device = CudaDevice(PLACE, dtype, config)
         packings = [
             pack(self._factors(rank, index), widths, layers=1, elements=elements)
             for index, rank in enumerate(ranks)
@@ -168,10 +176,10 @@ def test_chunks_that_fill_up_a_fixed_number_do_nothing() -> None:
 
 def test_one_adapter_of_many_rows_is_added_by_products_of_torch() -> None:
     """Also where its modules are cut to fit small pages; the kernels' own answer is the same."""
-    batch = Batch(54, [40], 3_000, [ALONE_ROWS], torch.float32)
+    batch = Batch(54, [40], 3_000, [CONFIG.alone_rows], torch.float32)
     [(first, last)], [pieces] = batch.spans, batch.pieces
     bank = batch.device.bank(pieces, batch.memory)
-    alone = batch.device.deltas([Segment(0, ALONE_ROWS, bank)], ALONE_ROWS)
+    alone = batch.device.deltas([Segment(0, last - first, bank)], last - first)
     assert isinstance(alone, Alone)
     assert isinstance(batch.deltas, Chunked)  # rows of the base model are beside it
     assert max(map(len, pieces)) > 1
@@ -192,6 +200,10 @@ def test_base_rows_cost_nothing() -> None:
     deltas.shrink(torch.ones(10, 4), 0)
     deltas.expand(y, 0)
     assert torch.equal(y, torch.ones(10, 4))
+
+
+def laid_out(spans: Sequence[Span], window: int | None, config: Config = CONFIG) -> Layout:
+    return lay_out(spans, page_tokens=PAGE, window=window, place=PLACE, config=config)
 
 
 class Context:
@@ -218,8 +230,8 @@ class Context:
         self.keys, self.values = arena[:, 1, 0], arena[:, 1, 1]
         self.q = torch.randn(row, heads, head, device=PLACE).to(dtype)
 
-    def check(self, window: int | None) -> None:
-        layout = lay_out(self.spans, page_tokens=PAGE, window=window, place=PLACE)
+    def check(self, window: int | None, config: Config = CONFIG) -> None:
+        layout = laid_out(self.spans, window, config)
         seen = attend(self.q, self.keys, self.values, layout)
         limit = TOLERANCE[self.q.dtype]
         for span in self.spans:
@@ -249,10 +261,7 @@ def test_attention(
 @poisoned
 def test_a_sequence_answers_alike_alone_and_in_company() -> None:
     together = Context([(1, 30), (1, 700)], 4, 2, 32, torch.float32)
-    layouts = [
-        lay_out(spans, page_tokens=PAGE, window=None, place=PLACE)
-        for spans in (together.spans[:1], together.spans)
-    ]
+    layouts = [laid_out(spans, None) for spans in (together.spans[:1], together.spans)]
     alone, both = (attend(together.q, together.keys, together.values, layout) for layout in layouts)
     assert torch.equal(alone[0], both[0])
 

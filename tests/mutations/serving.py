@@ -73,9 +73,15 @@ SERVING = {
     ),
     "one adapter of some rows is all rows'": Mutation(
         "gpu_worker/kernels/cuda/deltas.py",
-        "segments[0].last - segments[0].first == rows >= ALONE_ROWS",
-        "rows >= ALONE_ROWS",
+        "len(segments) == 1 and segments[0].last - segments[0].first == rows",
+        "len(segments) == 1",
         "tests/gpu/test_kernels.py::test_one_adapter_of_many_rows_is_added_by_products_of_torch",
+    ),
+    "a sequence is cut otherwise than its kernel was told": Mutation(
+        "gpu_worker/kernels/cuda/layouts.py",
+        "splits=triton.cdiv(max(ends), config.split)",
+        "splits=triton.cdiv(max(ends), 256)",
+        "tests/gpu/test_config.py::test_attention_sees_the_same_however_it_is_launched",
     ),
     "a constraint is not followed": Mutation(
         "gpu_worker/engine/engine.py",

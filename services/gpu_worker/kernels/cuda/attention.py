@@ -10,29 +10,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.cuda.dot import dot
-from services.gpu_worker.kernels.cuda.layouts import (
-    QUERIES,
-    SPLIT,
-    Decodes,
-    Layout,
-    Prefills,
-)
-
-KEYS = 64  # positions at a time
+from services.gpu_worker.kernels.cuda.layouts import Decodes, Layout, Prefills
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, layout: Layout) -> Tensor:
     """See device.Device.attention."""
     out = torch.empty_like(q)
     if layout.decodes is not None:
-        _attend_decodes(q, keys, values, layout.decodes, out)
+        _attend_decodes(q, keys, values, layout.decodes, out, layout.config)
     if layout.prefills is not None:
-        _attend_prefills(q, keys, values, layout.prefills, out)
+        _attend_prefills(q, keys, values, layout.prefills, out, layout.config)
     return out
 
 
-def _attend_decodes(q: Tensor, keys: Tensor, values: Tensor, decodes: Decodes, out: Tensor) -> None:
+def _attend_decodes(
+    q: Tensor, keys: Tensor, values: Tensor, decodes: Decodes, out: Tensor, config: Config
+) -> None:
     _, heads, head = q.shape
     kv_heads, page_tokens = keys.shape[1], keys.shape[2]
     count = len(decodes.rows)
@@ -44,16 +39,18 @@ def _attend_decodes(q: Tensor, keys: Tensor, values: Tensor, decodes: Decodes, o
         partial, weights, q.stride(0), keys.stride(0), decodes.tables.stride(0), decodes.splits,
         head**-0.5, KV_HEADS=kv_heads, GROUP=heads // kv_heads,
         GROUP_BLOCK=max(16, triton.next_power_of_2(heads // kv_heads)),
-        HEAD=head, HEAD_BLOCK=head_block, PAGE=page_tokens, SPLIT=SPLIT, KEYS=KEYS,
+        HEAD=head, HEAD_BLOCK=head_block, PAGE=page_tokens, SPLIT=config.split,
+        KEYS=config.decode.block, **config.decode.options,
     )  # fmt: skip
     decode_join[(count, heads)](
         partial, weights, out, decodes.rows, decodes.starts, decodes.ends,
-        out.stride(0), decodes.splits, HEADS=heads, HEAD=head, HEAD_BLOCK=head_block, SPLIT=SPLIT,
+        out.stride(0), decodes.splits, HEADS=heads, HEAD=head, HEAD_BLOCK=head_block,
+        SPLIT=config.split,
     )  # fmt: skip
 
 
 def _attend_prefills(
-    q: Tensor, keys: Tensor, values: Tensor, prefills: Prefills, out: Tensor
+    q: Tensor, keys: Tensor, values: Tensor, prefills: Prefills, out: Tensor, config: Config
 ) -> None:
     _, heads, head = q.shape
     kv_heads, page_tokens = keys.shape[1], keys.shape[2]
@@ -62,7 +59,7 @@ def _attend_prefills(
         q.stride(0), out.stride(0), keys.stride(0), prefills.tables.stride(0), prefills.window,
         head**-0.5, GROUP=heads // kv_heads,
         HEAD=head, HEAD_BLOCK=max(16, triton.next_power_of_2(head)), PAGE=page_tokens,
-        QUERIES=QUERIES, KEYS=KEYS,
+        QUERIES=config.queries, KEYS=config.prefill.block, **config.prefill.options,
     )  # fmt: skip
 
 

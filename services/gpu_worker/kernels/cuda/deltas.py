@@ -7,13 +7,13 @@ import triton
 from torch import Tensor
 
 from services.gpu_worker.kernels.cuda.banks import Shape, own
+from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.cuda.lora import CHUNK, SLICES, TILE, expand, shrink
 from services.gpu_worker.kernels.device import Segment
 from services.gpu_worker.kernels.reference import Piece
 from services.gpu_worker.kernels.transfer import integers
 
 LOW, HIGH = 16, 64  # rows of a chunk: of decodes, of prefills
-ALONE_ROWS = 128  # from which on products of torch are faster, if all rows are one adapter's
 
 
 class Deltas:
@@ -31,7 +31,15 @@ class Chunked(Deltas):
     """By lora.py's kernels, over a flat list of chunks of neighbouring rows."""
 
     def __init__(
-        self, chunks: Tensor, shape: Shape, memory: Tensor, *, sites: int, rows: int, height: int
+        self,
+        chunks: Tensor,
+        shape: Shape,
+        memory: Tensor,
+        config: Config,
+        *,
+        sites: int,
+        rows: int,
+        height: int,
     ) -> None:
         """`chunks`: [N, 3], the first row, how many, where the adapter's table is. One of no rows
         does nothing; `height` is the most that one has."""
@@ -40,24 +48,27 @@ class Chunked(Deltas):
         self._memory = memory
         self._sites = sites
         self._height = height
-        parts = 8 if rows <= 64 else 4 if rows <= 512 else 1
+        self._config = config
+        parts = config.parts if rows <= 64 else max(1, config.parts // 2) if rows <= 512 else 1
         self._h = torch.empty(parts, rows, shape.tiles * TILE.value, device=memory.device)
 
     def shrink(self, x: Tensor, site: int) -> None:
-        inputs, parts = x.shape[1], len(self._h)
-        depth = min(128, triton.next_power_of_2(inputs))
+        inputs, parts, how = x.shape[1], len(self._h), self._config.shrink
+        depth = min(how.block, triton.next_power_of_2(inputs))
         shrink[(len(self._chunks), self._shape.tiles, parts)](
             x, self._memory, self._chunks, self._h, site, x.stride(0), *self._h.stride()[:2],
             self._sites, inputs, triton.cdiv(inputs, depth * parts),
-            HEIGHT=self._height, DEPTH=depth, ALIGN=self._shape.align,
+            HEIGHT=self._height, DEPTH=depth, ALIGN=self._shape.align, **how.options,
         )  # fmt: skip
 
     def expand(self, y: Tensor, site: int) -> None:
-        width = min(128, max(16, triton.next_power_of_2(self._shape.columns)))
+        how = self._config.expand
+        width = min(how.block, max(16, triton.next_power_of_2(self._shape.columns)))
         blocks = triton.cdiv(self._shape.columns, width)
         expand[(len(self._chunks), blocks, SLICES.value)](
             y, self._memory, self._chunks, self._h, site, y.stride(0), *self._h.stride()[:2],
             self._sites, len(self._h), HEIGHT=self._height, WIDTH=width, ALIGN=self._shape.align,
+            **how.options,
         )  # fmt: skip
 
 
@@ -79,18 +90,23 @@ class Alone(Deltas):
                 )
 
 
-def deltas_of(segments: Sequence[Segment], rows: int, place: torch.device) -> Deltas:
+def deltas_of(
+    segments: Sequence[Segment], rows: int, place: torch.device, config: Config
+) -> Deltas:
     """Of one step."""
     shape = shape_of(segments)
     if not shape.tiles:
         return Deltas()
-    if len(segments) == 1 and segments[0].last - segments[0].first == rows >= ALONE_ROWS:
+    is_alone = len(segments) == 1 and segments[0].last - segments[0].first == rows
+    if is_alone and rows >= config.alone_rows:
         return Alone(own(segments[0].bank).pieces)
     longest = max(segment.last - segment.first for segment in segments)
     height = LOW if longest <= LOW else HIGH
     chunks = integers(chunks_of(segments, height), place).view(-1, CHUNK.value)
     bank = own(segments[0].bank)
-    return Chunked(chunks, shape, bank.memory, sites=len(bank.pieces), rows=rows, height=height)
+    return Chunked(
+        chunks, shape, bank.memory, config, sites=len(bank.pieces), rows=rows, height=height
+    )
 
 
 def shape_of(segments: Sequence[Segment]) -> Shape:

@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cuda.attention import attend
 from services.gpu_worker.kernels.cuda.banks import Bank
+from services.gpu_worker.kernels.cuda.config import Config, config_for
 from services.gpu_worker.kernels.cuda.deltas import Deltas, deltas_of
 from services.gpu_worker.kernels.cuda.graph import Recorder
 from services.gpu_worker.kernels.cuda.layouts import Layout, lay_out
@@ -55,8 +56,12 @@ class CudaDevice:
     gate = staticmethod(reference.gate)
     enter_heads = staticmethod(reference.enter_heads)
 
-    def __init__(self, place: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, place: torch.device, dtype: torch.dtype, config: Config | None = None
+    ) -> None:
+        """Without `config`, as was found to be fast on GPUs of its model. Raises ValueError."""
         self.place = place
+        self.config = config or config_for(place)
         self.dtype = dtype
         self.numbers = str(dtype)
         self._side = SideStream(place)
@@ -96,19 +101,25 @@ class CudaDevice:
         return Bank(sites, memory)
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
-        return deltas_of(segments, rows, self.place)
+        return deltas_of(segments, rows, self.place, self.config)
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None
     ) -> Layout:
-        return lay_out(spans, page_tokens=page_tokens, window=window, place=self.place)
+        return lay_out(
+            spans,
+            page_tokens=page_tokens,
+            window=window,
+            place=self.place,
+            config=self.config,
+        )
 
     def attention(self, q: Tensor, keys: Tensor, values: Tensor, layout: device.Layout) -> Tensor:
         assert isinstance(layout, Layout)
         return attend(q.contiguous(), keys, values, layout)
 
     def recorder(self, memory: Tensor, *, page_tokens: int, window: int | None) -> Recorder:
-        return Recorder(memory, page_tokens=page_tokens, window=window)
+        return Recorder(memory, self.config, page_tokens=page_tokens, window=window)
 
     def wait(self) -> None:
         if self.place.type == "cuda":

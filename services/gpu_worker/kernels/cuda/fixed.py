@@ -8,8 +8,9 @@ import triton
 from torch import Tensor
 
 from services.gpu_worker.kernels.cuda.banks import Shape
+from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.cuda.deltas import LOW, Chunked, Deltas, chunks_of
-from services.gpu_worker.kernels.cuda.layouts import SPLIT, UNBOUNDED, Decodes, Layout
+from services.gpu_worker.kernels.cuda.layouts import UNBOUNDED, Decodes, Layout
 from services.gpu_worker.kernels.cuda.lora import CHUNK
 from services.gpu_worker.kernels.device import Segment, Span
 
@@ -57,11 +58,19 @@ class FixedInputs:
     """See graphs.FixedInputs. A step's numbers come with one copy, which nothing waits for."""
 
     def __init__(
-        self, rows: int, tokens: int, memory: Tensor, *, page_tokens: int, window: int | None
+        self,
+        rows: int,
+        tokens: int,
+        memory: Tensor,
+        config: Config,
+        *,
+        page_tokens: int,
+        window: int | None,
     ) -> None:
         """`tokens`: that a row sees at most."""
         room, place = Room(rows, triton.cdiv(tokens, page_tokens)), memory.device
         self._memory = memory
+        self._config = config
         self._page_tokens = page_tokens
         self._window = window or UNBOUNDED
         self._block = torch.zeros(room.size, dtype=torch.long, device=place)
@@ -72,14 +81,15 @@ class FixedInputs:
         self._chunks = there.chunks
         self.tokens, self.positions, self.pages, self.offsets, starts, ends = there.fields
         self.rows = torch.arange(rows, device=place)
-        splits = triton.cdiv(tokens, SPLIT)
-        self.layout = Layout(Decodes(self.rows, starts, ends, there.tables, splits), None)
+        splits = triton.cdiv(tokens, config.split)
+        decodes = Decodes(self.rows, starts, ends, there.tables, splits)
+        self.layout = Layout(decodes, None, config)
         self.deltas = Deltas()
 
     def take_adapters(self, shape: Shape, sites: int) -> None:
         """Of that shape or smaller, from now on."""
         self.deltas = Chunked(
-            self._chunks.view(-1, CHUNK.value), shape, self._memory,
+            self._chunks.view(-1, CHUNK.value), shape, self._memory, self._config,
             sites=sites, rows=len(self.rows), height=LOW,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from services.gpu_worker.kernels.cuda.banks import Shape, own
+from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.cuda.deltas import shape_of
 from services.gpu_worker.kernels.cuda.fixed import FixedInputs
 from services.gpu_worker.kernels.device import Segment
@@ -23,8 +24,11 @@ class Graph:
 class Recorder:
     """See graphs.Recorder. Its graphs never run at once, so they share what they compute in."""
 
-    def __init__(self, memory: Tensor, *, page_tokens: int, window: int | None) -> None:
+    def __init__(
+        self, memory: Tensor, config: Config, *, page_tokens: int, window: int | None
+    ) -> None:
         self._memory = memory
+        self._config = config
         self._page_tokens = page_tokens
         self._window = window
         self._shape = Shape()
@@ -44,7 +48,12 @@ class Recorder:
 
     def inputs(self, rows: int, tokens: int, *, adapts: bool) -> FixedInputs:
         made = FixedInputs(
-            rows, tokens, self._memory, page_tokens=self._page_tokens, window=self._window
+            rows,
+            tokens,
+            self._memory,
+            self._config,
+            page_tokens=self._page_tokens,
+            window=self._window,
         )
         if adapts and self._shape.tiles:
             made.take_adapters(self._shape, self._sites)

@@ -7,12 +7,11 @@ import torch
 import triton
 from torch import Tensor
 
+from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.device import Span
 from services.gpu_worker.kernels.reference import page_tables
 from services.gpu_worker.kernels.transfer import integers, sent
 
-SPLIT = 256  # positions of a context that one block takes
-QUERIES = 64  # rows of a prefill that one block takes
 UNBOUNDED = 2**31 - 1
 
 
@@ -41,39 +40,48 @@ class Prefills:
 class Layout:
     decodes: Decodes | None
     prefills: Prefills | None
+    config: Config
 
 
 def lay_out(
-    spans: Sequence[Span], *, page_tokens: int, window: int | None, place: torch.device
+    spans: Sequence[Span],
+    *,
+    page_tokens: int,
+    window: int | None,
+    place: torch.device,
+    config: Config,
 ) -> Layout:
     singles = [span for span in spans if span.count == 1]
     several = [span for span in spans if span.count > 1]
     seen = window or UNBOUNDED
     return Layout(
-        decodes=_decodes(singles, page_tokens, seen, place) if singles else None,
-        prefills=_prefills(several, page_tokens, seen, place) if several else None,
+        decodes=_decodes(singles, page_tokens, seen, place, config) if singles else None,
+        prefills=_prefills(several, page_tokens, seen, place, config) if several else None,
+        config=config,
     )
 
 
-def _decodes(spans: Sequence[Span], page_tokens: int, window: int, place: torch.device) -> Decodes:
+def _decodes(
+    spans: Sequence[Span], page_tokens: int, window: int, place: torch.device, config: Config
+) -> Decodes:
     ends = [span.position + 1 for span in spans]
     return Decodes(
         rows=integers([span.first for span in spans], place),
         starts=integers([max(0, end - window) for end in ends], place),
         ends=integers(ends, place),
         tables=_tables(spans, page_tokens, place),
-        splits=triton.cdiv(max(ends), SPLIT),
+        splits=triton.cdiv(max(ends), config.split),
     )
 
 
 def _prefills(
-    spans: Sequence[Span], page_tokens: int, window: int, place: torch.device
+    spans: Sequence[Span], page_tokens: int, window: int, place: torch.device, config: Config
 ) -> Prefills:
     sequences = [(span.first, span.count, span.position) for span in spans]
     blocks = [
         (index, first)
         for index, span in enumerate(spans)
-        for first in range(0, span.count, QUERIES)
+        for first in range(0, span.count, config.queries)
     ]
     return Prefills(
         sequences=integers([number for row in sequences for number in row], place).view(-1, 3),
