@@ -28,6 +28,7 @@ OTHER = Config(
     split=48,
     queries=16,
     alone_rows=1000,
+    beside=True,
 )
 
 
@@ -59,6 +60,7 @@ def test_where_no_gpu_was_measured_the_default_is_used() -> None:
         ({"split": 100}, "multiple of decode's block"),
         ({"queries": 8}, "queries"),
         ({"parts": 0}, "parts"),
+        ({"beside": 1}, "beside"),
         ({"colour": 3}, "colour"),
     ],
 )

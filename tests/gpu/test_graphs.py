@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.gpu_model import TINY, made_model, random_packing
 from services.core.types import Digest
+from services.gpu_worker.kernels.cuda.config import config_for
 from services.gpu_worker.kernels.cuda.deltas import Chunked
 from services.gpu_worker.kernels.cuda.device import CudaDevice
 from services.gpu_worker.kernels.cuda.fixed import FixedInputs
@@ -37,7 +38,7 @@ class Worlds:
 
     def __init__(self) -> None:
         torch.manual_seed(1)
-        device = CudaDevice(PLACE, torch.float32)
+        device = CudaDevice(PLACE, torch.float32, replace(config_for(PLACE), beside=True))
         network = made_model(CONFIG, device)
         self.plain = TorchRunner(network, pages=PAGES, page_tokens=PAGE)
         self.graphed = TorchRunner(network, pages=PAGES, page_tokens=PAGE, graph_bytes=1)

@@ -54,6 +54,8 @@ class Config:
     """Rows of a prompt that one block takes."""
     alone_rows: int
     """From which on products of torch are faster, if all rows are one adapter's."""
+    beside: bool
+    """Whether what adapters make of x is computed on a second stream, beside the base's product."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.parts <= 64:
@@ -64,6 +66,8 @@ class Config:
             raise ValueError(f"queries must be a power of two, at least 16, not {self.queries}")
         if self.alone_rows < 1:
             raise ValueError(f"alone_rows must be at least 1, not {self.alone_rows}")
+        if not isinstance(self.beside, bool):
+            raise ValueError(f"beside must be true or false, not {self.beside}")
 
 
 KERNELS = ("shrink", "expand", "decode", "prefill")

@@ -7,6 +7,7 @@ import triton
 from torch import Tensor
 
 from services.gpu_worker.kernels.cuda.banks import Shape, own
+from services.gpu_worker.kernels.cuda.beside import Beside
 from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.cuda.lora import CHUNK, SLICES, TILE, expand, shrink
 from services.gpu_worker.kernels.device import Segment
@@ -36,6 +37,7 @@ class Chunked(Deltas):
         shape: Shape,
         memory: Tensor,
         config: Config,
+        beside: Beside,
         *,
         sites: int,
         rows: int,
@@ -49,19 +51,22 @@ class Chunked(Deltas):
         self._sites = sites
         self._height = height
         self._config = config
+        self._beside = beside
         parts = config.parts if rows <= 64 else max(1, config.parts // 2) if rows <= 512 else 1
         self._h = torch.empty(parts, rows, shape.tiles * TILE.value, device=memory.device)
 
     def shrink(self, x: Tensor, site: int) -> None:
         inputs, parts, how = x.shape[1], len(self._h), self._config.shrink
         depth = min(how.block, triton.next_power_of_2(inputs))
-        shrink[(len(self._chunks), self._shape.tiles, parts)](
-            x, self._memory, self._chunks, self._h, site, x.stride(0), *self._h.stride()[:2],
-            self._sites, inputs, triton.cdiv(inputs, depth * parts),
-            HEIGHT=self._height, DEPTH=depth, ALIGN=self._shape.align, **how.options,
-        )  # fmt: skip
+        with self._beside.work():
+            shrink[(len(self._chunks), self._shape.tiles, parts)](
+                x, self._memory, self._chunks, self._h, site, x.stride(0), *self._h.stride()[:2],
+                self._sites, inputs, triton.cdiv(inputs, depth * parts),
+                HEIGHT=self._height, DEPTH=depth, ALIGN=self._shape.align, **how.options,
+            )  # fmt: skip
 
     def expand(self, y: Tensor, site: int) -> None:
+        self._beside.join()
         how = self._config.expand
         width = min(how.block, max(16, triton.next_power_of_2(self._shape.columns)))
         blocks = triton.cdiv(self._shape.columns, width)
@@ -91,7 +96,11 @@ class Alone(Deltas):
 
 
 def deltas_of(
-    segments: Sequence[Segment], rows: int, place: torch.device, config: Config
+    segments: Sequence[Segment],
+    rows: int,
+    place: torch.device,
+    config: Config,
+    beside: Beside,
 ) -> Deltas:
     """Of one step."""
     shape = shape_of(segments)
@@ -105,7 +114,14 @@ def deltas_of(
     chunks = integers(chunks_of(segments, height), place).view(-1, CHUNK.value)
     bank = own(segments[0].bank)
     return Chunked(
-        chunks, shape, bank.memory, config, sites=len(bank.pieces), rows=rows, height=height
+        chunks,
+        shape,
+        bank.memory,
+        config,
+        beside,
+        sites=len(bank.pieces),
+        rows=rows,
+        height=height,
     )
 
 

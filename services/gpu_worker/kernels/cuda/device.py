@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cuda.attention import attend
 from services.gpu_worker.kernels.cuda.banks import Bank
+from services.gpu_worker.kernels.cuda.beside import Beside
 from services.gpu_worker.kernels.cuda.config import Config, config_for
 from services.gpu_worker.kernels.cuda.deltas import Deltas, deltas_of
 from services.gpu_worker.kernels.cuda.graph import Recorder
@@ -62,6 +63,7 @@ class CudaDevice:
         """Without `config`, as was found to be fast on GPUs of its model. Raises ValueError."""
         self.place = place
         self.config = config or config_for(place)
+        self._beside = Beside(place, wanted=self.config.beside)
         self.dtype = dtype
         self.numbers = str(dtype)
         self._side = SideStream(place)
@@ -101,7 +103,7 @@ class CudaDevice:
         return Bank(sites, memory)
 
     def deltas(self, segments: Sequence[Segment], rows: int) -> Deltas:
-        return deltas_of(segments, rows, self.place, self.config)
+        return deltas_of(segments, rows, self.place, self.config, self._beside)
 
     def layout(
         self, spans: Sequence[Span], *, page_tokens: int, group: int, window: int | None
@@ -119,7 +121,7 @@ class CudaDevice:
         return attend(q.contiguous(), keys, values, layout)
 
     def recorder(self, memory: Tensor, *, page_tokens: int, window: int | None) -> Recorder:
-        return Recorder(memory, self.config, page_tokens=page_tokens, window=window)
+        return Recorder(memory, self.config, self._beside, page_tokens=page_tokens, window=window)
 
     def wait(self) -> None:
         if self.place.type == "cuda":

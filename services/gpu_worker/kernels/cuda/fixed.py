@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from services.gpu_worker.kernels.cuda.banks import Shape
+from services.gpu_worker.kernels.cuda.beside import Beside
 from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.cuda.deltas import LOW, Chunked, Deltas, chunks_of
 from services.gpu_worker.kernels.cuda.layouts import UNBOUNDED, Decodes, Layout
@@ -63,6 +64,7 @@ class FixedInputs:
         tokens: int,
         memory: Tensor,
         config: Config,
+        beside: Beside,
         *,
         page_tokens: int,
         window: int | None,
@@ -71,6 +73,7 @@ class FixedInputs:
         room, place = Room(rows, triton.cdiv(tokens, page_tokens)), memory.device
         self._memory = memory
         self._config = config
+        self._beside = beside
         self._page_tokens = page_tokens
         self._window = window or UNBOUNDED
         self._block = torch.zeros(room.size, dtype=torch.long, device=place)
@@ -89,7 +92,7 @@ class FixedInputs:
     def take_adapters(self, shape: Shape, sites: int) -> None:
         """Of that shape or smaller, from now on."""
         self.deltas = Chunked(
-            self._chunks.view(-1, CHUNK.value), shape, self._memory, self._config,
+            self._chunks.view(-1, CHUNK.value), shape, self._memory, self._config, self._beside,
             sites=sites, rows=len(self.rows), height=LOW,
         )  # fmt: skip
 

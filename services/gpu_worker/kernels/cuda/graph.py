@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from services.gpu_worker.kernels.cuda.banks import Shape, own
+from services.gpu_worker.kernels.cuda.beside import Beside
 from services.gpu_worker.kernels.cuda.config import Config
 from services.gpu_worker.kernels.cuda.deltas import shape_of
 from services.gpu_worker.kernels.cuda.fixed import FixedInputs
@@ -25,10 +26,17 @@ class Recorder:
     """See graphs.Recorder. Its graphs never run at once, so they share what they compute in."""
 
     def __init__(
-        self, memory: Tensor, config: Config, *, page_tokens: int, window: int | None
+        self,
+        memory: Tensor,
+        config: Config,
+        beside: Beside,
+        *,
+        page_tokens: int,
+        window: int | None,
     ) -> None:
         self._memory = memory
         self._config = config
+        self._beside = beside
         self._page_tokens = page_tokens
         self._window = window
         self._shape = Shape()
@@ -52,6 +60,7 @@ class Recorder:
             tokens,
             self._memory,
             self._config,
+            self._beside,
             page_tokens=self._page_tokens,
             window=self._window,
         )
