@@ -1,7 +1,9 @@
 """Everything that is claimed of a GPU, in one command there: python -m bench.gpu
 
 Checks every kernel against its reference first, and stops if one is wrong. Then times kernels,
-whole steps of a model with random weights, and transformers with peft on one of the same shape.
+steps and whole runs of a model with random weights, one adapter in the weights, little memory, and
+transformers with peft on a model of the same shape. `--parts tune` searches how kernels are best
+launched, and writes it to services/gpu_worker/kernels/cuda/configs/; `--parts check` comes after.
 Needs torch, triton, numpy, safetensors, tokenizers; pytest for the checks, transformers and peft
 for the peer. Without CUDA it runs small under TRITON_INTERPRET=1, which shows only that it runs.
 """
@@ -10,13 +12,14 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from bench import gpu_kernels, gpu_steps
-from bench.gpu_model import FULL, SMALL, Row
+from bench import gpu_kernels, gpu_merging, gpu_pressure, gpu_rates, gpu_steps, gpu_tune
+from bench.gpu_model import FULL, SMALL, Claim, Found, Row, Size
 from bench.results import save
 from services.gpu_worker.kernels.cuda.device import CudaDevice
 
@@ -34,32 +37,58 @@ def checked() -> None:
         raise SystemExit("a kernel is wrong: nothing is timed")
 
 
+MODELS: dict[str, Callable[[CudaDevice, Size, float], Found]] = {
+    "steps": gpu_steps.steps,
+    "rates": gpu_rates.rates,
+    "merging": gpu_merging.merging,
+    "pressure": gpu_pressure.pressure,
+    "peers": gpu_rates.peers,
+}
+PARTS = ("check", "kernels", *MODELS)
+
+
+def measured(parts: Sequence[str], device: CudaDevice, size: Size) -> Found:
+    speed = gpu_kernels.bandwidth(device, size)
+    rows = [Row("copy bandwidth, read and written", speed / 1e9, "GB/s")]
+    claims: list[Claim] = []
+    if "tune" in parts:
+        rows += gpu_tune.tune(device, size)
+        device = CudaDevice(device.place, device.dtype)  # as it is launched from now on
+    if "kernels" in parts:
+        rows += gpu_kernels.lora(device, size, speed)
+        rows += gpu_kernels.attention(device, size, speed)
+    for part in parts:
+        if part in MODELS:
+            more, others = MODELS[part](device, size, speed)
+            rows += more
+            claims += others
+            torch.cuda.empty_cache()
+    return rows, claims
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m bench.gpu")
-    parser.add_argument("--parts", default="check,kernels,model,peer", help="a list")
+    parser.add_argument("--parts", default=",".join(PARTS), help="a list; tune is one more")
     parser.add_argument("--dtype", default="bfloat16")
     asked = parser.parse_args()
     parts = asked.parts.split(",")
+    if unknown := {*parts} - {*PARTS, "tune"}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
     real = torch.cuda.is_available()
-    size = FULL if real else SMALL
     dtype = getattr(torch, asked.dtype) if real else torch.float32
     device = CudaDevice(torch.device("cuda" if real else "cpu"), dtype)
     if "check" in parts:
         checked()
-    speed = gpu_kernels.bandwidth(device, size)
-    rows = [Row("copy bandwidth, read and written", speed / 1e9, "GB/s")]
-    if "kernels" in parts:
-        rows += gpu_kernels.lora(device, size, speed)
-        rows += gpu_kernels.attention(device, size, speed)
-    if "model" in parts:
-        rows += gpu_steps.end_to_end(device, size)
-    if "peer" in parts:
-        rows += gpu_steps.peer(device, size)
+    rows, claims = measured(parts, device, FULL if real else SMALL)
     for row in rows:
         share = "" if row.share is None else f"{row.share:.2f}"
-        print(f"{row.measured:70} {row.value:10.4g} {row.unit:8} {share}")
+        print(f"{row.measured:80} {row.value:10.4g} {row.unit:8} {share}")
+    for each in claims:
+        print(f"{each.claim:80} {each.value:10.4g} (wanted {each.target})")
     if real:
-        save("gpu", {"rows": [asdict(row) for row in rows]})
+        found = {"claims": [asdict(each) for each in claims], "rows": [asdict(r) for r in rows]}
+        name = "gpu" if claims else f"gpu_{'_'.join(parts)}"
+        save(name, {name: table for name, table in found.items() if table})
 
 
 if __name__ == "__main__":

@@ -3,18 +3,22 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.gpu_model import PAGE, RANKS, Row, Size, random_packing
+from services.gpu_worker.kernels import reference
 from services.gpu_worker.kernels.cuda.attention import attend
-from services.gpu_worker.kernels.cuda.deltas import Deltas
+from services.gpu_worker.kernels.cuda.deltas import Alone, Deltas
 from services.gpu_worker.kernels.cuda.device import CudaDevice
-from services.gpu_worker.kernels.device import Segment, Span
+from services.gpu_worker.kernels.device import Bank, Linear, Segment, Span
+from services.gpu_worker.kernels.reference import Piece
 from services.gpu_worker.model.arena import page_elements
+
+GATE_UP = 2  # its site in a layer
 
 
 def timed(work: Callable[[], object], repeats: int = 30) -> float:
@@ -44,66 +48,116 @@ def bandwidth(device: CudaDevice, size: Size) -> float:
     return 2 * source.nbytes / timed(partial(target.copy_, source))
 
 
-def _random(device: CudaDevice, *shape: int) -> Tensor:
+def random(device: CudaDevice, *shape: int) -> Tensor:
     return torch.randn(*shape, device=device.place).to(device.dtype)
 
 
-def lora(device: CudaDevice, size: Size, speed: float) -> list[Row]:
-    """The delta of gate_up, the widest linear, against the product it is added to."""
-    rows = []
-    config = size.config
-    weight = torch.randn(2 * config.intermediate, config.hidden, device=device.place).to(
-        device.dtype
-    )
-    base = device.linear(weight, site=2)
-    for ranks in RANKS:
-        for distinct in size.adapters:
-            packing = [
-                random_packing(config, ranks[i % len(ranks)], page_elements(config, PAGE), layers=1)
-                for i in range(distinct)
-            ]
-            for tokens in size.tokens:
-                if tokens < distinct:
-                    continue
-                memory, banks, read = _resident(device, packing, site=2)
-                each = tokens // distinct
-                segments = [Segment(i * each, (i + 1) * each, bank) for i, bank in enumerate(banks)]
-                deltas = device.deltas(segments, tokens)
-                x = _random(device, tokens, config.hidden)
-                y = torch.zeros(tokens, 2 * config.intermediate, device=device.place).to(
-                    device.dtype
-                )
-                taken = timed(partial(_add, deltas, y, x))
-                plain = timed(lambda x=x: base(x))  # type: ignore[misc]
-                name = f"lora gate_up, {tokens} tokens, {distinct} adapters of {list(ranks)}"
-                rows.append(Row(name, taken * 1e6, "us", read / taken / speed))
-                rows.append(Row(f"{name}, over the base product", taken / plain, "x"))
-                del memory
-    return rows
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Adapters of one layer in the device's memory."""
+
+    memory: Tensor
+    banks: Sequence[Bank]
+    pieces: Sequence[Sequence[Piece]]  # of the site, of each adapter
+
+    @property
+    def inputs(self) -> int:
+        return self.pieces[0][0].down.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        return max(part.column_end for piece in self.pieces[0] for part in piece.slices)
+
+    @property
+    def down_bytes(self) -> int:
+        return sum(piece.down.nbytes for site in self.pieces for piece in site)
+
+    @property
+    def up_bytes(self) -> int:
+        return sum(p.up.nbytes for site in self.pieces for piece in site for p in piece.slices)
 
 
-def _add(deltas: Deltas, y: Tensor, x: Tensor, site: int = 2) -> None:
-    deltas.shrink(x, site)
-    deltas.expand(y, site)
-
-
-def _resident(device: CudaDevice, packings: Sequence[Any], *, site: int) -> Any:
-    """Adapters in the device's memory: it, their banks, and the bytes that one site reads."""
+def resident(
+    device: CudaDevice, size: Size, ranks: Sequence[int], distinct: int, *, site: int
+) -> Resident:
+    elements = page_elements(size.config, PAGE)
+    packings = [
+        random_packing(size.config, ranks[i % len(ranks)], elements, layers=1)
+        for i in range(distinct)
+    ]
     pages = sum(len(packing.image) for packing in packings)
-    elements = packings[0].image.shape[1]
     memory = torch.zeros(pages, elements, dtype=device.dtype, device=device.place)
-    banks, at, read = [], 0, 0
+    banks, sites, at = [], [], 0
     for packing in packings:
         where = list(range(at, at + len(packing.image)))
         at += len(packing.image)
         device.fill(memory, device.stage(packing.image), where)
         pieces = packing.bind(memory, where)
         banks.append(device.bank(pieces, memory))
-        read += sum(
-            piece.down.nbytes + sum(part.up.nbytes for part in piece.slices)
-            for piece in pieces[site]
-        )
-    return memory, banks, read
+        sites.append(pieces[site])
+    return Resident(memory, banks, sites)
+
+
+def segments_of(banks: Sequence[Bank], tokens: int) -> list[Segment]:
+    each = tokens // len(banks)
+    return [Segment(i * each, (i + 1) * each, bank) for i, bank in enumerate(banks)]
+
+
+def lora(device: CudaDevice, size: Size, speed: float) -> list[Row]:
+    """What adapters add to gate_up, the widest linear, against the product it is added to, and
+    against products of torch, adapter by adapter."""
+    rows = []
+    weight = random(device, 2 * size.config.intermediate, size.config.hidden)
+    base = device.linear(weight, site=GATE_UP)
+    for ranks in RANKS:
+        for distinct in size.adapters:
+            held = resident(device, size, ranks, distinct, site=GATE_UP)
+            for tokens in size.tokens:
+                if tokens >= distinct:
+                    name = f"lora gate_up, {tokens} tokens, {distinct} adapters of {list(ranks)}"
+                    rows += _of_one(device, base, held, tokens=tokens, name=name, speed=speed)
+            del held
+    return rows
+
+
+def _of_one(
+    device: CudaDevice, base: Linear, held: Resident, *, tokens: int, name: str, speed: float
+) -> list[Row]:
+    segments = segments_of(held.banks, tokens)
+    chunked = replace(device.config, alone_rows=tokens + 1)
+    deltas = CudaDevice(device.place, device.dtype, chunked).deltas(segments, tokens)
+    x = random(device, tokens, held.inputs)
+    y = base(x)
+    shrink = timed(partial(deltas.shrink, x, GATE_UP))
+    expand = timed(partial(deltas.expand, y, GATE_UP))
+    both = timed(partial(add, deltas, y, x, GATE_UP))
+    loop = timed(partial(_by_torch, segments, held.pieces, y, x))
+    read = held.down_bytes + held.up_bytes
+    found = [
+        Row(name, both * 1e6, "us", read / both / speed),
+        Row(f"{name}, shrink", shrink * 1e6, "us", (held.down_bytes + x.nbytes) / shrink / speed),
+        Row(f"{name}, expand", expand * 1e6, "us", (held.up_bytes + 2 * y.nbytes) / expand / speed),
+        Row(f"{name}, over the base product", both / timed(partial(base, x)), "x"),
+        Row(f"{name}, torch adapter by adapter over it", loop / both, "x"),
+    ]
+    if len(segments) == 1:  # from what number of tokens on: the configuration's alone_rows
+        alone = timed(partial(add, Alone([[]] * GATE_UP + list(held.pieces)), y, x, GATE_UP))
+        found.append(Row(f"{name}, products of torch over it", alone / both, "x"))
+    return found
+
+
+def add(deltas: Deltas, y: Tensor, x: Tensor, site: int) -> None:
+    deltas.shrink(x, site)
+    deltas.expand(y, site)
+
+
+def _by_torch(
+    segments: Sequence[Segment], pieces: Sequence[Sequence[Piece]], y: Tensor, x: Tensor
+) -> None:
+    """A grouped product, group by group."""
+    for segment, own in zip(segments, pieces, strict=True):
+        rows = slice(segment.first, segment.last)
+        reference.add_delta(y[rows], x[rows], own)
 
 
 def attention(device: CudaDevice, size: Size, speed: float) -> list[Row]:
@@ -111,11 +165,11 @@ def attention(device: CudaDevice, size: Size, speed: float) -> list[Row]:
     shape = (2, config.kv_heads, PAGE, config.head_dim)
     per_sequence = size.context // PAGE + 1
     for count in size.tokens[:3]:
-        cache = _random(device, count * per_sequence, *shape)
+        cache = random(device, count * per_sequence, *shape)
         tables = torch.randperm(count * per_sequence).view(count, -1).tolist()
         spans = [Span(i, 1, size.context - 1, tables[i]) for i in range(count)]
         layout = device.layout(spans, page_tokens=PAGE, group=1, window=None)
-        q = _random(device, count, config.heads, config.head_dim)
+        q = random(device, count, config.heads, config.head_dim)
         taken = timed(partial(attend, q, cache[:, 0], cache[:, 1], layout))
         name = f"decode attention, {count} sequences of {size.context}"
         rows.append(Row(name, taken * 1e6, "us", cache.nbytes / taken / speed))

@@ -42,40 +42,76 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """`value` is `this` divided by `that`."""
+
+    claim: str
+    this: float
+    that: float
+    value: float
+    target: str
+
+
+def claim(name: str, this: float, that: float, target: str) -> Claim:
+    return Claim(name, this, that, this / that, target)
+
+
+Found = tuple[list[Row], list[Claim]]
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     """How much is measured: all of it on a GPU, next to nothing interpreted."""
 
     config: ModelConfig
-    tokens: Sequence[int]
-    adapters: Sequence[int]
-    swept: Sequence[int]
-    requests: int
+    tokens: Sequence[int]  # of kernels alone
+    adapters: Sequence[int]  # of kernels and decode steps
+    swept: Sequence[int]  # of whole runs
+    many: int  # adapters that are resident, and more than run
+    pressed: int  # adapters, where memory is little
+    peers: Sequence[int]  # of transformers and peft
+    requests: int  # of whole runs
+    batch: int  # of decode steps
+    steps: int  # timed
     prompt: int
     outputs: int
     context: int
+    prefill: int  # tokens of a step of prompts
     copies: int  # bytes of the copy that the memory's speed is measured by
 
 
 FULL = Size(
     LLAMA_8B,
-    (1, 8, 32, 128, 1024),
-    (1, 8, 32),
-    (0, 1, 8, 32, 128, 1000),
-    128,
-    128,
-    64,
-    1024,
-    1 << 31,
+    tokens=(1, 8, 32, 128, 1024),
+    adapters=(1, 8, 32),
+    swept=(0, 1, 5, 8, 32, 128, 1000),
+    many=1000,
+    pressed=200,
+    peers=(0, 1, 8, 32, 100),
+    requests=128,
+    batch=32,
+    steps=40,
+    prompt=128,
+    outputs=64,
+    context=1024,
+    prefill=2048,
+    copies=1 << 31,
 )
 SMALL = Size(
     TINY,
     tokens=(1, 4),
     adapters=(1, 2),
     swept=(0, 2),
+    many=3,
+    pressed=3,
+    peers=(0, 1),
     requests=2,
+    batch=2,
+    steps=1,
     prompt=20,
     outputs=2,
     context=40,
+    prefill=24,
     copies=1 << 20,
 )
 

@@ -1,148 +1,142 @@
-"""Whole steps of a model on a GPU, and transformers with peft on one of the same shape."""
+"""What a step takes, and what adapters add to it: none, one, many; with graphs and without."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
-from bench.gpu_model import PAGE, RANKS, Row, Size, made_model, random_packing
-from bench.streams import Timings
-from bench.workload import prompt
-from services.core.types import Digest, RequestId, SamplingParams
-from services.gpu_worker.engine.batcher import Batcher
-from services.gpu_worker.engine.engine import Engine
-from services.gpu_worker.engine.limits import Limits
-from services.gpu_worker.engine.pool import Pool
-from services.gpu_worker.engine.sequence import EngineRequest
+from bench.gpu_engines import GRAPH_BYTES, in_turn, made_rig
+from bench.gpu_model import PAGE, Claim, Found, Row, Size, claim, made_model, random_packing
 from services.gpu_worker.kernels.cuda.device import CudaDevice
-from services.gpu_worker.model.adapters import AdapterWeights
 from services.gpu_worker.model.arena import page_elements
+from services.gpu_worker.model.config import ModelConfig
 from services.gpu_worker.model.llama import Llama
-from services.gpu_worker.model.runner import TorchRunner
+from services.gpu_worker.model.packing import Packing
 
-Made = tuple[Engine, list[Digest]]
+RANK = 16
+GRAPHS, LAUNCHED, BESIDE = "graphs", "no graphs", "graphs, two streams"
 
-
-def made_engine(network: Llama, size: Size, packings: Sequence[Any]) -> Made | None:
-    """With every adapter resident; None if they do not fit the device."""
-    elements = page_elements(network.config, PAGE)
-    needed = sum(len(packing.image) for packing in packings)
-    tokens = 2 * size.requests * (size.prompt + size.outputs)
-    pages = needed + tokens // PAGE + size.requests + 64
-    if torch.cuda.is_available():
-        pages = max(
-            pages, network.device.spare_memory() // (elements * network.device.dtype.itemsize)
-        )
-    if needed + tokens // PAGE > pages:
-        return None
-    limits = Limits(max_sequences=size.requests, max_step_tokens=2048)
-    pool = Pool(pages, page_tokens=PAGE, keeps_prefixes=False)
-    engine = Engine(
-        batcher=Batcher(limits=limits, pool=pool, context_tokens=network.config.context),
-        runner=TorchRunner(network, pages=pages, page_tokens=PAGE),
-        pool=pool,
-        end_tokens=(),
-    )
-    digests = []
-    for index, packing in enumerate(packings):
-        digest = Digest(f"{index:064d}")
-        fill = engine.reserve(digest, AdapterWeights(packing))
-        assert fill is not None
-        fill()
-        engine.activate(digest)
-        digests.append(digest)
-    return engine, digests
+Taken = dict[tuple[str, int], float]
+"""Seconds of a step, by how it ran and with how many adapters."""
 
 
-def drive(engine: Engine, size: Size, digests: Sequence[Digest]) -> float:
-    """Output tokens a second with all requests at once, adapters in turn."""
-    for index in range(size.requests):
-        sampling = SamplingParams(max_tokens=size.outputs, temperature=0.0, ignore_eos=True)
-        adapter = digests[index % len(digests)] if digests else None
-        ids = tuple(token % size.config.vocabulary for token in prompt(index, size.prompt))
-        engine.submit(EngineRequest(RequestId(str(index)), ids, sampling, adapter))
-    timings = Timings()
-    while not (report := engine.step()).is_idle:
-        timings.tokens += sum(len(piece.tokens) for _, piece in report.pieces)
-    return timings.tokens / timings.now
-
-
-def end_to_end(device: CudaDevice, size: Size) -> list[Row]:
+def steps(device: CudaDevice, size: Size, speed: float) -> Found:
+    """Adapters of rank 16. `speed`: the memory's, bytes a second."""
     network = made_model(size.config, device)
-    elements = page_elements(size.config, PAGE)
-    rows, alone = [], 0.0
-    for ranks in RANKS if torch.cuda.is_available() else RANKS[-1:]:
-        made = {rank: random_packing(size.config, rank, elements) for rank in ranks}
-        # One host image a rank, under many digests: on the device each has pages of its own.
-        made = {rank: replace(p, image=device.stage(p.image)) for rank, p in made.items()}
-        for count in size.swept:
-            packings = [made[ranks[i % len(ranks)]] for i in range(count)]
-            made_now = made_engine(network, size, packings)
-            if made_now is None:
-                print(f"{count} adapters of {list(ranks)} do not fit", flush=True)
+    packing = random_packing(size.config, RANK, page_elements(size.config, PAGE))
+    packing = replace(packing, image=device.stage(packing.image))
+    memory = Memory(speed, device.dtype.itemsize)
+    rows, claims = _decodes(network, size, packing, memory, _with_two_streams(network, device))
+    more, others = _prefills(network, size, packing)
+    return rows + more, claims + others
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """`speed`: bytes a second, as a copy has it."""
+
+    speed: float
+    itemsize: int
+
+    def share(self, size: Size, adapters: int, seconds: float) -> float:
+        """Of its speed, that a decode step makes use of."""
+        return step_bytes(size, adapters, itemsize=self.itemsize) / seconds / self.speed
+
+
+def _with_two_streams(network: Llama, device: CudaDevice) -> Llama:
+    config = replace(device.config, beside=True)
+    return replace(network, device=CudaDevice(device.place, device.dtype, config))
+
+
+def _decodes(network: Llama, size: Size, packing: Packing, memory: Memory, beside: Llama) -> Found:
+    ways = {
+        GRAPHS: (network, GRAPH_BYTES),
+        LAUNCHED: (network, 0),
+        BESIDE: (beside, GRAPH_BYTES),
+    }
+    rows: list[Row] = []
+    taken: Taken = {}
+    for name, (made, graph_bytes) in ways.items():
+        for count in (0, *size.adapters, size.many):
+            rig = made_rig(made, size, [packing] * count, graph_bytes=graph_bytes)
+            if rig is None:
+                print(f"{count} adapters do not fit", flush=True)
                 continue
-            engine, digests = made_now
-            drive(engine, size, digests[: size.requests])  # compiles, warms
-            rate = drive(engine, size, digests)
-            alone = alone or rate
-            name = f"end to end, {count} adapters of {list(ranks)}, {size.requests} requests"
-            rows.append(Row(name, rate, "tokens/s", rate / alone))
-            print(rows[-1], flush=True)
-            del engine, made_now
+            taken[name, count] = rig.decode_seconds(in_turn(rig.digests, size.batch))
+            share = memory.share(size, min(count, size.batch), taken[name, count])
+            rows.append(_row(f"{name}, {count} adapters", taken[name, count], size, share))
+            if (name, count) == (GRAPHS, size.adapters[-1]):
+                taken["unused", 0] = rig.decode_seconds([None] * size.batch)
+                rows.append(_row(f"{name}, adapters unused", taken["unused", 0], size))
+            del rig
             torch.cuda.empty_cache()
-    del network
-    torch.cuda.empty_cache()
-    return rows
+    return rows + _ratios(taken, size), _claims(taken, size, memory)
 
 
-def peer(device: CudaDevice, size: Size) -> list[Row]:
-    """transformers and peft, mixed batches, random weights of the same shape."""
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
-    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+def _row(name: str, seconds: float, size: Size, share: float | None = None) -> Row:
+    return Row(f"decode step of {size.batch}: {name}", seconds * 1e3, "ms", share)
 
+
+def step_bytes(size: Size, adapters: int, *, itemsize: int) -> float:
+    """That a decode step has to read: weights, keys and values, so many adapters."""
     config = size.config
-    with torch.device(device.place):
-        torch.set_default_dtype(device.dtype)
-        base: Any = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=config.vocabulary, hidden_size=config.hidden,
-                intermediate_size=config.intermediate, num_hidden_layers=config.layers,
-                num_attention_heads=config.heads, num_key_value_heads=config.kv_heads,
-            )
-        )  # fmt: skip
-        torch.set_default_dtype(torch.float32)
-    base.eval()
-    requests = min(size.requests, 32)
-    ids = torch.tensor([prompt(i, size.prompt) for i in range(requests)], device=device.place)
-    ids %= config.vocabulary
-    rows = []
-    model: Any = base
-    for count in (0, *size.adapters):
-        names: list[str] | None = None
-        for index in range(count):
-            lora_config = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
-            if index == 0:
-                model = get_peft_model(base, lora_config, adapter_name="a0")
-            elif f"a{index}" not in model.peft_config:
-                model.add_adapter(f"a{index}", lora_config)
-        if count:
-            model = model.to(device.place, device.dtype).eval()
-            names = [f"a{i % count}" for i in range(requests)]
-        how = {"adapter_names": names} if names else {}
-        for _ in range(2):
-            begun = time.perf_counter()
-            with torch.inference_mode():
-                model.generate(
-                    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                    max_new_tokens=size.outputs, min_new_tokens=size.outputs, pad_token_id=0, **how,
-                )  # fmt: skip
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            rate = requests * size.outputs / (time.perf_counter() - begun)
-        rows.append(
-            Row(f"transformers and peft, {count} adapters, {requests} requests", rate, "tokens/s")
-        )
-        print(rows[-1], flush=True)
-    return rows
+    linears = sum(module.in_features * module.out_features for module in config.modules())
+    weights = linears + config.vocabulary * config.hidden
+    seen = size.batch * (size.prompt + size.steps // 2)
+    cached = seen * 2 * config.layers * config.kv_width
+    return (weights + cached + adapters * adapter_elements(config)) * itemsize
+
+
+def adapter_elements(config: ModelConfig) -> int:
+    return sum(RANK * (module.in_features + module.out_features) for module in config.modules())
+
+
+def _ratios(taken: Taken, size: Size) -> list[Row]:
+    none, one, many = 0, 1, size.many
+    pairs = {
+        "1 adapter over none": ((GRAPHS, one), (GRAPHS, none)),
+        f"{many} adapters over 1": ((GRAPHS, many), (GRAPHS, one)),
+        "no graphs over graphs, no adapters": ((LAUNCHED, none), (GRAPHS, none)),
+        "no graphs over graphs, 1 adapter": ((LAUNCHED, one), (GRAPHS, one)),
+        "two streams over one, 1 adapter": ((BESIDE, one), (GRAPHS, one)),
+    }
+    return [
+        Row(f"decode step of {size.batch}: {name}", taken[this] / taken[that], "x")
+        for name, (this, that) in pairs.items()
+        if this in taken and that in taken
+    ]
+
+
+def _claims(taken: Taken, size: Size, memory: Memory) -> list[Claim]:
+    some, plain = size.adapters[1], taken[GRAPHS, 0]
+    best = min(taken[way, some] for way in (GRAPHS, BESIDE))
+    name = f"decode step of {size.batch}"
+    claims = [
+        claim(f"{name}, adapters unused over none", taken["unused", 0], plain, "<= 1.00"),
+        claim(f"{name}, {some} distinct of rank {RANK} over none", best, plain, "<= 1.10"),
+    ]
+    for count, seconds in ((0, plain), (some, best)):
+        read = step_bytes(size, count, itemsize=memory.itemsize) / seconds
+        what = f"{name}, {count} adapters: bytes a second over the memory's"
+        claims.append(claim(what, read, memory.speed, ">= 0.60"))
+    return claims
+
+
+def _prefills(network: Llama, size: Size, packing: Packing) -> Found:
+    some = size.adapters[1]
+    rig = made_rig(network, size, [packing] * some)
+    assert rig is not None
+    crowds: dict[str, Sequence[int]] = {"none": (), "1": (0,), f"{some}": range(some)}
+    taken = {
+        name: rig.prefill_seconds(in_turn([rig.digests[i] for i in chosen], some))
+        for name, chosen in crowds.items()
+    }
+    name = f"step of prompts, {size.prefill} tokens of {some} requests"
+    rows = [
+        Row(f"{name}, {count} adapters", seconds * 1e3, "ms") for count, seconds in taken.items()
+    ]
+    claims = [
+        claim(f"{name}, {count} adapters over none", taken[count], taken["none"], "<= 1.15")
+        for count in list(taken)[1:]
+    ]
+    return rows, claims
