@@ -64,7 +64,7 @@ def _folded_seconds(rig: Rig, crowd: Sequence[Digest | None]) -> float:
     return rig.decode_seconds(crowd)
 
 
-def _crowd(digests: Sequence[Digest], count: int, share: float) -> list[Digest | None]:
+def _crowd(digests: Sequence[Digest], count: int, share: float) -> Sequence[Digest | None]:
     own = round(count * share)
     others = digests[1:]
     return [digests[0]] * own + [others[i % len(others)] for i in range(count - own)]
