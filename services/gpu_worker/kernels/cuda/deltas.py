@@ -42,10 +42,13 @@ class Chunked(Deltas):
         sites: int,
         rows: int,
         height: int,
+        segments: Sequence[Segment] = (),
     ) -> None:
         """`chunks`: [N, 3], the first row, how many, where the adapter's table is. One of no rows
-        does nothing; `height` is the most that one has."""
+        does nothing; `height` is the most that one has. Tables of `segments` stay as long as this;
+        those of others are the caller's to keep."""
         self._chunks = chunks
+        self._segments = segments
         self._shape = shape
         self._memory = memory
         self._sites = sites
@@ -122,6 +125,7 @@ def deltas_of(
         sites=len(bank.pieces),
         rows=rows,
         height=height,
+        segments=segments,
     )
 
 
@@ -130,7 +134,7 @@ def shape_of(segments: Sequence[Segment]) -> Shape:
 
 
 def chunks_of(segments: Sequence[Segment], height: int) -> list[int]:
-    """One behind the other, see Chunked. The tables must stay until the step is done."""
+    """One behind the other, see Chunked. Tables are told of by address: somebody must keep them."""
     return [
         number
         for segment in segments

@@ -81,6 +81,7 @@ class FixedInputs:
         self._here, there = room.views(self._host), room.views(self._block)
         self._tables = self._here.tables.numpy()
         self._written: list[Sequence[int]] = [()] * rows
+        self._segments: Sequence[Segment] = ()  # whose tables are told of by address
         self._chunks = there.chunks
         self.tokens, self.positions, self.pages, self.offsets, starts, ends = there.fields
         self.rows = torch.arange(rows, device=place)
@@ -110,6 +111,7 @@ class FixedInputs:
             [position + 1 for position in at],
         ]
         self._here.fields.copy_(torch.tensor(fields))
+        self._segments = segments
         chunks = chunks_of(segments, LOW)
         self._here.chunks.zero_()
         self._here.chunks[: len(chunks)] = torch.tensor(chunks, dtype=torch.long)
