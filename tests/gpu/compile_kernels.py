@@ -3,6 +3,10 @@
 Run by test_compile.py in a process of its own, because kernels are interpreted in the tests'.
 """
 
+import re
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import triton
@@ -61,20 +65,36 @@ def main() -> None:
     for dtype in ("fp32", "bf16"):
         for height in (16, 64):
             how = HIDDEN | {"HEIGHT": height, "ALIGN": lora.ALIGNED}
-            report("shrink", dtype, compiled(lora.shrink, dtype, CONFIG.shrink, **how))
-            report("expand", dtype, compiled(lora.expand, dtype, CONFIG.expand, **how))
-        for shape in (LLAMA, SMOLLM):
+            for kernel, launch in ((lora.shrink, CONFIG.shrink), (lora.expand, CONFIG.expand)):
+                made = compiled(kernel, dtype, launch, **how)
+                report(f"{kernel.__name__}/{height}_rows", dtype, launch, made)
+        for model, shape in {"llama_8b": LLAMA, "smollm2": SMOLLM}.items():
             how = shape | BLOCKS | {"HEAD_BLOCK": shape["HEAD"]}
             for name, launch in ATTENTION.items():
                 kernel = getattr(attention, name)
                 made = compiled(kernel, dtype, launch, **how, KEYS=launch.block)
-                report(name, dtype, made)
+                report(f"{name}/{model}", dtype, launch, made)
 
 
-def report(name: str, dtype: str, made: Any) -> None:
-    """A line for the test. Narrow loads are of two bytes at a time: weights must not come so."""
+def report(name: str, dtype: str, launch: Launch, made: Any) -> None:
+    """A line for the test and for bench.resources. Narrow loads are of two bytes at a time: weights
+    must not come so. The stack is where registers are spilt to."""
     narrow = made.asm["ptx"].count("ld.global.b16")
-    print(f"{name} {dtype} shared={made.metadata.shared} narrow={narrow}")
+    used = {"warps": launch.warps, "shared": made.metadata.shared, "narrow": narrow}
+    used |= _of_machine_code(made.asm["cubin"])
+    print(name, dtype, *(f"{what}={count}" for what, count in used.items()))
+
+
+def _of_machine_code(cubin: bytes) -> dict[str, int]:
+    """Of a thread: registers, and bytes of stack."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = dict(re.findall(r"\b(REG|STACK):(\d+)", told))
+    return {"registers": int(found["REG"]), "stack": int(found["STACK"])}
 
 
 if __name__ == "__main__":

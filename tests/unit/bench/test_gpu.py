@@ -12,6 +12,7 @@ from bench.gpu_model import FULL, LLAMA_8B
 from bench.gpu_pressure import Split
 from bench.gpu_steps import adapter_elements, step_bytes
 from bench.gpu_tune import best_of, launches
+from bench.resources import read
 from services.core.types import RequestId, SamplingParams
 from services.gpu_worker.engine.sequence import EngineRequest, Sequence
 from services.gpu_worker.kernels.cuda.config import Config, Launch, config_for
@@ -65,3 +66,10 @@ def test_only_what_goes_with_the_rest_is_tried() -> None:
     narrow = replace(CONFIG, split=32, decode=Launch(32, 4, 3))
     assert all(found.split % found.decode.block == 0 for found in launches("decode", narrow))
     assert any(True for _ in launches("decode", narrow))
+
+
+def test_what_a_kernel_takes_says_how_many_blocks_there_is_room_for() -> None:
+    line = "expand/16_rows bf16 warps={} shared={} narrow=0 registers={} stack=0"
+    assert read(line.format(4, 0, 24)).blocks == 16  # warps
+    assert read(line.format(4, 12_312, 72)).blocks == 7  # registers
+    assert read(line.format(4, 82_432, 32)).blocks == 2  # shared memory
