@@ -22,13 +22,17 @@ ACME = TenantId("acme")
 DATA = save(peft_tensors(SHAPES, names=["q_proj", "v_proj"], rank=4, seed=1))
 
 
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 async def begin(uploads: Uploads, data: bytes = DATA, **changes: Any) -> Upload:
     arguments: dict[str, Any] = {
         "tenant": ACME,
         "adapter": "sql",
         "config_json": json.dumps(peft_config(base_model_name_or_path="tiny")),
         "size_bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256(data),
         "base_model": "",
         "provenance": Provenance(),
     }
@@ -53,7 +57,7 @@ async def begin_in_parts(
     uploads: Uploads, data: bytes = DATA, **changes: Any
 ) -> tuple[Upload, bytes]:
     """And what it wants to be sent."""
-    tag = hashlib.sha256(data).hexdigest()
+    tag = sha256(data)
     told = {"sha256": "", "content_tag": tag, "header": header(data)}
     upload = await begin(uploads, data, **(told | changes))
     assert upload.arrangement is not None

@@ -33,6 +33,15 @@ async def sessions(url: str) -> AsyncIterator[Sessions]:
 
 
 @pytest.fixture
+async def fleet_sessions(tmp_path: Path) -> AsyncIterator[Sessions]:
+    sessions = open_sessions(f"sqlite+aiosqlite:///{tmp_path / 'fleet.db'}")
+    async with sessions.kw["bind"].begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield sessions
+    await close_sessions(sessions)
+
+
+@pytest.fixture
 def books(sessions: Sessions) -> Books:
     return Books(sessions)
 

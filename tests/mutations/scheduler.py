@@ -9,6 +9,7 @@ _OFFICE = "tests/unit/scheduler/test_office.py::"
 _SCALING = "tests/unit/policies/test_autoscaling.py::"
 _ROWS = "tests/contract/test_fleet_rows.py::"
 _SERVICE = "tests/contract/test_fleet_service.py::"
+_MOVES = "tests/contract/test_rebalancing.py::"
 _TERMS = "tests/contract/test_terms.py::"
 _DEMAND = "tests/contract/test_demand.py::"
 _FENCED = "test_a_leader_that_was_followed_by_another_writes_nothing"
@@ -199,7 +200,7 @@ SCHEDULER: dict[str, Mutation] = {
         "scheduler/loop.py",
         "dry_run = asked is not None and asked.dry_run",
         "dry_run = False",
-        _SERVICE + "test_a_dry_run_says_what_would_be_moved_and_moves_nothing",
+        _MOVES + "test_a_dry_run_says_what_would_be_moved_and_moves_nothing",
     ),
     "a scheduler that starts again has forgotten what was wished": Mutation(
         "scheduler/repository.py",
@@ -235,7 +236,7 @@ SCHEDULER: dict[str, Mutation] = {
         "scheduler/loop.py",
         "loads, now, self._debts())",
         "loads, now, Debts())",
-        _SERVICE + "test_a_dry_run_says_what_would_be_moved_and_moves_nothing",
+        _MOVES + "test_a_dry_run_says_what_would_be_moved_and_moves_nothing",
     ),
     "what a silent gateway said is owed still": Mutation(
         "scheduler/demand.py",

@@ -205,7 +205,7 @@ STORE = {
         "adapter_store/receiving.py",
         "            self._has_failed = True\n",
         "",
-        "tests/contract/test_arranged.py::test_nothing_is_written_behind_what_could_not_be",
+        "tests/property/test_arrival.py::test_nothing_is_written_behind_what_could_not_be",
     ),
     "what nobody finishes stays in the bucket": Mutation(
         "adapter_store/collection.py",
