@@ -78,6 +78,7 @@ class Size:
     context: int
     prefill: int  # tokens of a step of prompts
     copies: int  # bytes of the copy that the memory's speed is measured by
+    square: int  # width of the product that the device's is
 
 
 FULL = Size(
@@ -96,6 +97,7 @@ FULL = Size(
     context=1024,
     prefill=2048,
     copies=1 << 31,
+    square=8192,
 )
 SMALL = Size(
     TINY,
@@ -113,6 +115,7 @@ SMALL = Size(
     context=40,
     prefill=24,
     copies=1 << 20,
+    square=64,
 )
 
 

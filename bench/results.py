@@ -96,8 +96,9 @@ def render() -> str:
         "",
         "Tables made by `python -m bench.results` from `bench/results/*.json`. Machines are shared",
         "and noisy: compare ratios within one run. `python -m bench.<name> --help` says what each",
-        "measures; `python -m bench.plots` draws those of `bench.fairness`, and",
-        "`python -m bench.experiments.plots` those of `bench.experiments.federated`.",
+        "measures; `python -m bench.plots` draws those of `bench.fairness`,",
+        "`python -m bench.gpu_plot` those of `bench.gpu`, and `python -m bench.experiments.plots`",
+        "those of `bench.experiments.federated`.",
         *_WITHOUT_A_GPU,
     ]
     for path in sorted(FOLDER.glob("*.json")):

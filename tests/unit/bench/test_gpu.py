@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from triton.runtime.errors import OutOfResources
 
 from bench.gpu_engines import digest
 from bench.gpu_model import FULL, LLAMA_8B
+from bench.gpu_plot import KINDS, figure
 from bench.gpu_pressure import Split
+from bench.gpu_roofline import Point, Roof
 from bench.gpu_steps import adapter_elements, step_bytes
 from bench.gpu_tune import best_of, launches
 from bench.resources import read
@@ -73,3 +76,13 @@ def test_what_a_kernel_takes_says_how_many_blocks_there_is_room_for() -> None:
     assert read(line.format(4, 0, 24)).blocks == 16  # warps
     assert read(line.format(4, 12_312, 72)).blocks == 7  # registers
     assert read(line.format(4, 82_432, 32)).blocks == 2  # shared memory
+
+
+def test_kernels_are_drawn_under_the_lower_of_two_roofs() -> None:
+    roof = Roof(4e12, 8e14)
+    assert (roof.over(100), roof.over(200), roof.over(400)) == (4e14, 8e14, 8e14)
+    points = [
+        Point(kind, "", 1e9, 1e9 / intensity, 1e-5) for kind in KINDS for intensity in (1, 900)
+    ]
+    (line,) = figure(points, roof).axes[0].lines
+    assert np.asarray(line.get_ydata()).tolist() == [0.5 * 4e12, 8e14, 8e14]
