@@ -21,7 +21,10 @@ METHODS = (FULL, LORA, SLORA, SPARSE, FFA, PRIMED, KEPT)
 
 Rates = tuple[float, float]  # of a first stage, or 0; of all other rounds
 
-_TWO_STAGES: Sequence[Rates] = ((3e-3, 3e-3), (1e-2, 3e-3), (3e-3, 1e-3), (1e-2, 1e-3))
+_TWO_STAGES: Sequence[Rates] = (
+    *((3e-3, 3e-3), (1e-2, 3e-3), (3e-3, 1e-3), (1e-2, 1e-3)),
+    *((3e-2, 3e-3), (3e-2, 1e-3)),  # 1e-2 was the best of a first stage, at the edge of the grid
+)
 CANDIDATES: Mapping[str, Sequence[Rates]] = {
     FULL: ((0, 3e-4), (0, 1e-4), (0, 1e-3)),
     LORA: ((0, 3e-3), (0, 1e-3), (0, 5e-3)),
