@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -17,19 +18,24 @@ from lorikeet.gateway.v1 import gateway_service_pb2_grpc as gateway_rpc
 from lorikeet.trainer.v1 import trainer_service_pb2 as pb
 from lorikeet.trainer.v1 import trainer_service_pb2_grpc as rpc
 from lorikeet.types.v1.generation_pb2 import SamplingParams
-from services.cli.connection import CHANNEL_OPTIONS, Metadata
+from services.cli.connection import CHANNEL_OPTIONS, Metadata, Profile, home
 from services.cli.demo import running
 from services.cli.show import console, one_sentence
-from services.cli.suite import Suite
+from services.cli.suite import Suite, embedded_model
+from services.core.types import Fingerprint
 from services.trainer.flower_driver.certificates import new_node_key
 from services.trainer.flower_driver.environment import Flower
 from services.trainer.flower_driver.supernode import Keeper, SuperNode, kept
+
+Base = tuple[Path, Fingerprint]
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "federation"
 ADAPTER, VICTIM = "concierge", "spa"
 QUESTION = "Where can I park?"
 TARGETS = ("q_proj", "v_proj")
 STEPS, BATCH, RATE, PACK_TOKENS = 5, 4, 5e-3, 128
+WORKER_MEBIBYTES = 1024  # the sites need the rest
+AT_WORK_LOOKS, LOOK_SECONDS = 30, 0.1  # longer than what is left of a round before takes to end
 
 
 def federated_demo(
@@ -43,21 +49,42 @@ def federated_demo(
     a site in the middle of a round, and ask the adapter that comes of it."""
     with one_sentence():
         flower, started = Flower.found(), time.monotonic()
-        with running(0, None, trains=True) as (suite, profile):
-            who = (("authorization", f"Bearer {profile.key}"),)
-            with grpc.insecure_channel(profile.server, options=CHANNEL_OPTIONS) as channel:
-                job = _create(channel, who, suite, rounds=rounds, deadline=deadline)
-                console.print(f"Without it: {_ask(channel, who, job.base_model, question)}")
-                try:
-                    with _sites(suite, flower, job) as keepers:
-                        job = _followed(channel, who, job, keepers)
-                except BaseException:  # the next suite here would go on with it
-                    _cancel(channel, who, job)
-                    raise
-                _show_version(channel, who, job)
-                adapted = f"{ADAPTER}@candidate"
-                console.print(f"With it: {_ask(channel, who, adapted, question)}")
+        with ThreadPoolExecutor(1) as pool:
+            unpacking = pool.submit(_unpacked)  # while services start, which is mostly waiting
+            with running(0, None, WORKER_MEBIBYTES, trains=True) as (suite, profile):
+                _demonstrate(suite, profile, flower, unpacking, question, rounds, deadline)
         console.print(f"Everything is stopped, after {time.monotonic() - started:.0f} s.")
+
+
+def _unpacked() -> Base:
+    """For the sites."""
+    # torch takes a while, and other commands need none.
+    from services.trainer.training.unpacking import unpacked  # noqa: PLC0415
+
+    return unpacked(embedded_model(), home() / "models")
+
+
+def _demonstrate(
+    suite: Suite,
+    profile: Profile,
+    flower: Flower,
+    unpacking: Future[Base],
+    question: str,
+    rounds: int,
+    deadline: float,
+) -> None:
+    who = (("authorization", f"Bearer {profile.key}"),)
+    with grpc.insecure_channel(profile.server, options=CHANNEL_OPTIONS) as channel:
+        job = _create(channel, who, suite, rounds=rounds, deadline=deadline)
+        console.print(f"Without it: {_ask(channel, who, job.base_model, question)}")
+        try:
+            with _sites(suite, flower, job, unpacking.result()) as keepers:
+                job = _followed(channel, who, job, keepers)
+        except BaseException:  # the next suite here would go on with it
+            _cancel(channel, who, job)
+            raise
+        _show_version(channel, who, job)
+        console.print(f"With it: {_ask(channel, who, f'{ADAPTER}@candidate', question)}")
 
 
 def _create(
@@ -86,12 +113,7 @@ def _create(
 
 
 @contextmanager
-def _sites(suite: Suite, flower: Flower, job: pb.Job) -> Iterator[Sequence[Keeper]]:
-    # torch takes a while, and other commands need none.
-    from services.trainer.training.unpacking import unpacked  # noqa: PLC0415
-
-    console.print("Unpacking the base model for the sites")
-    base, fingerprint = unpacked(suite.model, suite.home / "models")
+def _sites(suite: Suite, flower: Flower, job: pb.Job, base: Base) -> Iterator[Sequence[Keeper]]:
     folder = suite.home.absolute() / "sites"
     authority = folder / "authority.crt"
     authority.write_text(job.rendezvous.authority)
@@ -100,8 +122,8 @@ def _sites(suite: Suite, flower: Flower, job: pb.Job) -> Iterator[Sequence[Keepe
         Keeper(
             SuperNode(
                 name=data.stem, folder=folder / data.stem, superlink=job.rendezvous.address,
-                authority=authority, key=folder / f"{data.stem}.key", data=data, base=base,
-                fingerprint=fingerprint, port=first_port + index, threads=1,
+                authority=authority, key=folder / f"{data.stem}.key", data=data, base=base[0],
+                fingerprint=base[1], port=first_port + index, threads=1,
             ),
             flower,
             told=lambda said: None,
@@ -130,12 +152,14 @@ def _followed(
 
 
 def _kill_at_work(victim: Keeper) -> None:
+    looks = 0
     for _ in range(600):
-        if victim.is_at_work:
+        looks = looks + 1 if victim.is_at_work else 0
+        if looks == AT_WORK_LOOKS:
             victim.kill()
             console.print(f"Killed {victim.node.name} in the middle of a round.")
             return
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
     raise OSError(f"{victim.node.name} was not asked in a minute")
 
 

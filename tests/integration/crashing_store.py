@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
-from inspect import iscoroutinefunction
 from typing import Any
 
 from sqlalchemy.engine.default import DefaultDialect
@@ -25,6 +24,7 @@ from services.adapter_store.staging import Staging
 from services.adapter_store.tensors import FileTensor
 from services.adapter_store.uploads import Uploads
 from services.runtime.server import run
+from tests.integration.dying import deadly
 
 LEASE_SECONDS = 1.0
 
@@ -63,38 +63,30 @@ def serve(environment: dict[str, str], point: str | None, when: str, nth: int) -
     weights.LEASE = timedelta(seconds=LEASE_SECONDS)
     if point is not None:
         owner, name = POINTS[point]
-        setattr(owner, name, _deadly(getattr(owner, name), when, nth))
+        work = getattr(owner, name)
+        deadly_one = _torn(work, nth) if when == "torn" else deadly(work, when, nth, _die)
+        setattr(owner, name, deadly_one)
     run(main)
 
 
-def _deadly(work: Callable[..., Any], when: str, nth: int) -> Callable[..., Any]:
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _torn(append: Callable[..., Any], nth: int) -> Callable[..., Any]:
+    """Dies in the middle of what the nth of them writes."""
     left = nth
 
-    def come(phase: str) -> None:
+    @wraps(append)
+    def now(*given: Any) -> Any:
         nonlocal left
-        if phase == when:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    @wraps(work)
-    async def later(*given: Any, **named: Any) -> Any:
-        come("before")
-        result = await work(*given, **named)
-        come("after")
-        return result
-
-    @wraps(work)
-    def now(*given: Any, **named: Any) -> Any:
-        come("before")
-        if when == "torn" and left == 1:
+        left -= 1
+        if left == 0:
             _tear(*given)
-        come("torn")
-        result = work(*given, **named)
-        come("after")
-        return result
+            _die()
+        return append(*given)
 
-    return later if iscoroutinefunction(work) else now
+    return now
 
 
 def _tear(staging: Staging, upload: Upload, chunk: Chunk) -> None:

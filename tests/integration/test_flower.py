@@ -7,15 +7,13 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.numpy import load_file
-from transformers import AutoModelForCausalLM
 
 from services.cli.suite import free_addresses
 from services.trainer.config import TrainingConfig
@@ -28,8 +26,8 @@ from services.trainer.flower_driver.certificates import authority, new_node_key
 from services.trainer.flower_driver.environment import FOLDER, Flower
 from services.trainer.flower_driver.supernode import Keeper, SuperNode, kept
 from services.trainer.jobs import Checkpoint, Point
-from services.trainer.process import FEDERATED_COMMAND
-from services.trainer.task import FederatedTask, Meeting, News, Trained, news_from_json
+from services.trainer.task import FederatedTask, Meeting, Trained
+from tests.flower_world import driven, layers_of
 from tests.training import CONVERSATIONS, TARGETS, base_of, saved_base, written
 
 pytestmark = [
@@ -49,15 +47,6 @@ class World:
     def sites(self) -> list[Site]:
         nodes = [each.node for each in self.keepers]
         return [Site(n.name, n.data, n.base, n.fingerprint, threads=1) for n in nodes]
-
-
-def _layers(base: Path) -> tuple[tuple[str, int, int], ...]:
-    model: Any = AutoModelForCausalLM.from_pretrained(base)
-    return tuple(
-        (name, each.out_features, each.in_features)
-        for name, each in model.named_modules()
-        if isinstance(each, torch.nn.Linear) and name != "lm_head"
-    )
 
 
 @pytest.fixture
@@ -88,30 +77,12 @@ def world(tmp_path: Path) -> World:
         meeting=Meeting(
             address=addresses.superlink, folder=tmp_path / "ca", flower=Flower.found().folder
         ),
-        base=base_of(base, fingerprint="f", layers=_layers(base)),
+        base=base_of(base, fingerprint="f", layers=layers_of(base)),
         folder=tmp_path / "job",
         prefix="1-",
     )  # fmt: skip
     task.folder.mkdir()
     return World(tmp_path, task, keepers)
-
-
-def _driven(task: FederatedTask) -> Generator[News, None, None]:
-    """As the trainer does it; nobody drives it any more once the generator is closed."""
-    process = subprocess.Popen(
-        FEDERATED_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(task.to_json().encode() + b"\n")
-        process.stdin.flush()
-        for line in process.stdout:
-            yield news_from_json(line)
-    finally:
-        process.stdin.close()  # as when the trainer is killed
-        process.wait()
-        process.stdout.close()
 
 
 def _here(world: World) -> dict[str, Any]:
@@ -154,10 +125,10 @@ def _is_running(folder: Path) -> bool:
 @pytest.mark.timeout(290)
 def test_it_ends_with_the_same_bytes_whoever_is_killed(world: World) -> None:
     with kept(world.keepers):
-        driven = _driven(world.task)
-        first = [next(driven) for _ in range(2)]
+        driving = driven(world.task)
+        first = [next(driving) for _ in range(2)]
         assert [type(each) for each in first] == [Point, Checkpoint]
-        driven.close()  # the trainer dies after a round, and all of its own with it
+        driving.close()  # the trainer dies after a round, and all of its own with it
         deadline = time.monotonic() + 20
         while _is_running(world.task.folder):
             assert time.monotonic() < deadline
@@ -167,7 +138,7 @@ def test_it_ends_with_the_same_bytes_whoever_is_killed(world: World) -> None:
         task = replace(world.task, prefix="2-", checkpoint=first[1].name)
         killer = threading.Thread(target=_kill_at_work, args=(world.keepers[0],))
         killer.start()
-        news = list(_driven(task))
+        news = list(driven(task))
         killer.join()
     assert [type(each) for each in news] == [Point, Checkpoint, Trained]
     result = task.folder / "2-result"

@@ -10,7 +10,7 @@ from services.trainer.flower_driver.certificates import certificates
 from services.trainer.flower_driver.environment import Flower
 from services.trainer.flower_driver.processes import Child
 
-CLIENT_APP = "flwr-clientapp"
+NODE, CLIENT_APP = "services.trainer.flower.node", "flwr-clientapp"
 AGAIN_SECONDS, LOOK_SECONDS = 2.0, 0.2
 
 
@@ -35,7 +35,7 @@ class SuperNode:
         self.folder.mkdir(parents=True, exist_ok=True)
         own = certificates(self.folder / "own", ["127.0.0.1"], server="node")
         command = [
-            str(flower.program("flower-supernode")),
+            str(flower.program("python")), "-m", NODE,
             "--superlink", self.superlink,
             "--root-certificates", str(self.authority),
             "--auth-supernode-private-key", str(self.key),
