@@ -28,7 +28,7 @@ def steps(device: CudaDevice, size: Size, speed: float) -> Found:
     memory = Memory(speed, device.dtype.itemsize)
     rows, claims = _decodes(network, size, packing, memory, _with_two_streams(network, device))
     more, others = _prefills(network, size, packing)
-    return rows + more, claims + others
+    return rows + more + _rounded(network, device, size, packing), claims + others
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,22 @@ class Memory:
     def share(self, size: Size, adapters: int, seconds: float) -> float:
         """Of its speed, that a decode step makes use of."""
         return step_bytes(size, adapters, itemsize=self.itemsize) / seconds / self.speed
+
+
+def _rounded(network: Llama, device: CudaDevice, size: Size, packing: Packing) -> list[Row]:
+    """With base weights of eight bits, over those that nobody rounded."""
+    other = CudaDevice(device.place, device.dtype, device.config, weights="int8")
+    networks = (network, made_model(size.config, other))
+    rows = []
+    for count in (0, size.adapters[1]):
+        rigs = [made_rig(each, size, [packing] * count) for each in networks]
+        taken = [rig.decode_seconds(in_turn(rig.digests, size.batch)) for rig in rigs if rig]
+        if len(taken) == len(rigs):
+            name = f"decode step of {size.batch}: int8 weights, {count} adapters, over as they are"
+            rows.append(Row(name, taken[1] / taken[0], "x"))
+        del rigs
+        torch.cuda.empty_cache()
+    return rows
 
 
 def _with_two_streams(network: Llama, device: CudaDevice) -> Llama:

@@ -46,6 +46,7 @@ def tune(device: CudaDevice, size: Size) -> list[Row]:
         ("split", decode, partial(_values, "split", SPLITS)),
         ("prefill", prompt, partial(launches, "prefill")),
         ("queries", prompt, partial(_values, "queries", QUERIES)),
+        ("multiply", partial(_rounded, device, size), partial(launches, "multiply")),
     ):
         before = work(best)
         best, seconds = best_of(best, before, work, choices)
@@ -108,6 +109,13 @@ def _linear(device: CudaDevice, held: Resident, size: Size, config: Config) -> f
     deltas = own.deltas(segments_of(held.banks, rows), rows)
     base = own.linear(random(device, held.outputs, held.inputs), site=GATE_UP)
     return timed(partial(base, random(device, rows, held.inputs), deltas))
+
+
+def _rounded(device: CudaDevice, size: Size, config: Config) -> float:
+    """The product of a decode with weights of eight bits."""
+    model, own = size.config, CudaDevice(device.place, device.dtype, config, weights="int8")
+    base = own.linear(random(device, 2 * model.intermediate, model.hidden), site=GATE_UP)
+    return timed(partial(base, random(device, size.batch, model.hidden)))
 
 
 def _decode(device: CudaDevice, size: Size, config: Config) -> float:

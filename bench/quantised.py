@@ -14,7 +14,7 @@ from bench.engines import settled_thread
 from bench.quantised_accuracy import Accuracy, accuracies
 from bench.quantised_rig import Rig
 from bench.results import save
-from services.gpu_worker.kernels.cpu.quantised import Kind
+from services.gpu_worker.kernels.rounding import Kind
 
 KINDS: tuple[Kind, ...] = ("float32", "int8", "int8-dynamic")
 # Sequences in a decode step, and how many of eight adapters they have.

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from bench.quantised_rig import Answers, Rig
-from services.gpu_worker.kernels.cpu.quantised import Kind
+from services.gpu_worker.kernels.rounding import Kind
 
 TEXT = Path(__file__).parent.parent / "examples" / "adapters" / "conversations.tsv"
 PIECE = 256  # tokens

@@ -12,9 +12,9 @@ from bench.workload import Arrival, prompt, random_adapters
 from services.cli.suite import embedded_model
 from services.gpu_worker.engine.engine import Engine
 from services.gpu_worker.kernels.cpu.device import CpuDevice
-from services.gpu_worker.kernels.cpu.quantised import Kind
 from services.gpu_worker.kernels.device import Span
 from services.gpu_worker.kernels.reference import Places
+from services.gpu_worker.kernels.rounding import Kind
 from services.gpu_worker.model.arena import Arena
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.step import StepInputs

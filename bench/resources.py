@@ -45,7 +45,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, prog="python -m bench.resources").parse_args()
     ours = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "gpu" / "compile_kernels.py")],
+        [sys.executable, str(ROOT / "tests" / "gpu" / "compile_kernels.py"), "bf16", "fp32"],
         env=ours | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     rows = [read(line) for line in done.stdout.splitlines()]

@@ -27,10 +27,11 @@ class GpuWorkerSettings(ServiceSettings, env_prefix="GPU_WORKER_"):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of weights, keys, values and adapters. auto: bfloat16 on CUDA; float32 on a CPU, always."""
     weights: Literal["float32", "int8", "int8-dynamic"] = "float32"
-    """Of the base model on a CPU; adapters, keys and values are float32 with all. int8: a quarter
-    of the memory, and of what a step with few sequences reads. int8-dynamic rounds the products'
-    inputs too, token by token: faster, above all for long prompts, and less exact
-    (bench.quantised measures it). All workers of a model should have the same."""
+    """Of the base model; adapters, keys and values are not rounded. float32: as all else, so
+    bfloat16 on CUDA. int8: a quarter of the memory (on CUDA half), and of what a step with few
+    sequences reads. int8-dynamic, on a CPU alone, rounds the products' inputs too, token by token:
+    faster, above all for long prompts, and less exact (bench.quantised measures it). All workers of
+    a model should have the same."""
     memory_mebibytes: NonNegativeInt = 0
     """For keys, values and adapters together. 0: of what is free when the model is loaded, nine
     tenths on CUDA and two fifths on a CPU."""

@@ -1,10 +1,11 @@
-"""Compiles every Triton kernel for a GPU that need not be here: python compile_kernels.py
+"""Compiles every Triton kernel for a GPU that need not be here: python compile_kernels.py DTYPE...
 
 Run by test_compile.py in a process of its own, because kernels are interpreted in the tests'.
 """
 
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from services.gpu_worker.kernels.cuda import attention, lora
+from services.gpu_worker.kernels.cuda import attention, lora, quantised
 from services.gpu_worker.kernels.cuda.config import DEFAULT, FOLDER, Launch, read_config
 
 POINTERS = {
@@ -23,15 +24,18 @@ POINTERS = {
     "partial": "*fp32",
     "weights": "*fp32",
 }
+POINTERS |= {"numbers": "*i8", "scales": "*fp32"}
 POINTERS |= dict.fromkeys(("rows", "starts", "ends", "sequences", "blocks"), "*i64")
 NUMBERS = {"site", "x_stride", "y_stride", "h_part", "h_row", "q_row", "out_row", "page_stride"}
-NUMBERS |= {"table_row", "splits", "window"}
-UNALIGNED = {"site", "splits", "table_row", "window"}
+NUMBERS |= {"table_row", "splits", "window", "count"}
+UNALIGNED = {"site", "splits", "table_row", "window", "count"}
 LLAMA: dict[str, Any] = {"KV_HEADS": 8, "GROUP": 4, "HEADS": 32, "HEAD": 128, "PAGE": 16}
 SMOLLM: dict[str, Any] = {"KV_HEADS": 3, "GROUP": 3, "HEADS": 9, "HEAD": 64, "PAGE": 16}
 CONFIG = read_config(FOLDER / f"{DEFAULT}.json")
 HIDDEN = {"SITES": 128, "INPUTS": 4096, "STEPS": 4, "PARTS": CONFIG.parts}
 HIDDEN |= {"DEPTH": CONFIG.shrink.block, "WIDTH": CONFIG.expand.block}
+MULTIPLY = {"OUTPUTS": 4096, "INPUTS": 4096, "HAS_BIAS": False, "WIDTH": quantised.WIDTH}
+MULTIPLY |= {"DEPTH": CONFIG.multiply.block}
 ATTENTION = {
     "decode_split": CONFIG.decode,
     "decode_join": Launch(16, 4, 3),
@@ -62,12 +66,16 @@ def compiled(kernel: Any, dtype: str, launch: Launch, **constants: Any) -> Any:
 
 
 def main() -> None:
-    for dtype in ("fp32", "bf16"):
+    for dtype in sys.argv[1:]:
         for height in (16, 64):
             how = HIDDEN | {"HEIGHT": height, "ALIGN": lora.ALIGNED}
             for kernel, launch in ((lora.shrink, CONFIG.shrink), (lora.expand, CONFIG.expand)):
                 made = compiled(kernel, dtype, launch, **how)
                 report(f"{kernel.__name__}/{height}_rows", dtype, launch, made)
+        for height in (16, 64):
+            how = MULTIPLY | {"HEIGHT": height}
+            made = compiled(quantised.multiply, dtype, CONFIG.multiply, **how)
+            report(f"multiply/{height}_rows", dtype, CONFIG.multiply, made)
         for model, shape in {"llama_8b": LLAMA, "smollm2": SMOLLM}.items():
             how = shape | BLOCKS | {"HEAD_BLOCK": shape["HEAD"]}
             for name, launch in ATTENTION.items():
@@ -77,9 +85,9 @@ def main() -> None:
 
 
 def report(name: str, dtype: str, launch: Launch, made: Any) -> None:
-    """A line for the test and for bench.resources. Narrow loads are of two bytes at a time: weights
+    """A line for the test and for bench.resources. Narrow loads are of two bytes at most: weights
     must not come so. The stack is where registers are spilt to."""
-    narrow = made.asm["ptx"].count("ld.global.b16")
+    narrow = len(re.findall(r"ld\.global\.b(8|16)\b", made.asm["ptx"]))
     used = {"warps": launch.warps, "shared": made.metadata.shared, "narrow": narrow}
     used |= _of_machine_code(made.asm["cubin"])
     print(name, dtype, *(f"{what}={count}" for what, count in used.items()))

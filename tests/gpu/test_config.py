@@ -24,6 +24,7 @@ OTHER = Config(
     expand=Launch(16, 1, 1),
     decode=Launch(16, 2, 2),
     prefill=Launch(32, 8, 4),
+    multiply=Launch(32, 2, 2),
     parts=3,
     split=48,
     queries=16,

@@ -3,14 +3,13 @@
 Pages lie in any order in memory that is poisoned with NaN, as is all scratch memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from services.gpu_worker.engine.limits import Limits
 from services.gpu_worker.kernels import reference
@@ -33,20 +32,6 @@ PAGE = 16
 CONFIG = config_for(PLACE)
 # Llama 3's heads, and of its proportions where a program's every load takes a millisecond.
 LARGE = (32, 8, 128) if torch.cuda.is_available() else (8, 2, 128)
-
-
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Memory that nobody wrote is NaN."""
-    empty = torch.empty
-
-    def poisoned(*size: Any, **how: Any) -> Tensor:
-        made = empty(*size, **how)
-        return made.fill_(float("nan")) if made.is_floating_point() else made
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "empty", poisoned)
-        yield
 
 
 poisoned = pytest.mark.usefixtures("poison")
@@ -273,4 +258,5 @@ def test_a_whole_model_on_these_kernels(family: str, graph_bytes: int, tmp_path:
     model = load_model(folder, device=CudaDevice(PLACE, torch.float32))
     bench = TestBench(model, Limits(max_step_tokens=12), pages=400, graph_bytes=graph_bytes)
     prompts = [list(range(2, 2 + length)) for length in (1, 14)]
-    assert_a_mixed_batch_agrees(bench, reference, prompts, 3, ["qv-4", "rs-16"])
+    names = ["qv-4"] if graph_bytes else ["qv-4", "rs-16"]  # interpreted, a step takes seconds
+    assert_a_mixed_batch_agrees(bench, reference, prompts, 3, names)

@@ -5,11 +5,12 @@ from tests.mutations.mutation import Mutation
 _KERNELS = "tests/unit/gpu_worker/test_quantised.py::"
 _MODELS = "tests/unit/gpu_worker/test_quantised_models.py::"
 _BOUNDS = "tests/property/test_quantisation.py::"
+_CUDA = "tests/gpu/test_quantised.py::"
 _SETTINGS = "tests/unit/runtime/test_settings.py::"
 
 QUANTISED: dict[str, Mutation] = {
     "the largest weight does not fit into eight bits": Mutation(
-        "gpu_worker/kernels/cpu/quantised.py",
+        "gpu_worker/kernels/rounding.py",
         "scales = weight.abs().amax(1) / MOST",
         "scales = weight.abs().amax(1) / (MOST + 1)",
         _BOUNDS + "test_a_weight_is_at_most_half_a_scale_away",
@@ -49,7 +50,7 @@ QUANTISED: dict[str, Mutation] = {
     ),
     "adapters are merged into rounded weights": Mutation(
         "gpu_worker/kernels/cpu/quantised.py",
-        "raise FailedPrecondition(_NOT_MERGED)",
+        "raise FailedPrecondition(NOT_MERGED)",
         "return super().twin()",
         _MODELS + "test_merging_into_rounded_weights_is_refused",
     ),
@@ -59,16 +60,34 @@ QUANTISED: dict[str, Mutation] = {
         "if False:",
         _SETTINGS + "test_adapters_are_merged_into_floats_alone",
     ),
-    "CUDA leaves weights as they are, whatever was asked for": Mutation(
+    "inputs are not rounded on CUDA, whatever was asked for": Mutation(
         "gpu_worker/kernels/choice.py",
-        'if weights != "float32":',
+        'if weights == "int8-dynamic":',
         "if False:",
-        _MODELS + "test_on_cuda_they_are_refused",
+        _CUDA + "test_what_cannot_be_is_refused",
+    ),
+    "CUDA leaves weights as they are, whatever was asked for": Mutation(
+        "gpu_worker/kernels/cuda/device.py",
+        '        if self.weights == "float32":\n            return Linear',
+        "        if True:\n            return Linear",
+        _CUDA + "test_what_cannot_be_is_refused",
     ),
     "rounded weights do without kernels": Mutation(
         "gpu_worker/kernels/cpu/quantised.py",
         "if self._library is None:",
         "if False:",
         _MODELS + "test_without_kernels_in_c_they_are_refused",
+    ),
+    "a block of outputs has the scales of the first": Mutation(
+        "gpu_worker/kernels/cuda/quantised.py",
+        "scale = tl.load(scales + output, mask=is_output, other=0.0)",
+        "scale = tl.load(scales + tl.arange(0, WIDTH), mask=is_output, other=0.0)",
+        _CUDA + "test_a_product_is_that_of_the_rounded_weights[bfloat16-3-48-40]",
+    ),
+    "weights are rounded for a prompt that are not for a token": Mutation(
+        "gpu_worker/kernels/cuda/quantised.py",
+        "torch.mul(self._weight, self._scales.unsqueeze(1), out=whole)",
+        "torch.mul(self._weight, self._scales.mean(), out=whole)",
+        _CUDA + "test_a_product_is_that_of_the_rounded_weights[bfloat16-150-48-40]",
     ),
 }

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from services.gpu_worker.kernels.cpu.quantised import QuantisedLinear, quantise
+from services.gpu_worker.kernels.cpu.quantised import QuantisedLinear
+from services.gpu_worker.kernels.rounding import quantise
 
 SEEDS = st.integers(0, 10_000)
 SLACK = 1 + 1e-5  # of float32

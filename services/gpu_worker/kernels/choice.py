@@ -4,8 +4,8 @@ import torch
 
 from services.core.errors import FailedPrecondition
 from services.gpu_worker.kernels.cpu.device import CpuDevice
-from services.gpu_worker.kernels.cpu.quantised import Kind
 from services.gpu_worker.kernels.device import Device
+from services.gpu_worker.kernels.rounding import Kind
 
 
 def open_device(kind: str = "auto", dtype: str = "auto", weights: Kind = "float32") -> Device:
@@ -22,10 +22,11 @@ def open_device(kind: str = "auto", dtype: str = "auto", weights: Kind = "float3
         return CpuDevice(weights)
     if not torch.cuda.is_available():
         raise FailedPrecondition("torch finds no CUDA device here")
-    if weights != "float32":
-        raise FailedPrecondition(f"a CUDA worker has no {weights} weights, only a CPU worker has")
+    if weights == "int8-dynamic":
+        raise FailedPrecondition("a CUDA worker rounds no inputs: its weights may be int8")
     # Triton is at hand only where a GPU is.
     from services.gpu_worker.kernels.cuda.device import CudaDevice  # noqa: PLC0415
 
     names = {"float32": torch.float32, "float16": torch.float16}
-    return CudaDevice(torch.device("cuda"), names.get(dtype, torch.bfloat16))
+    precision = names.get(dtype, torch.bfloat16)
+    return CudaDevice(torch.device("cuda"), precision, weights=weights)

@@ -16,9 +16,9 @@ from torch import Tensor
 from services.gpu_worker.kernels.cpu import native
 from services.gpu_worker.kernels.cpu.device import CpuDevice
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
-from services.gpu_worker.kernels.cpu.quantised import Kind
 from services.gpu_worker.kernels.device import Segment
 from services.gpu_worker.kernels.reference import Piece, Slice
+from services.gpu_worker.kernels.rounding import Kind
 
 KINDS: list[Kind] = ["int8", "int8-dynamic"]
 SHAPES = [(8, 16), (577, 100), (1536, 48), (300, 1), (3, 33)]

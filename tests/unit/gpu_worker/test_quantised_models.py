@@ -9,10 +9,10 @@ import torch
 
 from services.core.errors import FailedPrecondition
 from services.core.types import Digest, RequestId
-from services.gpu_worker.kernels.choice import open_device
 from services.gpu_worker.kernels.cpu import quantised
 from services.gpu_worker.kernels.cpu.device import CpuDevice
-from services.gpu_worker.kernels.cpu.quantised import Kind, QuantisedLinear
+from services.gpu_worker.kernels.cpu.quantised import QuantisedLinear
+from services.gpu_worker.kernels.rounding import Kind
 from services.gpu_worker.model.loading import LoadedModel, load_model
 from services.gpu_worker.model.merging import SecondWeights
 from services.gpu_worker.model.runner import TorchRunner
@@ -100,9 +100,3 @@ def test_without_kernels_in_c_they_are_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_more_inputs_than_sums_can_hold_are_refused() -> None:
     with pytest.raises(FailedPrecondition, match="131072 inputs at most"):
         QuantisedLinear(torch.randn(1, 131_073))
-
-
-def test_on_cuda_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(FailedPrecondition, match="a CUDA worker has no int8 weights"):
-        open_device("auto", weights="int8")

@@ -11,10 +11,11 @@ from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cpu import attention, layers
 from services.gpu_worker.kernels.cpu.linear import Bank, Deltas, Linear
 from services.gpu_worker.kernels.cpu.native import huge, library
-from services.gpu_worker.kernels.cpu.quantised import Kind, QuantisedLinear
+from services.gpu_worker.kernels.cpu.quantised import QuantisedLinear
 from services.gpu_worker.kernels.device import Layer, Layout, Segment, Span
 from services.gpu_worker.kernels.layers import Layers
 from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.rounding import Kind
 
 
 class CpuDevice:

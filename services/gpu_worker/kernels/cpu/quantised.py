@@ -1,7 +1,6 @@
-"""Products with weights of eight bits, made as they are loaded: a scale for every output."""
+"""Products with weights of eight bits on the CPU, in C."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,20 +11,9 @@ from services.gpu_worker.kernels.cpu.linear import Linear
 from services.gpu_worker.kernels.cpu.native import huge, library
 from services.gpu_worker.kernels.cpu.weights import INT8, INT8_DYNAMIC, PANEL, QUAD, Weights
 from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.rounding import NOT_MERGED, quantise
 
-MOST = 127
 MOST_INPUTS = 1 << 17  # sums of so many products have 32 bits
-_NOT_MERGED = "adapters cannot be merged into int8 weights, only into float32"
-
-Kind = Literal["float32", "int8", "int8-dynamic"]
-
-
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """[out, in] -> int8 numbers from -127 to 127, of the same shape, and scales [out]: each weight
-    is at most half a scale from its number times that."""
-    scales = weight.abs().amax(1) / MOST
-    numbers = torch.round(weight / scales.clamp_min(torch.finfo(torch.float32).tiny).unsqueeze(1))
-    return numbers.clamp(-MOST, MOST).to(torch.int8), scales
 
 
 class QuantisedLinear(Linear):
@@ -61,7 +49,7 @@ class QuantisedLinear(Linear):
 
     def twin(self) -> Linear:
         """Adapters are not rounded, so these weights and an adapter's are none of their kind."""
-        raise FailedPrecondition(_NOT_MERGED)
+        raise FailedPrecondition(NOT_MERGED)
 
     def become(self, linear: Linear, pieces: Sequence[Piece]) -> None:
         """Of twins, which there are none of."""

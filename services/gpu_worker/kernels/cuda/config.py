@@ -20,7 +20,8 @@ class Launch:
     """Of one kernel. Raises ValueError."""
 
     block: int
-    """What it takes at a time: inputs (shrink), columns (expand) or keys (decode, prefill)."""
+    """What it takes at a time: inputs (shrink, multiply), columns (expand) or keys (decode,
+    prefill)."""
     warps: int
     stages: int
 
@@ -46,6 +47,7 @@ class Config:
     expand: Launch
     decode: Launch
     prefill: Launch
+    multiply: Launch
     parts: int
     """That shrink's sum is split into, of a batch as small as decodes are."""
     split: int
@@ -70,7 +72,7 @@ class Config:
             raise ValueError(f"beside must be true or false, not {self.beside}")
 
 
-KERNELS = ("shrink", "expand", "decode", "prefill")
+KERNELS = ("shrink", "expand", "decode", "prefill", "multiply")
 
 
 def config_for(place: torch.device) -> Config:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from services.gpu_worker.kernels import device, reference
 from services.gpu_worker.kernels.cuda.attention import attend
@@ -14,40 +13,13 @@ from services.gpu_worker.kernels.cuda.config import Config, config_for
 from services.gpu_worker.kernels.cuda.deltas import Deltas, deltas_of
 from services.gpu_worker.kernels.cuda.graph import Recorder
 from services.gpu_worker.kernels.cuda.layouts import Layout, lay_out
+from services.gpu_worker.kernels.cuda.linear import Linear
+from services.gpu_worker.kernels.cuda.quantised import QuantisedLinear
 from services.gpu_worker.kernels.device import Layer, Segment, Span
 from services.gpu_worker.kernels.layers import Layers
 from services.gpu_worker.kernels.reference import Piece
+from services.gpu_worker.kernels.rounding import Kind
 from services.gpu_worker.kernels.transfer import SideStream, integers
-
-
-class Linear:
-    """See device.Linear."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, site: int) -> None:
-        self._weight = weight
-        self._bias = bias
-        self._site = site
-
-    def __call__(self, x: Tensor, deltas: device.Deltas | None = None) -> Tensor:
-        if deltas is None:
-            return linear(x, self._weight, self._bias)
-        assert isinstance(deltas, Deltas)
-        deltas.shrink(x, self._site)
-        y = linear(x, self._weight, self._bias)
-        deltas.expand(y, self._site)
-        return y
-
-    def twin(self) -> "Linear":
-        """See device.Device."""
-        return Linear(torch.empty_like(self._weight), self._bias, site=self._site)
-
-    def become(self, linear: "Linear", pieces: Sequence[Piece]) -> None:
-        """See device.Device.fold."""
-        self._weight.copy_(linear._weight)
-        for piece in pieces:
-            for part in piece.slices:
-                down = piece.down[part.rank_start : part.rank_end]
-                self._weight[part.column_start : part.column_end].addmm_(part.up.T, down)
 
 
 class CudaDevice:
@@ -58,15 +30,25 @@ class CudaDevice:
     enter_heads = staticmethod(reference.enter_heads)
 
     def __init__(
-        self, place: torch.device, dtype: torch.dtype, config: Config | None = None
+        self,
+        place: torch.device,
+        dtype: torch.dtype,
+        config: Config | None = None,
+        *,
+        weights: Kind = "float32",
     ) -> None:
-        """Without `config`, as was found to be fast on GPUs of its model. Raises ValueError."""
+        """Without `config`, as was found to be fast on GPUs of its model. `weights`: int8 or, if
+        they are as all else, float32. Raises ValueError."""
         self.place = place
         self.config = config or config_for(place)
         self._beside = Beside(place, wanted=self.config.beside)
         self.dtype = dtype
-        self.numbers = str(dtype)
+        self.weights = weights
         self._side = SideStream(place)
+
+    @property
+    def numbers(self) -> str:
+        return str(self.dtype) if self.weights == "float32" else f"{self.dtype}, {self.weights}"
 
     def spare_memory(self) -> int:
         """Nine tenths of what is free: activations take the rest."""
@@ -77,7 +59,9 @@ class CudaDevice:
         return torch.zeros(count, elements, dtype=self.dtype, device=self.place)
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, *, site: int = 0) -> Linear:
-        return Linear(weight, bias, site=site)
+        if self.weights == "float32":
+            return Linear(weight, bias, site=site)
+        return QuantisedLinear(weight, bias, self.config.multiply, site=site)
 
     def twin(self, linear: device.Linear) -> Linear:
         assert isinstance(linear, Linear)
