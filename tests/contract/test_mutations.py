@@ -1,6 +1,6 @@
 """Every invariant's test can fail: break the line that keeps it, and the test must notice.
 
-A commit tries a third of them, another than other commits; LORIKEET_MUTATIONS=all tries all.
+A commit tries a fifth of them, another than other commits; LORIKEET_MUTATIONS=all tries all.
 """
 
 import json
@@ -69,7 +69,7 @@ MUTATIONS = (
     | SPREAD
 )
 AT_ONCE = 2
-PARTS = 3
+PARTS = 5
 
 Outcomes = dict[str, Future["Outcome"]]
 
