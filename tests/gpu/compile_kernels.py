@@ -27,15 +27,16 @@ POINTERS = {
 POINTERS |= {"numbers": "*i8", "scales": "*fp32"}
 POINTERS |= dict.fromkeys(("rows", "starts", "ends", "sequences", "blocks"), "*i64")
 NUMBERS = {"site", "x_stride", "y_stride", "h_part", "h_row", "q_row", "out_row", "page_stride"}
-NUMBERS |= {"table_row", "splits", "window", "count"}
-UNALIGNED = {"site", "splits", "table_row", "window", "count"}
+NUMBERS |= {"table_row", "splits", "window", "count", "parts"}
+UNALIGNED = {"site", "splits", "table_row", "window", "count", "parts"}
 LLAMA: dict[str, Any] = {"KV_HEADS": 8, "GROUP": 4, "HEADS": 32, "HEAD": 128, "PAGE": 16}
 SMOLLM: dict[str, Any] = {"KV_HEADS": 3, "GROUP": 3, "HEADS": 9, "HEAD": 64, "PAGE": 16}
 CONFIG = read_config(FOLDER / f"{DEFAULT}.json")
 HIDDEN = {"SITES": 128, "INPUTS": 4096, "STEPS": 4, "PARTS": CONFIG.parts}
 HIDDEN |= {"DEPTH": CONFIG.shrink.block, "WIDTH": CONFIG.expand.block}
 MULTIPLY = {"OUTPUTS": 4096, "INPUTS": 4096, "HAS_BIAS": False, "WIDTH": quantised.WIDTH}
-MULTIPLY |= {"DEPTH": CONFIG.multiply.block}
+MULTIPLY |= {"DEPTH": CONFIG.multiply.block, "IS_SPLIT": True, "STEPS": 4}
+ADD_UP = Launch(16, 4, 3)
 ATTENTION = {
     "decode_split": CONFIG.decode,
     "decode_join": Launch(16, 4, 3),
@@ -76,6 +77,8 @@ def main() -> None:
             how = MULTIPLY | {"HEIGHT": height}
             made = compiled(quantised.multiply, dtype, CONFIG.multiply, **how)
             report(f"multiply/{height}_rows", dtype, CONFIG.multiply, made)
+        made = compiled(quantised.add_up, dtype, ADD_UP, **MULTIPLY | {"WIDTH": 1024})
+        report("add_up/llama_8b", dtype, ADD_UP, made)
         for model, shape in {"llama_8b": LLAMA, "smollm2": SMOLLM}.items():
             how = shape | BLOCKS | {"HEAD_BLOCK": shape["HEAD"]}
             for name, launch in ATTENTION.items():

@@ -20,7 +20,7 @@ def test_every_kernel_compiles_fits_and_loads_wide(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line.split() for line in done.stdout.splitlines()]
     assert {line[0].split("/")[0] for line in lines} == {
-        "shrink", "expand", "multiply", "decode_split", "decode_join", "prefill"
+        "shrink", "expand", "multiply", "add_up", "decode_split", "decode_join", "prefill"
     }  # fmt: skip
     for name, dtype, *numbers in lines:
         used = {what: int(count) for what, count in (number.split("=") for number in numbers)}

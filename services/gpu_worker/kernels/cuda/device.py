@@ -52,6 +52,7 @@ class CudaDevice:
 
     def spare_memory(self) -> int:
         """Nine tenths of what is free: activations take the rest."""
+        torch.cuda.empty_cache()  # what loading took and needs no more
         free, _ = torch.cuda.mem_get_info(self.place)
         return free * 9 // 10
 
