@@ -145,11 +145,13 @@ class Runner:
         except Exception:  # it is taken again once its beat has been silent
             log.exception("job_broke", job=job.id)
         finally:
-            self.underway -= 1
-            await cancelled(tasks)
-            if stopped:
-                with contextlib.suppress(LeaseLost):  # what is published goes on after a lease
-                    await self._jobs.released(job.lease)
+            try:
+                await cancelled(tasks)  # and its process, of which there must not be two
+                if stopped:
+                    with contextlib.suppress(LeaseLost):  # what is published goes on after a lease
+                        await self._jobs.released(job.lease)
+            finally:
+                self.underway -= 1
 
     async def _beat(self, lease: Lease) -> None:
         while True:

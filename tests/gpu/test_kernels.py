@@ -258,5 +258,5 @@ def test_a_whole_model_on_these_kernels(family: str, graph_bytes: int, tmp_path:
     model = load_model(folder, device=CudaDevice(PLACE, torch.float32))
     bench = TestBench(model, Limits(max_step_tokens=12), pages=400, graph_bytes=graph_bytes)
     prompts = [list(range(2, 2 + length)) for length in (1, 14)]
-    names = ["qv-4"] if graph_bytes else ["qv-4", "rs-16"]  # interpreted, a step takes seconds
+    names = ["qv-4"] if graph_bytes else ["rs-16"]  # interpreted, a step takes seconds
     assert_a_mixed_batch_agrees(bench, reference, prompts, 3, names)
